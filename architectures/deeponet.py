@@ -1,0 +1,35 @@
+"""DeepONet (Lu et al., arXiv 1910.03193): a branch reads V, a trunk reads t, their product answers."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from .operator import ArchitectureConfig, Operator, TimeFeatures, mlp
+
+
+class DeepONetConfig(ArchitectureConfig):
+    name: Literal["deeponet"] = "deeponet"
+    width: int = Field(256, ge=1, description="neurons of each hidden layer")
+    num_layers: int = Field(3, ge=1, description="hidden layers of branch and of trunk")
+    num_channels: int = Field(64, ge=1, description="products summed for each of q and p")
+    num_frequencies: int = Field(16, ge=0, description="sine and cosine pairs of t read by the trunk")
+
+
+class DeepONet(Operator):
+    Config = DeepONetConfig
+
+    def __init__(self, config: DeepONetConfig) -> None:
+        super().__init__(config)
+        hidden = [config.width] * config.num_layers
+        self.time_features = TimeFeatures(config.num_frequencies)
+        self.branch = mlp([config.num_sensors + 2, *hidden, 2 * config.num_channels])
+        self.trunk = mlp([self.time_features.num_features, *hidden, 2 * config.num_channels])
+        self.bias = nn.Parameter(torch.zeros(2))
+
+    def answer(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> tuple[Tensor, Tensor]:
+        branch_B2K = self.branch(torch.cat([potential_BS, initial_B2], dim=-1)).unflatten(-1, (2, -1))
+        trunk_BT2K = self.trunk(self.time_features(times_BT)).unflatten(-1, (2, -1))
+        free_BT2 = torch.einsum("bok,btok->bto", branch_B2K, trunk_BT2K) / branch_B2K.shape[-1] ** 0.5
+        return free_BT2 + self.bias, free_BT2.new_zeros(())

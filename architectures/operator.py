@@ -1,0 +1,90 @@
+"""What every architecture is: potential, times, initial state in; trajectory out.
+
+Shapes: B batch, S sensors, T query times, F time features, K channels.
+"""
+
+import math
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+
+class ArchitectureConfig(BaseModel):
+    """Sizes of a network. Each architecture subclasses this and sets a literal `name`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    num_sensors: int = Field(100, ge=4, description="sensors of V on [0, 1] the network reads")
+
+
+class OperatorOutput(NamedTuple):
+    """q, p (B, T); `auxiliary_loss` is a scalar added to the training loss (zero for most networks)."""
+
+    q: Tensor
+    p: Tensor
+    auxiliary_loss: Tensor
+
+
+class Operator(nn.Module):
+    """A neural operator from V at S uniform sensors to the trajectory at any query times.
+
+    Subclasses implement `answer`; the base class normalises V and imposes the initial state exactly:
+
+        q(t) = q0 + p0 t + t^2 a(t),    p(t) = p0 + t b(t),    (a, b) = answer(...)
+
+    so the initial condition holds to rounding and t = 0 costs the network nothing.
+    """
+
+    Config: ClassVar[type[ArchitectureConfig]]
+
+    def __init__(self, config: ArchitectureConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("potential_mean", torch.zeros(()))
+        self.register_buffer("potential_scale", torch.ones(()))
+
+    def set_normalisation(self, mean: float, scale: float) -> None:
+        """Statistics of V over the training split; stored with the weights."""
+        self.potential_mean.fill_(mean)
+        self.potential_scale.fill_(scale)
+
+    def answer(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> tuple[Tensor, Tensor]:
+        """The free part of the answer, (B, T, 2), from a normalised potential; and the auxiliary loss."""
+        raise NotImplementedError
+
+    def forward(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> OperatorOutput:
+        if potential_BS.shape[-1] != self.config.num_sensors:
+            raise ValueError(f"potential has {potential_BS.shape[-1]} sensors; this network reads {self.config.num_sensors}")
+        normalised_BS = (potential_BS - self.potential_mean) / self.potential_scale
+        free_BT2, auxiliary_loss = self.answer(normalised_BS, times_BT, initial_B2)
+        q0_B1, p0_B1 = initial_B2.split(1, dim=-1)
+        q_BT = q0_B1 + times_BT * (p0_B1 + times_BT * free_BT2[..., 0])
+        p_BT = p0_B1 + times_BT * free_BT2[..., 1]
+        return OperatorOutput(q_BT, p_BT, auxiliary_loss)
+
+
+class TimeFeatures(nn.Module):
+    """t and sines and cosines of it, (B, T) -> (B, T, 1 + 2 num_frequencies), scaled to the horizon 2.
+
+    Frequencies are multiples of a quarter turn over the horizon: an orbit need not be periodic in it.
+    """
+
+    def __init__(self, num_frequencies: int) -> None:
+        super().__init__()
+        self.num_features = 1 + 2 * num_frequencies
+        self.register_buffer("frequencies", math.pi / 4 * torch.arange(1, num_frequencies + 1), persistent=False)
+
+    def forward(self, times_BT: Tensor) -> Tensor:
+        phase_BTF = times_BT.unsqueeze(-1) * self.frequencies
+        return torch.cat([times_BT.unsqueeze(-1) - 1.0, phase_BTF.sin(), phase_BTF.cos()], dim=-1)
+
+
+def mlp(sizes: list[int]) -> nn.Sequential:
+    """Linear layers of the given widths with GELU between them, none after the last."""
+    layers: list[Any] = []
+    for width_in, width_out in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(width_in, width_out), nn.GELU()]
+    return nn.Sequential(*layers[:-1])

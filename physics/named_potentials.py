@@ -1,0 +1,89 @@
+"""Textbook potentials on [0, 1] with V = 2 at both walls, where a particle starts at rest at q = 0.
+
+Source of the list: arXiv 2410.20951. Where the motion has a closed form it is given, so that no
+solver stands between a prediction and the truth.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .reference import solve_smooth
+
+Function = Callable[[Any], Any]
+Motion = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class NamedPotential:
+    """V and V' as functions of q; `motion` is the exact (q(t), p(t)) from (0, 0), if known in closed form."""
+
+    name: str
+    value: Function
+    gradient: Function
+    motion: Motion | None = None
+
+    def truth(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """q, p at sorted times (T,) from (0, 0): the closed form, else DOP853 at rtol 1e-13."""
+        return self.motion(times) if self.motion else solve_smooth(self, 0.0, 0.0, times)
+
+
+def _harmonic() -> NamedPotential:
+    return NamedPotential(
+        "harmonic",
+        value=lambda q: 8.0 * (q - 0.5) ** 2,
+        gradient=lambda q: 16.0 * (q - 0.5),
+        motion=lambda t: (0.5 - 0.5 * np.cos(4.0 * t), 2.0 * np.sin(4.0 * t)),
+    )
+
+
+def _double_well() -> NamedPotential:
+    return NamedPotential(
+        "double-well",
+        value=lambda q: 625 / 8 * (q - 0.2) ** 2 * (q - 0.8) ** 2,
+        gradient=lambda q: 625 / 4 * (q - 0.2) * (q - 0.8) * (2.0 * q - 1.0),
+    )
+
+
+def _morse() -> NamedPotential:
+    depth, a, rest = 8.0 / (np.sqrt(5.0) - 1.0) ** 2, 3.0 * np.log((1.0 + np.sqrt(5.0)) / 2.0), 1.0 / 3.0
+    return NamedPotential(
+        "morse",
+        value=lambda q: depth * (1.0 - np.exp(-a * (q - rest))) ** 2,
+        gradient=lambda q: 2.0 * depth * a * np.exp(-a * (q - rest)) * (1.0 - np.exp(-a * (q - rest))),
+    )
+
+
+def _pendulum() -> NamedPotential:
+    theta = np.pi / 3.0
+    g = 2.0 / (1.0 - np.cos(theta))
+    return NamedPotential(
+        "pendulum",
+        value=lambda q: g * (1.0 - np.cos(2.0 * theta * (q - 0.5))),
+        gradient=lambda q: 2.0 * theta * g * np.sin(2.0 * theta * (q - 0.5)),
+    )
+
+
+def _mirrored_free_fall() -> NamedPotential:
+    """A constant force 4 towards the middle: parabolas that repeat with period 2 (two unit crossings)."""
+
+    def motion(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        phase = np.mod(t, 2.0)
+        side = np.where(phase < 1.0, phase, 2.0 - phase)  # motion to and fro is the same, backwards
+        q = np.where(side < 0.5, 2.0 * side**2, 1.0 - 2.0 * (1.0 - side) ** 2)
+        speed = np.where(side < 0.5, 4.0 * side, 4.0 * (1.0 - side))
+        return q, np.where(phase < 1.0, speed, -speed)
+
+    return NamedPotential(
+        "mirrored-free-fall",
+        value=lambda q: 4.0 * np.abs(q - 0.5),
+        gradient=lambda q: 4.0 * np.sign(q - 0.5),
+        motion=motion,
+    )
+
+
+NAMED_POTENTIALS: dict[str, NamedPotential] = {
+    potential.name: potential for potential in (_harmonic(), _double_well(), _morse(), _pendulum(), _mirrored_free_fall())
+}
