@@ -1,0 +1,249 @@
+"""The configuration tree: typed, nested, loaded from YAML, overridden by dotted keys.
+
+An unknown or ill-typed key at any depth is refused with its path and the valid choices.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+
+from ..architectures import ArchitectureConfig, get_architecture
+from ..physics import Ensemble, InputError
+
+SHIPPED_CONFIGS = Path(__file__).parent / "configs"
+
+
+class Section(BaseModel):
+    """A part of the tree; unknown keys are errors and values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Section):
+    """What a dataset is made of. Rows depend on every field but the counts and `shard_rows`."""
+
+    preset: Literal["paper", "phase-space"] = "paper"
+    train: int = Field(0, ge=0, description="rows of the training split")
+    val: int = Field(0, ge=0, description="rows of the validation split")
+    test: int = Field(0, ge=0, description="rows of the test split")
+    sensors: int = Field(100, ge=4, le=10_000)
+    times: int = Field(100, ge=3, le=10_000)
+    seed: int = Field(0, ge=0, lt=2**63)
+    noise: float = Field(0.0, ge=0, description="standard deviation of the noise on the sensors")
+    dtype: Literal["float32", "float64"] = "float32"
+    integrator: Literal["rk4", "dop853"] = "rk4"
+    tolerance: float = Field(1e-9, gt=0, description="largest certified error of a row that is kept")
+    control_points: tuple[int, int] = Field((2, 7), description="range of interior control points")
+    length_scale: tuple[float, float] = Field((0.01, 0.2), description="range of the field's length scale")
+    depth: tuple[float, float] = Field((0.5, 3.5), description="range of well depths (phase-space only)")
+    shard_rows: int = Field(1000, ge=1, description="rows of one Parquet file")
+
+    @model_validator(mode="after")
+    def _ranges_are_ordered(self) -> "DataConfig":
+        for name, least in (("control_points", 2), ("length_scale", 1e-6), ("depth", 0.1)):
+            low, high = getattr(self, name)
+            if not least <= low <= high:
+                raise ValueError(f"{name} is ({low}, {high}); give {least} <= low <= high")
+        return self
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+    @property
+    def ensemble(self) -> Ensemble:
+        return Ensemble(
+            preset=self.preset,
+            control_points=self.control_points,
+            length_scale=self.length_scale,
+            depth=self.depth,
+            num_times=self.times,
+            integrator=self.integrator,
+            tolerance=self.tolerance,
+        )
+
+
+class TrainingConfig(Section):
+    """One training run."""
+
+    epochs: int = Field(50, ge=1)
+    batch_size: int = Field(100, ge=1, description="rows of a global batch, whatever the number of workers")
+    learning_rate: float = Field(1e-3, gt=0)
+    final_learning_rate: float = Field(1e-6, gt=0, description="where the schedule ends")
+    schedule: Literal["cosine", "exp-hyperbolic", "constant"] = "cosine"
+    weight_decay: float = Field(1e-4, ge=0)
+    gradient_clip: float = Field(1.0, gt=0, description="largest norm of a gradient")
+    train_rows: int | None = Field(None, ge=1, description="use only the first rows of the training split")
+    seed: int = Field(0, ge=0, lt=2**63)
+
+
+class SweepConfig(Section):
+    """A hyperparameter search. `space` maps dotted keys to {low, high, log} or {choices}; empty means the shipped space."""
+
+    epochs: int | None = Field(None, ge=1, description="epochs of a trial; default training.epochs")
+    grace_epochs: int = Field(2, ge=1, description="epochs before a trial may be stopped early")
+    max_concurrent: int = Field(2, ge=1)
+    seed: int = Field(0, ge=0)
+    space: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+class ScalingConfig(Section):
+    """A dataset-size study."""
+
+    max_concurrent: int = Field(2, ge=1)
+    confidence: float = Field(0.95, gt=0, lt=1)
+
+
+class EvaluationConfig(Section):
+    """How a model is measured."""
+
+    batch_size: int = Field(256, ge=1)
+    solver_steps: list[float] = Field([0.02, 0.001], description="time steps of the RK4 baselines")
+    max_rows: int | None = Field(None, ge=1, description="measure only the first rows of the split")
+    bootstrap: int = Field(1000, ge=10, description="resamples behind the intervals")
+    seed: int = Field(0, ge=0)
+
+
+class ServingConfig(Section):
+    """How a model is served."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+
+
+def _typed_architecture(value: Any) -> Any:
+    if isinstance(value, dict):
+        values = {"name": "mambonet", **value}
+        return get_architecture(values["name"]).Config.model_validate(values)
+    return value
+
+
+class Config(Section):
+    """The whole tree. A run folder holds its resolved form as `config.yaml`."""
+
+    data: DataConfig = DataConfig()
+    architecture: Annotated[SerializeAsAny[ArchitectureConfig], BeforeValidator(_typed_architecture)] = Field(
+        default_factory=lambda: get_architecture("mambonet").Config()
+    )
+    training: TrainingConfig = TrainingConfig()
+    sweep: SweepConfig = SweepConfig()
+    scaling: ScalingConfig = ScalingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    serving: ServingConfig = ServingConfig()
+
+    def dump(self) -> dict[str, Any]:
+        """Plain values, as YAML and JSON hold them."""
+        return self.model_dump(mode="json")
+
+    def save(self, path: Path) -> None:
+        path.write_text(yaml.safe_dump(self.dump(), sort_keys=False))
+
+    def override(self, overrides: dict[str, Any]) -> "Config":
+        """A copy with dotted keys replaced; InputError as in `load_config`."""
+        return _validate(_merge(self.dump(), overrides))
+
+
+def load_config(source: str | Path | None = None, overrides: dict[str, Any] | None = None) -> Config:
+    """The tree from a YAML file (a path, or the name of a shipped one) and dotted overrides, defaults elsewhere.
+
+    Raises
+    ------
+    InputError
+        For an unreadable file, or an unknown or ill-typed key, with its path and the valid choices.
+    """
+    values = _read_yaml(source) if source is not None else {}
+    return _validate(_merge(values, overrides or {}))
+
+
+def parse_assignments(assignments: tuple[str, ...] | list[str]) -> dict[str, Any]:
+    """`("training.epochs=3", ...)` -> `{"training.epochs": 3, ...}`; values are read as YAML."""
+    overrides = {}
+    for assignment in assignments:
+        key, separator, value = assignment.partition("=")
+        if not separator or not key.strip():
+            raise InputError(f"--set got {assignment!r}; write it as section.key=value")
+        try:
+            overrides[key.strip()] = _parse_scalar(value)
+        except yaml.YAMLError:
+            raise InputError(f"--set {key.strip()} got {value!r}, which is not a YAML value") from None
+    return overrides
+
+
+def _parse_scalar(text: str) -> Any:
+    value = yaml.safe_load(text)
+    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text; people mean the number
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _read_yaml(source: str | Path) -> dict[str, Any]:
+    path = Path(source)
+    if not path.exists() and (SHIPPED_CONFIGS / f"{source}.yaml").exists():
+        path = SHIPPED_CONFIGS / f"{source}.yaml"
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        shipped = ", ".join(sorted(p.stem for p in SHIPPED_CONFIGS.glob("*.yaml")))
+        raise InputError(f"--config {str(source)!r} cannot be read ({error.strerror}); give a file, or a shipped one: {shipped}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {str(source)!r} is not YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(f"--config {str(source)!r} holds {type(values).__name__}; it must hold a mapping of sections")
+    return values
+
+
+def _merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    merged = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    # A new architecture starts from its own defaults: keys of the old one may not exist in it.
+    name = overrides.get("architecture.name")
+    if name is not None and merged.get("architecture", {}).get("name", name) != name:
+        merged["architecture"] = {}
+    for dotted, value in overrides.items():
+        *parents, leaf = dotted.split(".")
+        node = merged
+        for depth, parent in enumerate(parents):
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise InputError(f"{dotted} does not exist: {'.'.join(parents[: depth + 1])} is a value, not a section")
+        node[leaf] = value
+    return merged
+
+
+def _validate(values: dict[str, Any]) -> Config:
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise InputError("; ".join(_describe(problem, values) for problem in error.errors())) from None
+
+
+def _describe(problem: Any, values: dict[str, Any]) -> str:
+    location = [str(part) for part in problem["loc"]]
+    path = ".".join(location) or "configuration"
+    if problem["type"] == "extra_forbidden":
+        choices = _valid_keys(location[:-1], values)
+        close = difflib.get_close_matches(location[-1], choices, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"{path} is not a known key; {hint}valid keys are {', '.join(choices)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] in ("value_error", "model_type", "model_attributes_type"):
+        return f"{path}: {message}" if location else message
+    return f"{path} is {problem['input']!r}; {message[0].lower()}{message[1:]}"
+
+
+def _valid_keys(section: list[str], values: dict[str, Any]) -> list[str]:
+    model: Any = Config
+    for part in section:
+        if part == "architecture":
+            name = values.get("architecture", {}).get("name", "mambonet")
+            model = get_architecture(name).Config
+        else:
+            model = model.model_fields[part].annotation
+    return sorted(model.model_fields)

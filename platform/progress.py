@@ -1,0 +1,52 @@
+"""Progress of long work: a bar with an ETA on a terminal, quiet periodic lines elsewhere. Always on stderr."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_QUIET_PERIOD = 10.0  # seconds between lines where nobody watches
+
+
+class Progress:
+    """`advance` counts work done; `note` is a short remark such as the latest loss."""
+
+    def __init__(self, description: str, total: int) -> None:
+        self.description, self.total = description, total
+        self.done = 0
+        self._started = self._last_line = time.monotonic()
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        self.done += amount
+        now = time.monotonic()
+        if now - self._last_line >= _QUIET_PERIOD:
+            self._last_line = now
+            elapsed = now - self._started
+            remaining = elapsed / max(self.done, 1) * (self.total - self.done)
+            print(f"{self.description}: {self.done}/{self.total}, {remaining:.0f} s left {note}".rstrip(), file=sys.stderr, flush=True)
+
+
+class _Bar(Progress):
+    def __init__(self, description: str, total: int, bar: "object") -> None:
+        super().__init__(description, total)
+        self._bar = bar
+        self._task = bar.add_task(description, total=total, note="")  # type: ignore[attr-defined]
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        self.done += amount
+        self._bar.update(self._task, advance=amount, note=note)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def track(description: str, total: int) -> Iterator[Progress]:
+    """Count `total` units of work under `description`."""
+    if not sys.stderr.isatty():
+        yield Progress(description, total)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with RichProgress(*columns, console=Console(stderr=True)) as bar:
+        yield _Bar(description, total, bar)
