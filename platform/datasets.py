@@ -152,8 +152,7 @@ def _recheck(folder: Path, lines: list[dict[str, Any]], count: int, on_row: Call
         row = read(owner).slice(int(position - starts[owner]), 1)
         values = {name: row.column(name)[0].as_py() for name in ("trajectory_id", "q0", "p0", "integration_error", "control_q", "control_v")}
         times, q, p = (tensor_column(row, name)[0] for name in ("times", "q", "p"))
-        # Query times are stored in the dataset's dtype; the truth was solved at the unrounded ones.
-        rounding = 0.0 if q.dtype == np.float64 else 64 * float(np.finfo(q.dtype).eps)
+        rounding = float(np.finfo(q.dtype).eps) * max(1.0, float(np.abs(p).max()))
         true_q, true_p = solve_control_polygon(values["control_q"], values["control_v"], values["q0"], values["p0"], times.astype(np.float64))
         error = max(float(np.max(np.abs(q - true_q))), float(np.max(np.abs(p - true_p))))
         allowed = values["integration_error"] + _MAX_REFERENCE_ERROR + rounding

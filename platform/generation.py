@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import time
 from collections import Counter
@@ -115,6 +116,9 @@ def _run_shards(destination: Path, config: DataConfig, shards: list[Shard]) -> A
     from .ray_runtime import connect
 
     ray = connect()
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    for handler in logging.getLogger("ray.data").handlers:
+        handler.setLevel(logging.ERROR)
 
     def work(batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
         shard = shards[int(batch["item"][0])]

@@ -13,7 +13,6 @@ def connect(num_cpus: int | None = None) -> Any:
     # Before the import: Ray reads these once. Without an explicit mode, clients and clusters disagree about tokens.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     import ray
 
     if not ray.is_initialized():

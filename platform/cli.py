@@ -1,0 +1,278 @@
+"""The command line, and the one place that knows every room."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..physics import InputError
+from .config import Config, DataConfig
+from .console import config_options, emit, format_table, json_option, resolve_config, run_command
+
+_PATH = click.Path(path_type=Path)
+
+
+class _Group(click.Group):
+    """Commands of the rooms above are imported when they are asked for, so that nobody waits for Ray in vain."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["generate", "inspect", "train", "evaluate", "sweep", "scale", "serve", "predict", "plan", "doctor", "demo"]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name in ("sweep", "scale"):
+            from ..tune import commands as tune_commands
+
+            return getattr(tune_commands, f"{name}_command")
+        if name in ("serve", "predict"):
+            from ..serve import commands as serve_commands
+
+            return getattr(serve_commands, f"{name}_command")
+        return super().get_command(ctx, name)
+
+
+@click.group(cls=_Group, context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Neural operators for Hamiltonian mechanics: make data, train, sweep, measure and serve them."""
+
+
+def generation_options(command: Any) -> Any:
+    """The options that describe a dataset."""
+    for option in (
+        click.option("--dtype", "data__dtype", type=click.Choice(["float32", "float64"]), help="Of the tensor columns.  [default: float32]"),
+        click.option("--noise", "data__noise", type=float, help="Standard deviation of noise on the sensors.  [default: 0]"),
+        click.option("--seed", "data__seed", type=int, help="[default: 0]"),
+        click.option("--times", "data__times", type=int, help="Query times of a trajectory.  [default: 100]"),
+        click.option("--sensors", "data__sensors", type=int, help="Uniform sensors of V.  [default: 100]"),
+        click.option("--preset", "data__preset", type=click.Choice(["paper", "phase-space"]), help="[default: paper]"),
+        click.option("--test", "data__test", type=int, help="Rows of the test split.  [default: 0]"),
+        click.option("--val", "data__val", type=int, help="Rows of the validation split.  [default: 0]"),
+        click.option("--train", "data__train", type=int, help="Rows of the training split.  [default: 0]"),
+    ):
+        command = option(command)
+    return config_options(command)
+
+
+def _data_config(config_source: str | None, assignments: tuple[str, ...], flags: dict[str, Any]) -> DataConfig:
+    data = resolve_config(config_source, assignments, **flags).data
+    if sum(data.counts.values()) == 0:
+        raise InputError("--train, --val and --test are all 0; ask for at least one row")
+    return data
+
+
+@cli.command()
+@click.argument("dest", type=_PATH)
+@generation_options
+@json_option
+def generate(dest: Path, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any) -> None:
+    """Write a dataset of certified trajectories to the folder DEST with Ray Data.
+
+    Run again, it completes what is missing or damaged and changes nothing else.
+    """
+    from .generation import generate as run
+
+    data = _data_config(config_source, assignments, flags)
+    manifest = run(dest, data)
+    rejected = sum(manifest["rejections"].values())
+    counts = ", ".join(f"{split} {count}" for split, count in manifest["counts"].items())
+    text = f"dataset {dest}: {counts} rows, {rejected} draws rejected, hash {manifest['dataset_hash'][:16]}"
+    emit({key: value for key, value in manifest.items() if key != "files"} | {"dataset": str(dest)}, as_json, text)
+
+
+@cli.command()
+@click.argument("dataset", type=_PATH)
+@click.option("--recheck", default=0, type=click.IntRange(0), help="Random rows to integrate again with an independent solver.")
+@json_option
+def inspect(dataset: Path, recheck: int, as_json: bool) -> None:
+    """Schema, counts, checksums and certificates of DATASET; fails where anything is wrong."""
+    from .datasets import inspect_dataset
+    from .progress import track
+
+    with track("recheck", recheck) if recheck else contextlib.nullcontext() as progress:
+        report = inspect_dataset(dataset, recheck, progress.advance if progress else lambda: None)
+    lines = [f"{name:18} {kind}" for name, kind in report["schema"].items()]
+    lines += [f"{key}: {report[key]}" for key in ("preset", "counts", "rejections", "bytes", "integration_error", "energy_drift", "recheck") if key in report]
+    if report["problems"]:
+        click.echo("\n".join(lines))
+        raise InputError(f"dataset {str(dataset)!r}: {'; '.join(report['problems'])}; run generate again to repair it")
+    emit(report, as_json, "\n".join([*lines, "no problems found"]))
+
+
+@cli.command()
+@click.argument("dataset", type=_PATH)
+@click.option("--arch", "architecture__name", metavar="NAME", help="Architecture.  [default: mambonet]")
+@click.option("--out", "run", required=True, type=_PATH, help="Run folder.")
+@click.option("--workers", default=1, type=click.IntRange(1), help="Ray Train workers (DDP).")
+@click.option("--local", is_flag=True, help="Run the loop in this process, without Ray.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out, or start it.")
+@config_options
+@json_option
+def train(
+    dataset: Path, run: Path, workers: int, local: bool, resume: bool, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any
+) -> None:
+    """Train a neural operator on DATASET with Ray Train."""
+    if local and workers > 1:
+        raise InputError(f"--workers is {workers} with --local; --local is one process")
+    result = run_training(resolve_config(config_source, assignments, **flags), dataset, run, 0 if local else workers, resume)
+    text = (
+        f"{result['architecture']} ({result['num_parameters']} parameters): validation loss {result['validation_loss']:.3e} "
+        f"at epoch {result['best_epoch']} of {result['epochs']}, model in {result['model']}"
+    )
+    emit(result, as_json, text)
+
+
+def run_training(config: Config, dataset: Path, run: Path, workers: int, resume: bool) -> dict[str, Any]:
+    """Prepare the run folder and train, in this process (`workers` 0) or under Ray Train; returns the result."""
+    from .progress import track
+    from .training import prepare_run
+    from .training import train as run_loop
+
+    dataset, run = dataset.absolute(), run.absolute()
+    config = prepare_run(run, dataset, config, resume)
+    with track(f"train {config.architecture.name}", config.training.epochs) as progress:
+        if not workers:
+            return run_loop(config, dataset, run, lambda r: progress.advance(note=f"validation loss {r['validation_loss']:.3e}"))
+        from .distributed import train_with_ray
+
+        return train_with_ray(config, dataset, run, workers, progress)
+
+
+@cli.command()
+@click.argument("model", type=_PATH)
+@click.option("--dataset", required=True, type=_PATH, help="Dataset folder.")
+@click.option("--split", default="test", help="train, val or test.")
+@click.option("--out", required=True, type=_PATH, help="Folder for evaluation.json, report.html and figures.")
+@config_options
+@json_option
+def evaluate(model: Path, dataset: Path, split: str, out: Path, config_source: str | None, assignments: tuple[str, ...], as_json: bool) -> None:
+    """Measure the model folder MODEL against working solvers; writes a self-contained report."""
+    from .evaluation import evaluate as run
+
+    result = run(model, dataset, out, split, resolve_config(config_source, assignments).evaluation)
+    emit(result | {"report": str(out / "report.html")}, as_json, f"{evaluation_table(result)}\nreport: {out / 'report.html'}")
+
+
+def evaluation_table(result: dict[str, Any]) -> str:
+    """Median and mean total loss of the model and every solver, and their time a trajectory."""
+    seconds = result["timing"]["model_seconds_per_trajectory"]
+    entries = [("model", result["metrics"], seconds)] + [(name, b, b["seconds_per_trajectory"]) for name, b in result["baselines"].items()]
+    rows = [
+        {"solver": name, "median loss": figures["total_loss"]["median"], "mean loss": figures["total_loss"]["mean"], "p99": figures["total_loss"]["p99"], "s/trajectory": cost}
+        for name, figures, cost in entries
+    ]
+    warnings = "".join(f"\nwarning: {warning}" for warning in result["warnings"])
+    return format_table(rows) + warnings
+
+
+@cli.group(invoke_without_command=True)
+@click.pass_context
+def plan(ctx: click.Context) -> None:
+    """What a command would cost here: rows, disk, memory and time, measured by a micro-run."""
+    if ctx.invoked_subcommand is None:
+        raise click.UsageError("plan needs a command: generate, train, sweep or scale")
+
+
+@plan.command("generate")
+@click.argument("dest", type=_PATH, required=False)
+@generation_options
+@json_option
+def plan_generate_command(dest: Path | None, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any) -> None:
+    """The cost of a dataset; takes the options of `generate`."""
+    from .planning import plan_generate
+
+    _emit_plan(plan_generate(_data_config(config_source, assignments, flags)), as_json)
+
+
+@plan.command("train")
+@click.argument("dataset", type=_PATH)
+@click.option("--arch", "architecture__name", metavar="NAME", help="Architecture.  [default: mambonet]")
+@click.option("--out", type=_PATH, help="Ignored; so that a train command can be planned unchanged.")
+@config_options
+@json_option
+def plan_train_command(dataset: Path, out: Path | None, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any) -> None:
+    """The cost of one training run."""
+    from .planning import plan_train
+
+    _emit_plan(plan_train(resolve_config(config_source, assignments, **flags), dataset), as_json)
+
+
+@plan.command("sweep")
+@click.argument("dataset", type=_PATH)
+@click.option("--arch", "architecture__name", metavar="NAME", help="Architecture.  [default: mambonet]")
+@click.option("--trials", required=True, type=click.IntRange(1))
+@config_options
+@json_option
+def plan_sweep_command(dataset: Path, trials: int, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any) -> None:
+    """The cost of a sweep, as if no trial were stopped early."""
+    from .planning import plan_many
+
+    config = resolve_config(config_source, assignments, **flags)
+    if config.sweep.epochs:
+        config = config.override({"training.epochs": config.sweep.epochs})
+    _emit_plan(plan_many(config, dataset, trials, config.sweep.max_concurrent), as_json)
+
+
+@plan.command("scale")
+@click.argument("dataset", type=_PATH)
+@click.option("--arch", "architectures", required=True, help="Comma-separated architectures.")
+@click.option("--sizes", required=True, help="Comma-separated numbers of training rows.")
+@click.option("--seeds", default=1, type=click.IntRange(1))
+@config_options
+@json_option
+def plan_scale_command(
+    dataset: Path, architectures: str, sizes: str, seeds: int, config_source: str | None, assignments: tuple[str, ...], as_json: bool
+) -> None:
+    """The cost of a dataset-size study."""
+    from .planning import plan_many
+
+    plans = []
+    for name in architectures.split(","):
+        for size in sizes.split(","):
+            config = resolve_config(config_source, assignments, architecture__name=name.strip(), training__train_rows=size.strip())
+            plans.append(plan_many(config, dataset, seeds, config.scaling.max_concurrent))
+    total = {key: sum(p[key] for p in plans) for key in ("runs", "seconds", "disk_bytes")}
+    _emit_plan(total | {"memory_bytes": max(p["memory_bytes"] for p in plans)}, as_json)
+
+
+def _emit_plan(result: dict[str, Any], as_json: bool) -> None:
+    rows = [{"what": key, "value": value} for key, value in result.items() if not isinstance(value, dict)]
+    emit(result, as_json, format_table(rows))
+
+
+@cli.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Versions, devices, Ray set-up and free disk; says what to fix."""
+    from .doctor import examine
+
+    report = examine()
+    lines = [f"{key}: {value}" for key, value in report.items() if key != "advice"]
+    lines += [f"fix: {sentence}" for sentence in report["advice"]] or ["everything needed is here"]
+    emit(report, as_json, "\n".join(lines))
+
+
+@cli.command()
+@click.option("--out", default=Path("runs/demo"), type=_PATH, help="Folder for everything the demo makes; run again, it continues there.")
+@json_option
+def demo(out: Path, as_json: bool) -> None:
+    """The whole path at small size: generate, train, sweep, scale, evaluate, serve, and one answered request."""
+    from ..serve import application
+    from ..tune.scaling import scale
+    from ..tune.sweep import sweep
+    from .demo import Stages, run_demo
+
+    @contextlib.contextmanager
+    def serve(model: Path, host: str, port: int) -> Iterator[str]:
+        try:
+            yield application.start(model, host, port)
+        finally:
+            application.stop()
+
+    result = run_demo(out.absolute(), Stages(train=run_training, sweep=sweep, scale=scale, serve=serve))
+    emit(result, as_json, result["table"] + f"\nreport: {result['report']}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of `neural-hamilton`; returns the exit code."""
+    return run_command(cli, arguments)

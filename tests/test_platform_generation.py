@@ -1,0 +1,213 @@
+"""Datasets: contract, purity, completion, repair, and real Ray Data tasks."""
+
+import dataclasses
+import json
+import os
+import shutil
+
+import numpy as np
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+from neural_hamilton.physics import InputError
+from neural_hamilton.platform.config import load_config
+from neural_hamilton.platform.datasets import inspect_dataset, read_split
+from neural_hamilton.platform.generation import generate, make_rows, plan_shards, read_manifest, write_shard
+
+
+def data_config(**fields):
+    return load_config(None, {f"data.{key}": value for key, value in fields.items()}).data
+
+
+SMALL = {"train": 12, "val": 4, "test": 5, "sensors": 20, "times": 15, "shard_rows": 5}
+
+
+def file_bytes(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def dataset(ray_session, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("generation") / "dataset"
+    generate(folder, data_config(**SMALL))
+    return folder
+
+
+@pytest.fixture
+def damaged(dataset, tmp_path):
+    return shutil.copytree(dataset, tmp_path / "copy")
+
+
+def test_folder_follows_the_contract(dataset):
+    manifest = read_manifest(dataset)
+    assert manifest["schema_version"] == 1
+    assert manifest["counts"] == {"train": 12, "val": 4, "test": 5}
+    assert [line["file"] for line in manifest["files"]][:3] == [f"train/part-0000{i}-of-00003.parquet" for i in range(3)]
+    table = pyarrow.dataset.dataset(dataset / "train", format="parquet").to_table()
+    assert str(table.schema.field("q").type) == "extension<arrow.fixed_shape_tensor[value_type=float, shape=[15]]>"
+    assert str(table.schema.field("potential").type) == "extension<arrow.fixed_shape_tensor[value_type=float, shape=[20]]>"
+    assert table.column("integration_error").to_numpy().max() <= 1e-9
+    assert pq.ParquetFile(dataset / "train/part-00000-of-00003.parquet").metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_ids_are_unique_and_no_potential_is_in_two_splits(dataset):
+    tables = {split: pyarrow.dataset.dataset(dataset / split, format="parquet").to_table() for split in ("train", "val", "test")}
+    trajectories = np.concatenate([table.column("trajectory_id").to_numpy() for table in tables.values()])
+    assert len(set(trajectories)) == 21
+    potentials = [set(table.column("potential_id").to_numpy()) for table in tables.values()]
+    assert not potentials[0] & potentials[1] and not potentials[0] & potentials[2] and not potentials[1] & potentials[2]
+    controls = [{tuple(row) for row in table.column("control_v").to_pylist()} for table in tables.values()]
+    assert not controls[0] & controls[1] and not controls[0] & controls[2] and not controls[1] & controls[2]
+
+
+@pytest.mark.parametrize("preset", ["paper", "phase-space"])
+def test_rows_do_not_depend_on_how_they_are_cut(preset):
+    config = data_config(preset=preset, **SMALL, noise=0.01)
+    whole, _ = make_rows(config, "train", 0, 9)
+    for start, stop in ((0, 3), (3, 4), (4, 9)):
+        part, _ = make_rows(config, "train", start, stop)
+        assert part.equals(whole.slice(start, stop - start))
+
+
+def test_ray_and_this_process_write_the_same_bytes(dataset, tmp_path):
+    config = data_config(**SMALL)
+    for shard in reversed(plan_shards(config)):
+        write_shard(config, tmp_path, shard)
+        assert (tmp_path / shard.file).read_bytes() == (dataset / shard.file).read_bytes()
+
+
+def test_first_rows_of_a_larger_dataset_are_the_smaller_one():
+    small, large = data_config(**SMALL), data_config(**{**SMALL, "train": 400, "test": 0})
+    assert make_rows(small, "train", 0, 5)[0].equals(make_rows(large, "train", 0, 5)[0])
+
+
+def test_noise_moves_the_sensors_and_leaves_the_truth():
+    clean, noisy = (make_rows(data_config(**SMALL, noise=noise), "train", 0, 4)[0] for noise in (0.0, 0.1))
+    assert noisy.column("q").equals(clean.column("q"))
+    difference = noisy.column("potential").chunk(0).to_numpy_ndarray() - clean.column("potential").chunk(0).to_numpy_ndarray()
+    assert 0.05 < difference.std() < 0.2
+
+
+def test_phase_space_gives_four_orbits_to_a_potential_and_keeps_them_inside():
+    table, _ = make_rows(data_config(preset="phase-space", **SMALL), "train", 0, 12)
+    assert table.column("potential_id").to_pylist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert table.column("stratum").to_pylist() == [0, 1, 2, 3] * 3
+    q = table.column("q").chunk(0).to_numpy_ndarray()
+    assert q.min() >= 0 and q.max() <= 1 and table.column("energy").to_numpy().max() < 2
+
+
+def test_second_run_changes_nothing(dataset):
+    before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*")}
+    generate(dataset, data_config(**SMALL))
+    assert {path: path.stat().st_mtime_ns for path in dataset.rglob("*")} == before
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "flipped", "no manifest", "no manifest and truncated"])
+def test_damage_is_found_named_and_repaired_to_the_same_bytes(dataset, damaged, damage):
+    victim = damaged / "train/part-00001-of-00003.parquet"
+    content = victim.read_bytes()
+    if damage == "missing":
+        victim.unlink()
+    elif damage == "flipped":
+        victim.write_bytes(content[:200] + bytes([content[200] ^ 1]) + content[201:])
+    elif "truncated" in damage:
+        victim.write_bytes(content[:-100])
+    if "no manifest" in damage:
+        (damaged / "manifest.json").unlink()
+        with pytest.raises(InputError, match=r"manifest\.json"):
+            inspect_dataset(damaged)
+    else:
+        problems = inspect_dataset(damaged)["problems"]
+        assert len(problems) == 1 and "part-00001-of-00003" in problems[0]
+    if damage in ("missing", "truncated"):
+        with pytest.raises(InputError, match="part-00001-of-00003"):
+            read_split(damaged, "train")
+    generate(damaged, data_config(**SMALL))
+    assert file_bytes(damaged) == file_bytes(dataset)
+
+
+def test_inspect_checks_rows_with_an_independent_solver(dataset):
+    report = inspect_dataset(dataset, recheck=6)
+    assert report["problems"] == [] and report["recheck"]["rows"] == 6
+    assert report["recheck"]["largest_difference"] < 1e-6
+
+
+def test_inspect_catches_a_row_whose_truth_is_wrong(dataset, damaged):
+    """A forged file with a forged checksum: only re-integration can tell."""
+    manifest = read_manifest(damaged)
+    line = manifest["files"][0]
+    table = pq.read_table(damaged / line["file"])
+    forged = table.set_column(table.schema.get_field_index("p"), table.schema.field("p"), table.column("q"))
+    pq.write_table(forged, damaged / line["file"])
+    from neural_hamilton.platform.provenance import hash_file
+
+    line["sha256"] = hash_file(damaged / line["file"])
+    (damaged / "manifest.json").write_text(json.dumps(manifest))
+    problems = inspect_dataset(damaged, recheck=21)["problems"]
+    assert len(problems) == line["rows"] and "re-integration differs" in problems[0]
+
+
+def test_another_dataset_in_the_same_folder_is_refused(dataset):
+    with pytest.raises(InputError, match="seed 0 .asked for 1"):
+        generate(dataset, data_config(**SMALL, seed=1))
+
+
+def test_half_a_dataset_of_another_configuration_is_refused(damaged):
+    (damaged / "manifest.json").unlink()
+    with pytest.raises(InputError, match="another configuration"):
+        generate(damaged, data_config(**SMALL, seed=1))
+
+
+def test_folder_with_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match=r"thesis\.tex"):
+        generate(tmp_path, data_config(**SMALL))
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def test_file_in_the_place_of_a_split_is_refused_and_completes_once_moved(ray_session, tmp_path):
+    (tmp_path / "val").write_text("notes")
+    with pytest.raises(InputError, match="'val'"):
+        generate(tmp_path, data_config(**SMALL))
+    os.rename(tmp_path / "val", tmp_path.parent / "notes")
+    generate(tmp_path, data_config(**SMALL))
+    assert inspect_dataset(tmp_path)["problems"] == []
+
+
+def test_full_disk_is_one_sentence_and_loses_nothing(ray_session, tmp_path):
+    """A real file system of 64 KiB, filled by a real generation."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    if os.geteuid() != 0 or os.system(f"mount -t tmpfs -o size=64k tmpfs {mount} 2>/dev/null") != 0:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        config = data_config(**{**SMALL, "train": 60, "times": 100, "sensors": 100})
+        with pytest.raises(InputError, match="No space left on device"):
+            generate(mount / "dataset", config)
+        assert not list(mount.rglob("*.partial"))
+        os.system(f"mount -o remount,size=8m {mount}")
+        generate(mount / "dataset", config)
+        assert inspect_dataset(mount / "dataset")["problems"] == []
+    finally:
+        os.system(f"umount -l {mount}")  # lazily: a Ray worker may still hold a file
+
+
+def test_uncertifiable_rows_are_counted_then_refused():
+    from neural_hamilton.physics import draw_problem
+
+    impossible = dataclasses.replace(data_config(**SMALL).ensemble, tolerance=1e-30)
+    with pytest.raises(InputError, match="not_certified"):
+        draw_problem(impossible, 0, "train", 0)
+
+
+@pytest.mark.parametrize(("split", "rows", "words"), [("train", 13, "has 12"), ("exam", None, "train, val, test")])
+def test_reading_what_is_not_there_is_refused(dataset, split, rows, words):
+    with pytest.raises(InputError, match=words):
+        read_split(dataset, split, rows)
+
+
+def test_manifest_of_another_schema_version_is_refused(damaged):
+    manifest = json.loads((damaged / "manifest.json").read_text()) | {"schema_version": 99}
+    (damaged / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="schema_version 99"):
+        read_manifest(damaged)
