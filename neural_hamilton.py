@@ -1,4 +1,5 @@
 """Makes a bare checkout importable: `neural_hamilton.physics` is the folder ./physics."""
+
 import pathlib
 
 __path__ = [str(pathlib.Path(__file__).resolve().parent)]

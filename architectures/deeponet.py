@@ -11,10 +11,10 @@ from .operator import ArchitectureConfig, Operator, TimeFeatures, mlp
 
 class DeepONetConfig(ArchitectureConfig):
     name: Literal["deeponet"] = "deeponet"
-    width: int = Field(256, ge=1, description="neurons of each hidden layer")
-    num_layers: int = Field(3, ge=1, description="hidden layers of branch and of trunk")
-    num_channels: int = Field(64, ge=1, description="products summed for each of q and p")
-    num_frequencies: int = Field(16, ge=0, description="sine and cosine pairs of t read by the trunk")
+    width: int = Field(default=256, ge=1, description="neurons of each hidden layer")
+    num_layers: int = Field(default=3, ge=1, description="hidden layers of branch and of trunk")
+    num_channels: int = Field(default=64, ge=1, description="products summed for each of q and p")
+    num_frequencies: int = Field(default=16, ge=0, description="sine and cosine pairs of t read by the trunk")
 
 
 class DeepONet(Operator):

@@ -13,19 +13,20 @@ from .operator import ArchitectureConfig, Operator, TimeFeatures, mlp
 
 class MambONetConfig(ArchitectureConfig):
     name: Literal["mambonet"] = "mambonet"
-    d_model: int = Field(64, ge=1, description="width of every layer")
-    num_mamba_layers: int = Field(4, ge=1)
-    d_state: int = Field(16, ge=1, description="states of each Mamba channel")
-    num_heads: int = Field(8, ge=1)
-    num_decoder_layers: int = Field(3, ge=1)
-    d_feedforward: int = Field(512, ge=1)
-    num_frequencies: int = Field(16, ge=0, description="sine and cosine pairs of t in a query")
+    d_model: int = Field(default=64, ge=1, description="width of every layer")
+    num_mamba_layers: int = Field(default=4, ge=1)
+    d_state: int = Field(default=16, ge=1, description="states of each Mamba channel")
+    num_heads: int = Field(default=8, ge=1)
+    num_decoder_layers: int = Field(default=3, ge=1)
+    d_feedforward: int = Field(default=512, ge=1)
+    num_frequencies: int = Field(default=16, ge=0, description="sine and cosine pairs of t in a query")
 
 
 class MambONet(Operator):
     """Queries see the potential and never each other, so an answer depends on V, (q0, p0) and its own t alone."""
 
     Config = MambONetConfig
+    sensors: Tensor
 
     def __init__(self, config: MambONetConfig) -> None:
         super().__init__(config)

@@ -70,17 +70,29 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Operat
     """
     folder = Path(folder)
     card = read_card(folder)
+    model = _build(card, folder / CARD_FILE)
     try:
-        model = build_operator(parse_architecture(card["architecture"]))
         weights = (folder / WEIGHTS_FILE).read_bytes()
     except OSError:
         raise InputError(f"model folder {str(folder)!r} has no readable {WEIGHTS_FILE}") from None
-    except (KeyError, ValidationError) as error:
-        raise InputError(f"{folder / CARD_FILE} does not describe an architecture: {error}") from None
     if hashlib.sha256(weights).hexdigest() != card.get("weights_sha256"):
-        raise InputError(f"{folder / WEIGHTS_FILE} does not match the checksum in {CARD_FILE}; the file is damaged or from another model")
+        raise InputError(
+            f"{folder / WEIGHTS_FILE} does not match the checksum in {CARD_FILE}; the file is damaged or from another model"
+        )
     try:
-        model.load_state_dict(load_tensors(weights))
-    except (SafetensorError, RuntimeError) as error:
+        tensors = load_tensors(weights)
+        model = model.to(tensors["potential_mean"].dtype)  # a float64 model stays one
+        model.load_state_dict(tensors)
+    except (SafetensorError, RuntimeError, KeyError) as error:
         raise InputError(f"{folder / WEIGHTS_FILE} does not fit its architecture: {error}") from None
     return model.to(device).eval()
+
+
+def _build(card: dict[str, Any], path: Path) -> Operator:
+    architecture = card.get("architecture")
+    if not isinstance(architecture, dict):
+        raise InputError(f"{path} does not describe an architecture")
+    try:
+        return build_operator(parse_architecture(architecture))
+    except (ValidationError, InputError) as error:
+        raise InputError(f"{path} does not describe an architecture of this version: {error}") from None

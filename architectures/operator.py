@@ -4,6 +4,7 @@ Shapes: B batch, S sensors, T query times, F time features, K channels.
 """
 
 import math
+from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ class ArchitectureConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    num_sensors: int = Field(100, ge=4, description="sensors of V on [0, 1] the network reads")
+    num_sensors: int = Field(default=100, ge=4, description="sensors of V on [0, 1] the network reads")
 
 
 class OperatorOutput(NamedTuple):
@@ -39,6 +40,8 @@ class Operator(nn.Module):
     """
 
     Config: ClassVar[type[ArchitectureConfig]]
+    potential_mean: Tensor
+    potential_scale: Tensor
 
     def __init__(self, config: ArchitectureConfig) -> None:
         super().__init__()
@@ -72,6 +75,8 @@ class TimeFeatures(nn.Module):
     Frequencies are multiples of a quarter turn over the horizon: an orbit need not be periodic in it.
     """
 
+    frequencies: Tensor
+
     def __init__(self, num_frequencies: int) -> None:
         super().__init__()
         self.num_features = 1 + 2 * num_frequencies
@@ -85,6 +90,6 @@ class TimeFeatures(nn.Module):
 def mlp(sizes: list[int]) -> nn.Sequential:
     """Linear layers of the given widths with GELU between them, none after the last."""
     layers: list[Any] = []
-    for width_in, width_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for width_in, width_out in pairwise(sizes):
         layers += [nn.Linear(width_in, width_out), nn.GELU()]
     return nn.Sequential(*layers[:-1])

@@ -22,7 +22,7 @@ def get_architecture(name: str) -> type[Operator]:
 
 def parse_architecture(values: dict[str, Any]) -> ArchitectureConfig:
     """A typed config from a mapping with a `name`; a pydantic ValidationError tells what does not fit."""
-    return get_architecture(values.get("name", "")).Config.model_validate(values)
+    return get_architecture(str(values.get("name", ""))).Config.model_validate(values)
 
 
 def build_operator(config: ArchitectureConfig) -> Operator:

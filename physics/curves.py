@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from scipy.interpolate import BSpline, CubicSpline, PPoly
@@ -41,6 +41,8 @@ class CurvePotential:
     def from_samples(cls, values: Sequence[float] | np.ndarray) -> "CurvePotential":
         """The C2 (not-a-knot) cubic spline through V at uniform points on [0, 1], shape (S,), S >= 4."""
         v = np.asarray(values, dtype=np.float64)
+        if v.ndim != 1 or v.size < 4 or not np.all(np.isfinite(v)):
+            raise InputError(f"samples of V have shape {v.shape}; give at least 4 finite numbers")
         spline = CubicSpline(np.linspace(0.0, 1.0, v.size), v)
         poly_q = np.zeros((v.size - 1, 4))
         poly_q[:, 0], poly_q[:, 1] = spline.x[:-1], np.diff(spline.x)
@@ -88,7 +90,7 @@ class CurvePotential:
         return float(values.min()), float(values.max())
 
 
-@lru_cache(maxsize=None)
+@cache
 def _clamped_basis(num_control: int) -> np.ndarray:
     """Linear map from control values (n,) to ascending polynomial coefficients (n - 3, 4), pieces over u in [0, 1]."""
     inner = np.arange(1, num_control - 3)
@@ -96,7 +98,7 @@ def _clamped_basis(num_control: int) -> np.ndarray:
     basis = np.empty((num_control - 3, 4, num_control))
     for i in range(num_control):
         element = PPoly.from_spline(BSpline(knots, np.eye(num_control)[i], 3))
-        basis[:, :, i] = element.c[::-1, 3 : num_control].T  # drop the zero-width pieces of the clamped ends
+        basis[:, :, i] = element.c[::-1, 3:num_control].T  # drop the zero-width pieces of the clamped ends
     return basis
 
 

@@ -17,8 +17,9 @@ from .trajectories import Rejection, Trajectory, solve_certified
 HORIZON = 2.0
 WALL_HEIGHT = 2.0
 SPLITS = ("train", "val", "test")
+PRESETS = ("paper", "phase-space")
 _ID_STRIDE = 1 << 40  # ids of one split; larger than any dataset
-_MAX_ATTEMPTS = 100
+_MAX_ATTEMPTS = 20
 
 # The fixed range that maps a paper-preset field to heights; 100,000 draws stay inside it.
 _FIELD_RANGE = 4.6
@@ -47,6 +48,12 @@ class Ensemble:
     num_times: int = 100
     integrator: str = "rk4"
     tolerance: float = 1e-9
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise InputError(f"preset is {self.preset!r}; choose one of {', '.join(PRESETS)}")
+        if self.num_times < 3:
+            raise InputError(f"num_times is {self.num_times}; at least 3 are needed")
 
     @property
     def orbits_per_potential(self) -> int:
@@ -81,14 +88,12 @@ def draw_problem(ensemble: Ensemble, seed: int, split: str, index: int) -> tuple
     for attempt in range(_MAX_ATTEMPTS):
         if ensemble.preset == "paper":
             draw = _draw_potential(ensemble, seed, split_code, potential_index, attempt)
-            q0, p0, times = 0.0, 0.0, np.linspace(0.0, HORIZON, ensemble.num_times)
+            q0, p0, times = 0.0, 0.0, _round_times(np.linspace(0.0, HORIZON, ensemble.num_times))
         else:
             # Orbits share their potential, so only the orbit may be drawn again.
             draw = _draw_potential(ensemble, seed, split_code, potential_index, 0)
             q0, p0, times = _draw_orbit(ensemble, draw.potential, _generator(seed, split_code, _Stream.ORBIT, index, attempt), stratum)
-        outcome = solve_certified(
-            draw.potential, q0, p0, times, method=ensemble.integrator, tolerance=ensemble.tolerance
-        )
+        outcome = solve_certified(draw.potential, q0, p0, times, method=ensemble.integrator, tolerance=ensemble.tolerance)
         if isinstance(outcome, Rejection):
             rejections.append(outcome)
             continue
@@ -159,4 +164,9 @@ def _draw_orbit(ensemble: Ensemble, potential: CurvePotential, rng: np.random.Ge
     kinetic = float(rng.uniform(*_ENERGY_STRATA[stratum])) * (WALL_HEIGHT - floor)
     sign = 1.0 if rng.integers(2) else -1.0
     inner = np.sort(rng.uniform(0.0, HORIZON, ensemble.num_times - 2))
-    return q0, sign * float(np.sqrt(2.0 * kinetic)), np.concatenate([[0.0], inner, [HORIZON]])
+    return q0, sign * float(np.sqrt(2.0 * kinetic)), _round_times(np.concatenate([[0.0], inner, [HORIZON]]))
+
+
+def _round_times(times: np.ndarray) -> np.ndarray:
+    """The nearest float32, so that stored query times are exact in either dtype and owe the label nothing."""
+    return times.astype(np.float32).astype(np.float64)

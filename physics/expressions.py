@@ -41,8 +41,12 @@ def evaluate_expression(text: str, q: np.ndarray) -> np.ndarray:
         position = getattr(error, "offset", None) or 1
         raise InputError(f"expression {text!r} cannot be read at character {position}") from None
     q = np.asarray(q, dtype=np.float64)
-    with np.errstate(all="ignore"):
-        values = np.broadcast_to(np.asarray(_evaluate(tree.body, q, text), dtype=np.float64), q.shape).copy()
+    try:
+        with np.errstate(all="ignore"):
+            result = _evaluate(tree.body, q, text)
+    except RecursionError:
+        raise InputError(f"expression {text!r} is nested too deeply") from None
+    values = np.broadcast_to(np.asarray(result, dtype=np.float64), q.shape).copy()
     bad = np.flatnonzero(~np.isfinite(values))
     if bad.size:
         raise InputError(f"expression {text!r} is not finite at q = {q.ravel()[bad[0]]:.6g}")
@@ -50,7 +54,7 @@ def evaluate_expression(text: str, q: np.ndarray) -> np.ndarray:
 
 
 def _evaluate(node: ast.AST, q: np.ndarray, text: str) -> Any:
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
         try:
             return np.float64(node.value)
         except OverflowError:
@@ -63,7 +67,13 @@ def _evaluate(node: ast.AST, q: np.ndarray, text: str) -> Any:
         return _BINARY[type(node.op)](_evaluate(node.left, q, text), _evaluate(node.right, q, text))
     if isinstance(node, ast.UnaryOp) and type(node.op) in _UNARY:
         return _UNARY[type(node.op)](_evaluate(node.operand, q, text))
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS and len(node.args) == 1 and not node.keywords:
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in _FUNCTIONS
+        and len(node.args) == 1
+        and not node.keywords
+    ):
         return _FUNCTIONS[node.func.id](_evaluate(node.args[0], q, text))
     raise InputError(
         f"expression {text!r} is not understood at character {getattr(node, 'col_offset', 0) + 1}; "

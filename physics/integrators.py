@@ -20,8 +20,8 @@ from .kernels import integrate_curve, make_nystrom_step
 class Potential(Protocol):
     """Anything with a value and a slope: V(q) and V'(q) for q of any shape."""
 
-    def value(self, q: Any) -> Any: ...
-    def gradient(self, q: Any) -> Any: ...
+    def value(self, q: Any, /) -> Any: ...
+    def gradient(self, q: Any, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Integrator:
         return int(self.tableau[0].size)
 
 
-def _nystrom(name: str, order: int, nodes: Sequence[float], a: Any, weights_q: Any, weights_p: Any) -> Integrator:
+def _nystrom(name: str, order: int, nodes: Sequence[float] | np.ndarray, a: Any, weights_q: Any, weights_p: Any) -> Integrator:
     arrays = (np.array(x, dtype=np.float64) for x in (nodes, a, weights_q, weights_p))
     return Integrator(name, order, tuple(np.ascontiguousarray(x) for x in arrays))  # type: ignore[arg-type]
 
 
-def _runge_kutta(name: str, order: int, nodes: Sequence[float], a: Any, weights: Any) -> Integrator:
+def _runge_kutta(name: str, order: int, nodes: Sequence[float] | np.ndarray, a: Any, weights: Any) -> Integrator:
     matrix, b = np.array(a, dtype=np.float64), np.array(weights, dtype=np.float64)
     return _nystrom(name, order, nodes, matrix @ matrix, b @ matrix, b)
 

@@ -66,24 +66,56 @@ def _pendulum() -> NamedPotential:
     )
 
 
-def _mirrored_free_fall() -> NamedPotential:
-    """A constant force 4 towards the middle: parabolas that repeat with period 2 (two unit crossings)."""
+def _softened() -> NamedPotential:
+    """Mirrored free fall with its kink rounded over a width of about 1/20."""
+    scale = 4.0 * np.tanh(10.0)
+
+    def gradient(q: Any) -> Any:
+        x = np.asarray(q - 0.5)
+        # (x / tanh 20x)' loses every digit near 0; its series there is 40x/3 to 1e-9.
+        small = np.abs(x) < 1e-4
+        u = 20.0 * np.where(small, 1.0, x)
+        return scale * np.where(small, 40.0 * x / 3.0, 1.0 / np.tanh(u) - u / np.sinh(u) ** 2)
+
+    def value(q: Any) -> Any:
+        x = np.asarray(q - 0.5)
+        safe = np.where(np.abs(x) < 1e-9, 1e-9, x)  # the limit at 0 is 1/20
+        return scale * safe / np.tanh(20.0 * safe)
+
+    return NamedPotential("softened", value, gradient)
+
+
+def _triangular(name: str, kink: float) -> NamedPotential:
+    """Straight slopes from both walls to V = 0 at `kink`: parabolas, period 2 for every kink.
+
+    The speed rises to 2 at the kink, at t = kink, and falls to 0 at the far wall, at t = 1.
+    """
 
     def motion(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         phase = np.mod(t, 2.0)
-        side = np.where(phase < 1.0, phase, 2.0 - phase)  # motion to and fro is the same, backwards
-        q = np.where(side < 0.5, 2.0 * side**2, 1.0 - 2.0 * (1.0 - side) ** 2)
-        speed = np.where(side < 0.5, 4.0 * side, 4.0 * (1.0 - side))
+        way = np.where(phase < 1.0, phase, 2.0 - phase)  # the way back is the same, reversed
+        rising = way < kink
+        q = np.where(rising, way**2 / kink, 1.0 - (1.0 - way) ** 2 / (1.0 - kink))
+        speed = np.where(rising, 2.0 * way / kink, 2.0 * (1.0 - way) / (1.0 - kink))
         return q, np.where(phase < 1.0, speed, -speed)
 
     return NamedPotential(
-        "mirrored-free-fall",
-        value=lambda q: 4.0 * np.abs(q - 0.5),
-        gradient=lambda q: 4.0 * np.sign(q - 0.5),
+        name,
+        value=lambda q: np.where(q < kink, 2.0 * (kink - q) / kink, 2.0 * (q - kink) / (1.0 - kink)),
+        gradient=lambda q: np.where(q < kink, -2.0 / kink, 2.0 / (1.0 - kink)),
         motion=motion,
     )
 
 
 NAMED_POTENTIALS: dict[str, NamedPotential] = {
-    potential.name: potential for potential in (_harmonic(), _double_well(), _morse(), _pendulum(), _mirrored_free_fall())
+    potential.name: potential
+    for potential in (
+        _harmonic(),
+        _double_well(),
+        _morse(),
+        _pendulum(),
+        _triangular("mirrored-free-fall", kink=0.5),
+        _softened(),
+        _triangular("asymmetric-triangular", kink=0.25),
+    )
 }

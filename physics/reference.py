@@ -9,7 +9,7 @@ from scipy.interpolate import BSpline, PPoly
 from .integrators import Potential
 
 # Local tolerances; short steps keep the dense output as accurate as the steps themselves.
-_CONTROL = {"rtol": 1e-13, "atol": 1e-15, "max_step": 0.01}
+_CONTROL: dict[str, Any] = {"rtol": 1e-13, "atol": 1e-15, "max_step": 0.01}
 
 
 def solve_smooth(potential: Potential, q0: float, p0: float, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -22,7 +22,9 @@ def solve_smooth(potential: Potential, q0: float, p0: float, times: np.ndarray) 
     return solution.y[0], solution.y[1]
 
 
-def solve_control_polygon(control_q: np.ndarray, control_v: np.ndarray, q0: float, p0: float, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def solve_control_polygon(
+    control_q: np.ndarray, control_v: np.ndarray, q0: float, p0: float, times: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The orbit in the exact potential of a clamped B-spline curve, rebuilt from a dataset row alone.
 
     Integrates the curve parameter, s' = p / q'(s), p' = -V'(s) / q'(s), with DOP853 at rtol 1e-13, and
@@ -42,7 +44,9 @@ def solve_control_polygon(control_q: np.ndarray, control_v: np.ndarray, q0: floa
     """
     num_pieces = len(control_q) - 3
     knots = np.concatenate([np.zeros(3), np.arange(num_pieces + 1), np.full(3, num_pieces)]).astype(np.float64)
-    curve_q, curve_v = (_Pieces(PPoly.from_spline(BSpline(knots, np.asarray(c, dtype=np.float64), 3)), num_pieces) for c in (control_q, control_v))
+    curve_q, curve_v = (
+        _Pieces(PPoly.from_spline(BSpline(knots, np.asarray(c, dtype=np.float64), 3)), num_pieces) for c in (control_q, control_v)
+    )
 
     s = curve_q.solve(q0)
     piece = min(int(s), num_pieces - 1)
@@ -59,9 +63,7 @@ def solve_control_polygon(control_q: np.ndarray, control_v: np.ndarray, q0: floa
 
         # The end pieces continue beyond the walls: an orbit touches a wall only by rounding.
         exits = [_crossing(piece, -1.0)] * (piece > 0) + [_crossing(piece + 1, 1.0)] * (piece < num_pieces - 1)
-        solution = solve_ivp(
-            slope, (t, end), [s, p], "DOP853", events=exits or None, dense_output=True, **_CONTROL
-        )
+        solution = solve_ivp(slope, (t, end), [s, p], "DOP853", events=exits or None, dense_output=True, **_CONTROL)
         stop = solution.t[-1]
         inside = (times >= t) & (times <= stop)
         if inside.any():

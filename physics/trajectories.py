@@ -6,6 +6,7 @@ from enum import Enum
 import numpy as np
 
 from .curves import CurvePotential
+from .errors import InputError
 from .integrators import count_substeps, get_integrator
 from .kernels import integrate_pieces
 
@@ -44,6 +45,8 @@ def solve_certified(
     `tolerance`; that change is the certificate. Steps end at the knots of the curve, so the method
     converges at its full order r and the error left is about 1 / (2^r - 1) of the certificate.
     """
+    if method not in _COARSEST_STEP:
+        raise InputError(f"truth is solved by {', '.join(_COARSEST_STEP)}; {method!r} is not one of them")
     lowest, highest = potential.extrema()
     if max(abs(lowest), abs(highest)) > _MAX_POTENTIAL:
         return Rejection.POTENTIAL_OUT_OF_RANGE

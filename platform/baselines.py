@@ -21,7 +21,9 @@ class Baseline:
     method: str
     step: float
 
-    def solve(self, exact: CurvePotential | NamedPotential, sensors: np.ndarray, q0: float, p0: float, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def solve(
+        self, exact: CurvePotential | NamedPotential, sensors: np.ndarray, q0: float, p0: float, times: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """q, p (T,) at sorted times (T,) from the exact potential or from V at the sensors (S,)."""
         potential = exact if self.track == "oracle" else CurvePotential.from_samples(sensors)
         return integrate(potential, q0, p0, times, method=self.method, max_step=self.step)
@@ -31,5 +33,3 @@ def default_baselines(steps: list[float]) -> list[Baseline]:
     """RK4 in both tracks at each step, and the published first-order scheme as it was run."""
     baselines = [Baseline(f"rk4-{track}-{step:g}", track, "rk4", step) for step in steps for track in ("oracle", "sensors")]
     return [*baselines, Baseline("rk4-as-published", "sensors", "rk4-as-published", _PUBLISHED_STEP)]
-
-

@@ -10,6 +10,7 @@ import click
 from ..physics import InputError
 from .config import Config, DataConfig
 from .console import config_options, emit, format_table, json_option, resolve_config, run_command
+from .ray_runtime import choose_authentication
 
 _PATH = click.Path(path_type=Path)
 
@@ -20,16 +21,16 @@ class _Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return ["generate", "inspect", "train", "evaluate", "sweep", "scale", "serve", "predict", "plan", "doctor", "demo"]
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name in ("sweep", "scale"):
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in ("sweep", "scale"):
             from ..tune import commands as tune_commands
 
-            return getattr(tune_commands, f"{name}_command")
-        if name in ("serve", "predict"):
+            return getattr(tune_commands, f"{cmd_name}_command")
+        if cmd_name in ("serve", "predict"):
             from ..serve import commands as serve_commands
 
-            return getattr(serve_commands, f"{name}_command")
-        return super().get_command(ctx, name)
+            return getattr(serve_commands, f"{cmd_name}_command")
+        return super().get_command(ctx, cmd_name)
 
 
 @click.group(cls=_Group, context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
@@ -40,7 +41,9 @@ def cli() -> None:
 def generation_options(command: Any) -> Any:
     """The options that describe a dataset."""
     for option in (
-        click.option("--dtype", "data__dtype", type=click.Choice(["float32", "float64"]), help="Of the tensor columns.  [default: float32]"),
+        click.option(
+            "--dtype", "data__dtype", type=click.Choice(["float32", "float64"]), help="Of the tensor columns.  [default: float32]"
+        ),
         click.option("--noise", "data__noise", type=float, help="Standard deviation of noise on the sensors.  [default: 0]"),
         click.option("--seed", "data__seed", type=int, help="[default: 0]"),
         click.option("--times", "data__times", type=int, help="Query times of a trajectory.  [default: 100]"),
@@ -92,7 +95,11 @@ def inspect(dataset: Path, recheck: int, as_json: bool) -> None:
     with track("recheck", recheck) if recheck else contextlib.nullcontext() as progress:
         report = inspect_dataset(dataset, recheck, progress.advance if progress else lambda: None)
     lines = [f"{name:18} {kind}" for name, kind in report["schema"].items()]
-    lines += [f"{key}: {report[key]}" for key in ("preset", "counts", "rejections", "bytes", "integration_error", "energy_drift", "recheck") if key in report]
+    lines += [
+        f"{key}: {report[key]}"
+        for key in ("preset", "counts", "rejections", "bytes", "integration_error", "energy_drift", "recheck")
+        if key in report
+    ]
     if report["problems"]:
         click.echo("\n".join(lines))
         raise InputError(f"dataset {str(dataset)!r}: {'; '.join(report['problems'])}; run generate again to repair it")
@@ -109,7 +116,15 @@ def inspect(dataset: Path, recheck: int, as_json: bool) -> None:
 @config_options
 @json_option
 def train(
-    dataset: Path, run: Path, workers: int, local: bool, resume: bool, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any
+    dataset: Path,
+    run: Path,
+    workers: int,
+    local: bool,
+    resume: bool,
+    config_source: str | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+    **flags: Any,
 ) -> None:
     """Train a neural operator on DATASET with Ray Train."""
     if local and workers > 1:
@@ -145,7 +160,9 @@ def run_training(config: Config, dataset: Path, run: Path, workers: int, resume:
 @click.option("--out", required=True, type=_PATH, help="Folder for evaluation.json, report.html and figures.")
 @config_options
 @json_option
-def evaluate(model: Path, dataset: Path, split: str, out: Path, config_source: str | None, assignments: tuple[str, ...], as_json: bool) -> None:
+def evaluate(
+    model: Path, dataset: Path, split: str, out: Path, config_source: str | None, assignments: tuple[str, ...], as_json: bool
+) -> None:
     """Measure the model folder MODEL against working solvers; writes a self-contained report."""
     from .evaluation import evaluate as run
 
@@ -158,7 +175,13 @@ def evaluation_table(result: dict[str, Any]) -> str:
     seconds = result["timing"]["model_seconds_per_trajectory"]
     entries = [("model", result["metrics"], seconds)] + [(name, b, b["seconds_per_trajectory"]) for name, b in result["baselines"].items()]
     rows = [
-        {"solver": name, "median loss": figures["total_loss"]["median"], "mean loss": figures["total_loss"]["mean"], "p99": figures["total_loss"]["p99"], "s/trajectory": cost}
+        {
+            "solver": name,
+            "median loss": figures["total_loss"]["median"],
+            "mean loss": figures["total_loss"]["mean"],
+            "p99": figures["total_loss"]["p99"],
+            "s/trajectory": cost,
+        }
         for name, figures, cost in entries
     ]
     warnings = "".join(f"\nwarning: {warning}" for warning in result["warnings"])
@@ -190,7 +213,9 @@ def plan_generate_command(dest: Path | None, config_source: str | None, assignme
 @click.option("--out", type=_PATH, help="Ignored; so that a train command can be planned unchanged.")
 @config_options
 @json_option
-def plan_train_command(dataset: Path, out: Path | None, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any) -> None:
+def plan_train_command(
+    dataset: Path, out: Path | None, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any
+) -> None:
     """The cost of one training run."""
     from .planning import plan_train
 
@@ -203,7 +228,9 @@ def plan_train_command(dataset: Path, out: Path | None, config_source: str | Non
 @click.option("--trials", required=True, type=click.IntRange(1))
 @config_options
 @json_option
-def plan_sweep_command(dataset: Path, trials: int, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any) -> None:
+def plan_sweep_command(
+    dataset: Path, trials: int, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any
+) -> None:
     """The cost of a sweep, as if no trial were stopped early."""
     from .planning import plan_many
 
@@ -275,4 +302,5 @@ def demo(out: Path, as_json: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of `neural-hamilton`; returns the exit code."""
+    choose_authentication()
     return run_command(cli, arguments)

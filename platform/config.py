@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
-from ..architectures import ArchitectureConfig, get_architecture
+from ..architectures import ArchitectureConfig, get_architecture, parse_architecture
 from ..physics import Ensemble, InputError
+from .provenance import write_atomically
 
 SHIPPED_CONFIGS = Path(__file__).parent / "configs"
 
@@ -26,20 +27,20 @@ class DataConfig(Section):
     """What a dataset is made of. Rows depend on every field but the counts and `shard_rows`."""
 
     preset: Literal["paper", "phase-space"] = "paper"
-    train: int = Field(0, ge=0, description="rows of the training split")
-    val: int = Field(0, ge=0, description="rows of the validation split")
-    test: int = Field(0, ge=0, description="rows of the test split")
-    sensors: int = Field(100, ge=4, le=10_000)
-    times: int = Field(100, ge=3, le=10_000)
-    seed: int = Field(0, ge=0, lt=2**63)
-    noise: float = Field(0.0, ge=0, description="standard deviation of the noise on the sensors")
+    train: int = Field(default=0, ge=0, description="rows of the training split")
+    val: int = Field(default=0, ge=0, description="rows of the validation split")
+    test: int = Field(default=0, ge=0, description="rows of the test split")
+    sensors: int = Field(default=100, ge=4, le=10_000)
+    times: int = Field(default=100, ge=3, le=10_000)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    noise: float = Field(default=0.0, ge=0, description="standard deviation of the noise on the sensors")
     dtype: Literal["float32", "float64"] = "float32"
     integrator: Literal["rk4", "dop853"] = "rk4"
-    tolerance: float = Field(1e-9, gt=0, description="largest certified error of a row that is kept")
-    control_points: tuple[int, int] = Field((2, 7), description="range of interior control points")
-    length_scale: tuple[float, float] = Field((0.01, 0.2), description="range of the field's length scale")
-    depth: tuple[float, float] = Field((0.5, 3.5), description="range of well depths (phase-space only)")
-    shard_rows: int = Field(1000, ge=1, description="rows of one Parquet file")
+    tolerance: float = Field(default=1e-9, gt=0, description="largest certified error of a row that is kept")
+    control_points: tuple[int, int] = Field(default=(2, 7), description="range of interior control points")
+    length_scale: tuple[float, float] = Field(default=(0.01, 0.2), description="range of the field's length scale")
+    depth: tuple[float, float] = Field(default=(0.5, 3.5), description="range of well depths (phase-space only)")
+    shard_rows: int = Field(default=1000, ge=1, description="rows of one Parquet file")
 
     @model_validator(mode="after")
     def _ranges_are_ordered(self) -> "DataConfig":
@@ -69,55 +70,54 @@ class DataConfig(Section):
 class TrainingConfig(Section):
     """One training run."""
 
-    epochs: int = Field(50, ge=1)
-    batch_size: int = Field(100, ge=1, description="rows of a global batch, whatever the number of workers")
-    learning_rate: float = Field(1e-3, gt=0)
-    final_learning_rate: float = Field(1e-6, gt=0, description="where the schedule ends")
+    epochs: int = Field(default=50, ge=1)
+    batch_size: int = Field(default=100, ge=1, description="rows of a global batch, whatever the number of workers")
+    learning_rate: float = Field(default=1e-3, gt=0)
+    final_learning_rate: float = Field(default=1e-6, gt=0, description="where the schedule ends")
     schedule: Literal["cosine", "exp-hyperbolic", "constant"] = "cosine"
-    weight_decay: float = Field(1e-4, ge=0)
-    gradient_clip: float = Field(1.0, gt=0, description="largest norm of a gradient")
-    train_rows: int | None = Field(None, ge=1, description="use only the first rows of the training split")
-    seed: int = Field(0, ge=0, lt=2**63)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    gradient_clip: float = Field(default=1.0, gt=0, description="largest norm of a gradient")
+    train_rows: int | None = Field(default=None, ge=1, description="use only the first rows of the training split")
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
 
 class SweepConfig(Section):
     """A hyperparameter search. `space` maps dotted keys to {low, high, log} or {choices}; empty means the shipped space."""
 
-    epochs: int | None = Field(None, ge=1, description="epochs of a trial; default training.epochs")
-    grace_epochs: int = Field(2, ge=1, description="epochs before a trial may be stopped early")
-    max_concurrent: int = Field(2, ge=1)
-    seed: int = Field(0, ge=0)
+    epochs: int | None = Field(default=None, ge=1, description="epochs of a trial; default training.epochs")
+    grace_epochs: int = Field(default=2, ge=1, description="epochs before a trial may be stopped early")
+    max_concurrent: int = Field(default=2, ge=1)
+    seed: int = Field(default=0, ge=0)
     space: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
 class ScalingConfig(Section):
     """A dataset-size study."""
 
-    max_concurrent: int = Field(2, ge=1)
-    confidence: float = Field(0.95, gt=0, lt=1)
+    max_concurrent: int = Field(default=2, ge=1)
+    confidence: float = Field(default=0.95, gt=0, lt=1)
 
 
 class EvaluationConfig(Section):
     """How a model is measured."""
 
-    batch_size: int = Field(256, ge=1)
-    solver_steps: list[float] = Field([0.02, 0.001], description="time steps of the RK4 baselines")
-    max_rows: int | None = Field(None, ge=1, description="measure only the first rows of the split")
-    bootstrap: int = Field(1000, ge=10, description="resamples behind the intervals")
-    seed: int = Field(0, ge=0)
+    batch_size: int = Field(default=256, ge=1)
+    solver_steps: list[float] = Field(default=[0.02, 0.001], description="time steps of the RK4 baselines")
+    max_rows: int | None = Field(default=None, ge=1, description="measure only the first rows of the split")
+    bootstrap: int = Field(default=1000, ge=10, description="resamples behind the intervals")
+    seed: int = Field(default=0, ge=0)
 
 
 class ServingConfig(Section):
     """How a model is served."""
 
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=1, le=65535)
+    port: int = Field(default=8000, ge=1, le=65535)
 
 
 def _typed_architecture(value: Any) -> Any:
     if isinstance(value, dict):
-        values = {"name": "mambonet", **value}
-        return get_architecture(values["name"]).Config.model_validate(values)
+        return parse_architecture({"name": "mambonet", **value})
     return value
 
 
@@ -126,7 +126,7 @@ class Config(Section):
 
     data: DataConfig = DataConfig()
     architecture: Annotated[SerializeAsAny[ArchitectureConfig], BeforeValidator(_typed_architecture)] = Field(
-        default_factory=lambda: get_architecture("mambonet").Config()
+        default_factory=lambda: parse_architecture({"name": "mambonet"})
     )
     training: TrainingConfig = TrainingConfig()
     sweep: SweepConfig = SweepConfig()
@@ -139,7 +139,7 @@ class Config(Section):
         return self.model_dump(mode="json")
 
     def save(self, path: Path) -> None:
-        path.write_text(yaml.safe_dump(self.dump(), sort_keys=False))
+        write_atomically(path, yaml.safe_dump(self.dump(), sort_keys=False).encode())
 
     def override(self, overrides: dict[str, Any]) -> "Config":
         """A copy with dotted keys replaced; InputError as in `load_config`."""

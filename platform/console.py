@@ -17,7 +17,9 @@ _USER_ERRNOS = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQU
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds `--config` and `--set`; the command receives `config_source` and `assignments`."""
     for option in (
-        click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override one key, e.g. training.epochs=3; repeatable."),
+        click.option(
+            "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override one key, e.g. training.epochs=3; repeatable."
+        ),
         click.option("--config", "config_source", metavar="FILE", help="YAML file, or the name of a shipped configuration."),
     ):
         command = option(command)

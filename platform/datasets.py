@@ -150,14 +150,20 @@ def _recheck(folder: Path, lines: list[dict[str, Any]], count: int, on_row: Call
     for position in np.sort(chosen):
         owner = int(owners[position])
         row = read(owner).slice(int(position - starts[owner]), 1)
-        values = {name: row.column(name)[0].as_py() for name in ("trajectory_id", "q0", "p0", "integration_error", "control_q", "control_v")}
+        values = {
+            name: row.column(name)[0].as_py() for name in ("trajectory_id", "q0", "p0", "integration_error", "control_q", "control_v")
+        }
         times, q, p = (tensor_column(row, name)[0] for name in ("times", "q", "p"))
         rounding = float(np.finfo(q.dtype).eps) * max(1.0, float(np.abs(p).max()))
-        true_q, true_p = solve_control_polygon(values["control_q"], values["control_v"], values["q0"], values["p0"], times.astype(np.float64))
+        true_q, true_p = solve_control_polygon(
+            values["control_q"], values["control_v"], values["q0"], values["p0"], times.astype(np.float64)
+        )
         error = max(float(np.max(np.abs(q - true_q))), float(np.max(np.abs(p - true_p))))
         allowed = values["integration_error"] + _MAX_REFERENCE_ERROR + rounding
         worst = max(worst, error)
         if not error <= allowed:
-            failures.append(f"trajectory {values['trajectory_id']}: re-integration differs by {error:.2e}, more than the certified {allowed:.2e}")
+            failures.append(
+                f"trajectory {values['trajectory_id']}: re-integration differs by {error:.2e}, more than the certified {allowed:.2e}"
+            )
         on_row()
     return {"rows": len(chosen), "largest_difference": worst}, failures

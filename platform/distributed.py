@@ -61,7 +61,9 @@ def _work(settings: dict[str, str]) -> None:
 
     run = Path(settings["run"])
     try:
-        train(load_config(run / CONFIG_FILE), Path(settings["dataset"]), run, report=ray.train.report, device=get_device())
+        # No ray.train.report an epoch: the run folder is the record, and each report waits for the controller's
+        # next poll, up to two seconds.
+        train(load_config(run / CONFIG_FILE), Path(settings["dataset"]), run, device=get_device())
     except InputError as error:
         if ray.train.get_context().get_world_rank() == 0:
             write_json(run / _FAILURE_FILE, {"reason": str(error)})

@@ -33,7 +33,11 @@ def examine() -> dict[str, Any]:
         "ray_token": token.exists() or bool(os.environ.get("RAY_AUTH_TOKEN")),
         "free_disk_bytes": free,
     }
-    advice = [f"{name} is not installed; run: pip install -c constraints.txt -e ." for name, v in versions.items() if v is None and name not in _OPTIONAL]
+    advice = [
+        f"{name} is not installed; run: pip install -c constraints.txt -e ."
+        for name, v in versions.items()
+        if v is None and name not in _OPTIONAL
+    ]
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         advice.append(f"Python {report['python']} is not supported; use 3.11 to 3.13")
     if free < _LOW_DISK_BYTES:

@@ -68,8 +68,19 @@ def evaluate(
 
     result = {
         "schema_version": EVALUATION_SCHEMA_VERSION,
-        "model": {"folder": str(model_folder), "weights_sha256": card["weights_sha256"], "num_parameters": card["num_parameters"], **card["architecture"]},
-        "dataset": {"folder": str(dataset), "hash": manifest["dataset_hash"], "split": split_name, "rows": len(split), "preset": manifest["preset"]},
+        "model": {
+            "folder": str(model_folder),
+            "weights_sha256": card["weights_sha256"],
+            "num_parameters": card["num_parameters"],
+            **card["architecture"],
+        },
+        "dataset": {
+            "folder": str(dataset),
+            "hash": manifest["dataset_hash"],
+            "split": split_name,
+            "rows": len(split),
+            "preset": manifest["preset"],
+        },
         "metrics": _summaries(measurements["model"], settings),
         "baselines": {
             baseline.name: _summaries(measurements[baseline.name], settings)

@@ -100,7 +100,9 @@ def generate(destination: Path, config: DataConfig) -> dict[str, Any]:
     with track("generate", sum(shard.stop - shard.start for shard in missing)) as progress:
         for line in _run_shards(destination, config, missing):
             if "failure" in line:
-                raise InputError(f"{line['file']} could not be written: {line['failure']}; run the same command again to complete the dataset")
+                raise InputError(
+                    f"{line['file']} could not be written: {line['failure']}; run the same command again to complete the dataset"
+                )
             lines[line["file"]] = line
             progress.advance(line["rows"])
     manifest = _manifest(config, [lines[shard.file] for shard in shards])

@@ -1,24 +1,35 @@
-"""One way into Ray: quiet, on loopback, with its authentication mode always explicit."""
+"""One way into Ray: quiet, on loopback, with its authentication mode explicit."""
 
 import logging
 import os
+import sys
 from typing import Any
+
+_LOGGERS = ("ray", "ray.data", "ray.train", "ray.tune", "ray.serve")
+
+
+def choose_authentication() -> None:
+    """Turn token authentication on unless RAY_AUTH_MODE says otherwise.
+
+    Ray reads the mode when it is first imported; set later, its clients and its servers would disagree,
+    so a program that imported Ray before calling this keeps Ray's own default.
+    """
+    if "ray" not in sys.modules:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def connect(num_cpus: int | None = None) -> Any:
     """Join the cluster of RAY_ADDRESS or of the submitted job, else start a private one; returns the ray module.
 
-    Does nothing where Ray is already initialised. Token authentication is on unless RAY_AUTH_MODE says otherwise.
+    Does nothing where Ray is already initialised.
     """
-    # Before the import: Ray reads these once. Without an explicit mode, clients and clusters disagree about tokens.
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    choose_authentication()
     import ray
 
     if not ray.is_initialized():
         joins = bool(os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
         private = {} if joins else {"num_cpus": num_cpus, "include_dashboard": False}
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **private)
-    for name in ("ray", "ray.data", "ray.train", "ray.tune", "ray.serve"):
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **private)
+    for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     return ray

@@ -13,17 +13,19 @@ from ..physics import CurvePotential
 from .datasets import Split
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (the backend comes first)
-from matplotlib.figure import Figure  # noqa: E402
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
     from .evaluation import Measurement
 
 _TEMPLATE = Path(__file__).parent / "report.html.j2"
-_STYLE = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "axes.grid": True, "grid.alpha": 0.25}
+_STYLE: dict[Any, Any] = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "axes.grid": True, "grid.alpha": 0.25}
 
 
-def write_report(out: Path, result: dict[str, Any], split: Split, measurements: dict[str, "Measurement"], exact: list[CurvePotential]) -> Path:
+def write_report(
+    out: Path, result: dict[str, Any], split: Split, measurements: dict[str, "Measurement"], exact: list[CurvePotential]
+) -> Path:
     """Write report.html and its figures to `out`; returns the path of the report."""
     with plt.rc_context(_STYLE):
         figures = {"losses": _draw_losses(measurements, result["truth_floor"])}
@@ -32,7 +34,8 @@ def write_report(out: Path, result: dict[str, Any], split: Split, measurements: 
         for name, row in (("median_case", order[len(order) // 2]), ("worst_case", order[-1])):
             figures[name] = _draw_case(int(row), split, measurements["model"], exact[int(row)], float(losses[row]))
         images = {name: _save(figure, out / name) for name, figure in figures.items()}
-    command = f"neural-hamilton evaluate {result['model']['folder']} --dataset {result['dataset']['folder']} --split {result['dataset']['split']} --out {out}"
+    model, dataset = result["model"]["folder"], result["dataset"]
+    command = f"neural-hamilton evaluate {model} --dataset {dataset['folder']} --split {dataset['split']} --out {out}"
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = lambda value: "–" if value is None else f"{value:.2e}"
     template = environment.from_string(_TEMPLATE.read_text())
@@ -46,7 +49,9 @@ def _verdict(result: dict[str, Any]) -> str:
     model = result["metrics"]["total_loss"]["median"]
     if model is None:
         return "The model gave answers that are not finite."
-    better = [name for name, b in result["baselines"].items() if b["total_loss"]["median"] is not None and model < b["total_loss"]["median"]]
+    better = [
+        name for name, b in result["baselines"].items() if b["total_loss"]["median"] is not None and model < b["total_loss"]["median"]
+    ]
     worse = [name for name in result["baselines"] if name not in better]
     parts = [f"Median total loss {model:.2e}."]
     parts += [f"More accurate than {', '.join(better)}."] if better else []

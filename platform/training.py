@@ -72,14 +72,21 @@ def prepare_run(run: Path, dataset: Path, config: Config, resume: bool) -> Confi
     rows = config.training.train_rows
     if rows is not None and rows > manifest["counts"]["train"]:
         raise InputError(f"training.train_rows is {rows}; dataset {str(dataset)!r} has {manifest['counts']['train']} training rows")
-    config = config.override({f"data.{key}": value for key, value in manifest["config"].items()} | {"architecture.num_sensors": manifest["config"]["sensors"]})
+    config = config.override(
+        {f"data.{key}": value for key, value in manifest["config"].items()} | {"architecture.num_sensors": manifest["config"]["sensors"]}
+    )
     build_operator(config.architecture)  # refuses sizes that do not fit together
     recorded = run / CONFIG_FILE
     if recorded.exists():
         if not resume:
             raise InputError(f"--out {str(run)!r} already holds a run; add --resume to continue it or choose another folder")
         before, now = load_config(recorded).dump(), config.dump()
-        changed = [f"{s}.{k} was {before[s][k]!r}, is {v!r}" for s in ("data", "architecture", "training") for k, v in now[s].items() if before[s].get(k) != v]
+        changed = [
+            f"{s}.{k} was {before[s][k]!r}, is {v!r}"
+            for s in ("data", "architecture", "training")
+            for k, v in now[s].items()
+            if before[s].get(k) != v
+        ]
         if changed:
             raise InputError(f"--resume needs the configuration the run began with: {'; '.join(changed)}")
     elif run.exists() and (not run.is_dir() or any(run.iterdir())):
@@ -128,7 +135,9 @@ def train(config: Config, dataset: Path, run: Path, report: Report = lambda _: N
             "rows_per_second": len(training) / (time.perf_counter() - started),
         }
         if not math.isfinite(train_loss) or not math.isfinite(validation_loss):
-            raise InputError(f"the loss is not finite in epoch {epoch + 1}; the last good checkpoint is kept in {str(run)!r}: lower training.learning_rate")
+            raise InputError(
+                f"the loss is not finite in epoch {epoch + 1}; {str(run)!r} keeps the last good checkpoint: lower training.learning_rate"
+            )
         history.append(record)
         if validation_loss < state["best"]:
             state["best"] = validation_loss
@@ -137,7 +146,13 @@ def train(config: Config, dataset: Path, run: Path, report: Report = lambda _: N
         if worker.rank == 0:
             save_checkpoint(
                 run / CHECKPOINT_FILE,
-                {"epoch": epoch + 1, "best": state["best"], "history": history, "model": model.state_dict(), "optimizer": optimizer.state_dict()},
+                {
+                    "epoch": epoch + 1,
+                    "best": state["best"],
+                    "history": history,
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                },
             )
             write_atomically(run / HISTORY_FILE, "".join(json.dumps(line) + "\n" for line in history).encode())
         report({key: float(value) for key, value in record.items()})

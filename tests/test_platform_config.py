@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from neural_hamilton.architectures import ARCHITECTURES
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config import SHIPPED_CONFIGS, Config, load_config, parse_assignments
@@ -66,7 +67,13 @@ def test_changing_architecture_starts_from_its_own_defaults():
 
 
 def test_assignments_read_numbers_lists_and_text():
-    assert parse_assignments(["a.b=1e-3", "c=3", "d=[2, 5]", "e=cosine", "f=null"]) == {"a.b": 1e-3, "c": 3, "d": [2, 5], "e": "cosine", "f": None}
+    assert parse_assignments(["a.b=1e-3", "c=3", "d=[2, 5]", "e=cosine", "f=null"]) == {
+        "a.b": 1e-3,
+        "c": 3,
+        "d": [2, 5],
+        "e": "cosine",
+        "f": None,
+    }
 
 
 @pytest.mark.parametrize("text", ["training.epochs", "=3", "a=[1"])
@@ -75,7 +82,11 @@ def test_malformed_assignment_is_refused(text):
         parse_assignments([text])
 
 
-@given(st.dictionaries(st.text(min_size=1, max_size=8), st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=5), max_size=3))
+@given(
+    st.dictionaries(
+        st.text(min_size=1, max_size=8), st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=5), max_size=3
+    )
+)
 def test_any_tree_loads_or_is_refused_in_words(values):
     try:
         assert isinstance(load_config(None, values), Config)

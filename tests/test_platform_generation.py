@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
+
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.datasets import inspect_dataset, read_split

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from neural_hamilton.architectures import build_operator, load_model, parse_architecture
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.checkpoints import load_checkpoint, save_checkpoint
@@ -26,7 +27,9 @@ TINY = {"architecture.name": "deeponet", "architecture.width": 16, "architecture
 
 
 def config_with(**fields):
-    return load_config(None, {**TINY, "training.epochs": 3, "training.batch_size": 10} | {k.replace("__", "."): v for k, v in fields.items()})
+    return load_config(
+        None, {**TINY, "training.epochs": 3, "training.batch_size": 10} | {k.replace("__", "."): v for k, v in fields.items()}
+    )
 
 
 def train_in(run, dataset, config, resume=False, **options):
@@ -85,7 +88,10 @@ def test_only_the_first_rows_are_used_when_asked(tiny_dataset, tmp_path):
 
 @pytest.mark.parametrize(
     ("fields", "words"),
-    [({"training__train_rows": 65}, "has 64 training rows"), ({"architecture__name": "mambonet", "architecture__num_heads": 7}, "multiple of num_heads")],
+    [
+        ({"training__train_rows": 65}, "has 64 training rows"),
+        ({"architecture__name": "mambonet", "architecture__num_heads": 7}, "multiple of num_heads"),
+    ],
 )
 def test_impossible_configuration_is_refused_before_anything_is_written(tiny_dataset, tmp_path, fields, words):
     base = {} if "architecture__name" in fields else TINY
@@ -149,10 +155,20 @@ def test_batches_are_a_permutation_that_depends_on_seed_and_epoch_alone():
 
 def test_schedules_go_from_first_to_last_rate():
     for schedule in ("cosine", "exp-hyperbolic"):
-        settings = load_config(None, {"training.schedule": schedule, "training.epochs": 250, "training.final_learning_rate": 3.05e-7}).training
+        settings = load_config(
+            None, {"training.schedule": schedule, "training.epochs": 250, "training.final_learning_rate": 3.05e-7}
+        ).training
         rates = [learning_rate_at(settings, epoch) for epoch in range(250)]
         assert rates[0] == pytest.approx(1e-3) and all(np.diff(rates) < 0)
-    settings = load_config(None, {"training.schedule": "exp-hyperbolic", "training.epochs": 250, "training.learning_rate": 1.46e-3, "training.final_learning_rate": 3.05e-7})
+    settings = load_config(
+        None,
+        {
+            "training.schedule": "exp-hyperbolic",
+            "training.epochs": 250,
+            "training.learning_rate": 1.46e-3,
+            "training.final_learning_rate": 3.05e-7,
+        },
+    )
     # By hand from the published formula at x = 125, U = 300, N = 250.
     exponent = ((125 / 300) * (2 - 375 / 300)) ** 0.5 - ((250 / 300) * (2 - 250 / 300)) ** 0.5
     assert learning_rate_at(settings.training, 125) == pytest.approx(1.46e-3 * (1.46e-3 / 3.05e-7) ** exponent)
@@ -172,7 +188,9 @@ def test_one_worker_and_two_agree_with_this_process(ray_session, tiny_dataset, t
 
 
 def test_refusal_inside_ray_workers_is_one_sentence(ray_session, tiny_dataset, tmp_path):
-    config = prepare_run(tmp_path / "run", tiny_dataset, config_with(training__learning_rate=1e30, training__final_learning_rate=1e29), False)
+    config = prepare_run(
+        tmp_path / "run", tiny_dataset, config_with(training__learning_rate=1e30, training__final_learning_rate=1e29), False
+    )
     with pytest.raises(InputError, match="not finite"):
         train_with_ray(config, tiny_dataset, tmp_path / "run", 1, Progress("train", 3))
 
@@ -226,7 +244,19 @@ def test_killed_driver_loses_at_most_the_current_epoch(tiny_dataset, tmp_path):
     train_in(tmp_path / "quiet", tiny_dataset, config)
     config.save(tmp_path / "config.yaml")
     run = tmp_path / "killed"
-    command = [sys.executable, "-m", "neural_hamilton.platform", "train", tiny_dataset, "--local", "--resume", "--config", tmp_path / "config.yaml", "--out", run]
+    command = [
+        sys.executable,
+        "-m",
+        "neural_hamilton.platform",
+        "train",
+        tiny_dataset,
+        "--local",
+        "--resume",
+        "--config",
+        tmp_path / "config.yaml",
+        "--out",
+        run,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not (run / "history.jsonl").exists() or len(history(run)) < 5:
         assert process.poll() is None, "the run ended before it could be killed"

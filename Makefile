@@ -1,0 +1,53 @@
+# One pinned environment, three jobs. `make` alone lists them.
+# Another interpreter: `make test PYTHON=python3.12`. Nothing is written outside this folder.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ROOMS := physics architectures platform tune serve
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+# One stamp a Python version, so that a change of interpreter is noticed too.
+PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+READY := $(VENV)/.ready-$(PYTHON_VERSION)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test bench lint types clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## create .venv and install the pinned environment (the other targets do it by themselves)
+
+demo: $(READY) ## the whole product on small input: generate, train, sweep, scale, evaluate, serve
+	$(BIN)/python -m neural_hamilton.platform demo
+
+test: export RAY_AUTH_MODE := disabled
+test: export RAY_USAGE_STATS_ENABLED := 0
+test: lint types ## lint, type check, then every test
+	$(BIN)/python -m pytest
+
+bench: $(READY) ## side-by-side benchmarks against peers
+	$(BIN)/python -m benchmarks
+
+lint: $(READY) ## ruff
+	$(BIN)/ruff check .
+
+types: $(READY) ## basedpyright
+	$(BIN)/basedpyright
+
+clean: ## remove the environment, build outputs and caches; keeps runs/ and data/
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .ruff_cache
+	find $(ROOMS) tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch comes first and alone: its wheels may live on an index of their own.
+$(READY): constraints.txt pyproject.toml
+	@case "$(PYTHON_VERSION)" in 3.11|3.12|3.13) ;; *) \
+	  echo "PYTHON=$(PYTHON) is Python '$(PYTHON_VERSION)'; Python 3.11, 3.12 or 3.13 is needed" >&2; exit 2;; esac
+	@[ "$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "$(PYTHON_VERSION)" ] \
+	  || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing the pinned environment in $(VENV) (Python $(PYTHON_VERSION)); a few minutes the first time."
+	$(PIP) install $$(grep '^torch==' constraints.txt)
+	$(PIP) install --constraint constraints.txt setuptools
+	$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[test,dev]'
+	@touch $@

@@ -1,0 +1,24 @@
+"""`python -m benchmarks [NAME ...]`: run the benchmarks, print them, write benchmarks/results/NAME.json."""
+
+import sys
+
+from . import certificates, scan
+from .timing import describe_machine, format_comparisons, write_result
+
+BENCHMARKS = {"certificates": certificates.measure, "scan": scan.measure}
+
+
+def main(names: list[str]) -> int:
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        print(f"error: benchmark is {unknown[0]!r}; choose from {', '.join(BENCHMARKS)}", file=sys.stderr)
+        return 2
+    for name in names or BENCHMARKS:
+        result = BENCHMARKS[name]()
+        path = write_result(name, result | {"machine": describe_machine()})
+        print(f"{name}: {result['what']}\n{format_comparisons(result['comparisons'])}\n{path}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

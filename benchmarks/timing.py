@@ -1,0 +1,66 @@
+"""Interleaved timing, so that a busy moment of the machine hits every contestant alike."""
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+_PACKAGES = ("numpy", "scipy", "numba", "torch", "mambapy")
+
+
+def time_in_turns(contestants: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each of `repeats` calls of every contestant, one after the other; one unmeasured round first."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for round_number in range(repeats + 1):
+        for name, work in contestants.items():
+            started = time.perf_counter()
+            work()
+            if round_number:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def compare(seconds: dict[str, list[float]], ours: str, theirs: str) -> dict[str, Any]:
+    """How many times faster `ours` is than `theirs`: the median over rounds of the ratio within a round (below 1, slower)."""
+    ratios = [b / a for a, b in zip(seconds[ours], seconds[theirs], strict=True)]
+    return {
+        "ours": ours,
+        "theirs": theirs,
+        "speedup": statistics.median(ratios),
+        "speedup_range": [min(ratios), max(ratios)],
+        "seconds_ours": statistics.median(seconds[ours]),
+        "seconds_theirs": statistics.median(seconds[theirs]),
+        "rounds": len(ratios),
+    }
+
+
+def format_comparisons(comparisons: list[dict[str, Any]]) -> str:
+    """One line a comparison, plain about who is faster."""
+    lines = []
+    for c in comparisons:
+        low, high = c["speedup_range"]
+        verdict = "faster" if c["speedup"] >= 1 else "SLOWER"
+        lines.append(f"  {c['ours']} against {c['theirs']}: {c['speedup']:.3g} times as fast ({verdict}; {low:.3g} to {high:.3g} over {c['rounds']} rounds)")
+    return "\n".join(lines)
+
+
+def describe_machine() -> dict[str, Any]:
+    return {
+        "cpus": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
+        "python": sys.version.split()[0],
+        "packages": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def write_result(name: str, result: dict[str, Any]) -> Path:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

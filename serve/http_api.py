@@ -1,0 +1,155 @@
+"""The HTTP contract as a FastAPI application around a predictor. No Ray: `application` puts it on Ray Serve."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+from fastapi import FastAPI, Request
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from ..physics import InputError
+from .arrow_stream import MEDIA_TYPE, read_queries, write_answers
+from .predictor import Predictor, Verify
+from .schema import Refusal, TrajectoriesRequest, TrajectoriesResponse, parse_request, to_response
+
+MAX_BODY_BYTES = 32 * 2**20
+RETRY_AFTER_SECONDS = 1
+
+# The page needs nothing from anywhere else, so nothing else may be loaded by it.
+_PAGE_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
+    ),
+    "X-Content-Type-Options": "nosniff",
+}
+_COMPONENT = "#/components/schemas/{model}"
+
+
+class _TooLarge(Exception):
+    pass
+
+
+def build_api(get_predictor: Callable[[], Predictor]) -> FastAPI:
+    """The application; `get_predictor` is asked at each request, so that a model can be swapped while serving."""
+    summary = "q(t), p(t) for a potential V(q), from a neural operator"
+    api = FastAPI(title="Neural Hamilton", version="1", summary=summary, docs_url=None, redoc_url=None)
+    page = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+    too_large = f"body is larger than {MAX_BODY_BYTES} bytes; send fewer trajectories a request"
+    api.add_exception_handler(InputError, lambda _, error: _refuse(422, str(error)))
+    api.add_exception_handler(_TooLarge, lambda _, __: _refuse(413, too_large, {"Connection": "close"}))
+
+    @api.get("/", response_class=HTMLResponse, summary="A page to try it")
+    async def show_page() -> HTMLResponse:
+        return HTMLResponse(page, headers=_PAGE_HEADERS)
+
+    @api.get("/v1/model", summary="The model card")
+    async def show_model() -> dict[str, Any]:
+        return get_predictor().card
+
+    @api.get("/healthz", summary="Whether a model is ready to answer")
+    async def show_health() -> dict[str, str]:
+        return {"status": "ok", "architecture": get_predictor().summary["architecture"]}
+
+    @api.post(
+        "/v1/trajectories",
+        summary="Trajectories of a batch of potentials",
+        responses={
+            200: {"model": TrajectoriesResponse, "content": {MEDIA_TYPE: _binary("times, q, p, energy_drift, solver_error, source")}},
+            413: {"model": Refusal, "description": f"The body is larger than {MAX_BODY_BYTES} bytes"},
+            422: {"model": Refusal, "description": "What was sent is wrong; the sentence names the field"},
+            503: {"description": "Overloaded; try again after Retry-After seconds"},
+        },
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {"schema": {"$ref": _COMPONENT.format(model="TrajectoriesRequest")}},
+                    MEDIA_TYPE: _binary("potential and, if wanted, q0, p0, times"),
+                },
+            },
+            "parameters": [
+                {
+                    "name": "verify",
+                    "in": "query",
+                    "description": "only with an Arrow stream",
+                    "schema": {"enum": list(get_args(Verify)), "default": "energy"},
+                }
+            ],
+        },
+    )
+    async def answer_trajectories(request: Request) -> Response:
+        # The body is read here, not by FastAPI: it must stop at the limit, and FastAPI's own refusals echo
+        # the input, which JSON cannot hold when the input is NaN.
+        media_type = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
+        try:
+            if media_type == MEDIA_TYPE:
+                verify = _read_verify(request)
+                body = await _read_body(request)
+                return await run_in_threadpool(_answer_arrow, get_predictor(), body, verify)
+            if media_type == "application/json":
+                if request.query_params:
+                    names = ", ".join(request.query_params)[:100]
+                    raise InputError(f"query parameters are {names}; with JSON, everything belongs in the body")
+                return await run_in_threadpool(_answer_json, get_predictor(), await _read_body(request))
+        except ClientDisconnect:
+            return Response(status_code=499)  # nobody is there to read it
+        raise InputError(f"Content-Type is {media_type[:100]!r}; send application/json or {MEDIA_TYPE}")
+
+    api.openapi = lambda: _describe(api)  # type: ignore[method-assign]
+    return api
+
+
+def _answer_json(predictor: Predictor, body: bytes) -> Response:
+    request = parse_request(body)
+    answers = predictor.predict([trajectory.to_query() for trajectory in request.trajectories], request.verify)
+    content = json.dumps(to_response(predictor.summary, answers, request.verify), allow_nan=False, separators=(",", ":"))
+    return Response(content, media_type="application/json")
+
+
+def _answer_arrow(predictor: Predictor, body: bytes, verify: Verify) -> Response:
+    return Response(write_answers(predictor.predict(read_queries(body), verify)), media_type=MEDIA_TYPE)
+
+
+async def _read_body(request: Request) -> bytes:
+    """The body, given up at the first byte over the limit whatever Content-Length said."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared[:20]) > MAX_BODY_BYTES:
+        raise _TooLarge
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise _TooLarge
+    return bytes(body)
+
+
+def _read_verify(request: Request) -> Verify:
+    unknown = set(request.query_params) - {"verify"}
+    if unknown:
+        raise InputError(f"query parameters are {', '.join(request.query_params)[:100]}; only verify is known")
+    verify = request.query_params.get("verify", "energy")
+    if verify not in get_args(Verify):
+        raise InputError(f"verify is {verify[:100]!r}; choose one of {', '.join(get_args(Verify))}")
+    return verify  # type: ignore[return-value]
+
+
+def _refuse(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(Refusal(detail=sentence).model_dump(), status, headers)
+
+
+def _binary(columns: str) -> dict[str, Any]:
+    return {"schema": {"type": "string", "format": "binary", "description": f"an Arrow stream with the columns {columns}"}}
+
+
+def _describe(api: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with the request model added: FastAPI does not see it, as the route reads its own body."""
+    if api.openapi_schema is None:
+        document = get_openapi(title=api.title, version=api.version, summary=api.summary, routes=api.routes)
+        schema = TrajectoriesRequest.model_json_schema(ref_template=_COMPONENT)
+        document["components"]["schemas"] |= schema.pop("$defs") | {"TrajectoriesRequest": schema}
+        api.openapi_schema = document
+    return api.openapi_schema

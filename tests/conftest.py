@@ -1,0 +1,66 @@
+"""What all tests share: a sane process, one Ray session, and the command line as a user runs it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Before anything imports NumPy, Numba, torch or Ray; children (command line, Ray workers) inherit it.
+os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["MPLBACKEND"] = "Agg"
+for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(threads, "1")
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+sys.path.insert(0, str(ROOT))
+
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+settings.register_profile("project", deadline=None, derandomize=True, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("project")
+
+RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The repository root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[Any]:
+    """The `ray` module, connected to one two-CPU session that lasts for the whole run of pytest."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def run_cli() -> RunCli:
+    """Run `python -m neural_hamilton.platform ARGS` from the repository root: `run_cli(*args, timeout=300, env=None)`."""
+
+    def run(*args: object, timeout: float = 300, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "neural_hamilton.platform", *map(str, args)]
+        return subprocess.run(command, cwd=ROOT, env=os.environ | (env or {}), capture_output=True, text=True, timeout=timeout, check=False)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(ray_session: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real dataset of 64/16/16 rows, 20 sensors and 20 times, made by Ray Data."""
+    from neural_hamilton.platform.config import load_config
+    from neural_hamilton.platform.generation import generate
+
+    folder = tmp_path_factory.mktemp("shared") / "dataset"
+    sizes = {"train": 64, "val": 16, "test": 16, "sensors": 20, "times": 20, "shard_rows": 32}
+    generate(folder, load_config(None, {f"data.{key}": value for key, value in sizes.items()}).data)
+    return folder

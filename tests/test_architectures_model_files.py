@@ -1,0 +1,144 @@
+"""Model folders: whatever is wrong with one is said in a sentence that names the file."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+
+from neural_hamilton.architectures import MODEL_SCHEMA_VERSION, build_operator, load_model, parse_architecture, read_card, save_model
+from neural_hamilton.physics import InputError
+
+
+def tiny(**sizes):
+    default = {"name": "deeponet", "num_sensors": 8, "width": 8, "num_layers": 1, "num_channels": 4}
+    return build_operator(parse_architecture(default | sizes))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_model(tiny(), tmp_path / "model", {"dataset": "abc", "metrics": {"total_loss": 0.1}})
+    return tmp_path / "model"
+
+
+def rewrite_card(folder, **changes):
+    card = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(card | changes))
+
+
+def rewrite_weights(folder, content):
+    """Replace the weights and make the card vouch for them."""
+    (folder / "model.safetensors").write_bytes(content)
+    rewrite_card(folder, weights_sha256=hashlib.sha256(content).hexdigest())
+
+
+def refuses(folder, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load_model(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_holds_two_files_and_a_card(folder):
+    assert sorted(p.name for p in folder.iterdir()) == ["model.json", "model.safetensors"]
+    card = read_card(folder)
+    assert card["schema_version"] == MODEL_SCHEMA_VERSION
+    assert card["architecture"]["name"] == "deeponet"
+    assert card["provenance"] == {"dataset": "abc", "metrics": {"total_loss": 0.1}}
+    assert card["normalisation"] == {"potential_mean": 0.0, "potential_scale": 1.0}
+    assert card["num_parameters"] == sum(p.numel() for p in load_model(folder).parameters())
+
+
+def test_saving_over_a_model_replaces_it(folder):
+    save_model(tiny(width=16), folder, {})
+    assert load_model(folder).config.width == 16
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_loads_from_a_string(folder):
+    assert load_model(str(folder)).config.num_sensors == 8
+
+
+def test_another_schema_version(folder):
+    rewrite_card(folder, schema_version=MODEL_SCHEMA_VERSION + 1)
+    refuses(folder, f"model.json has schema_version {MODEL_SCHEMA_VERSION + 1}; this version reads {MODEL_SCHEMA_VERSION}")
+
+
+@pytest.mark.parametrize("missing", ["model.json", "model.safetensors"])
+def test_missing_file(folder, missing):
+    (folder / missing).unlink()
+    refuses(folder, f"no readable {missing}")
+
+
+def test_missing_folder(tmp_path):
+    refuses(tmp_path / "nowhere", "no readable model.json")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1", b"\xff\xfe"])
+def test_card_that_is_not_json(folder, content):
+    (folder / "model.json").write_bytes(content)
+    refuses(folder, "model.json is not JSON")
+
+
+@pytest.mark.parametrize("content", ["[]", "1", "null", "{}"])
+def test_card_that_is_not_a_card(folder, content):
+    (folder / "model.json").write_text(content)
+    refuses(folder, "model.json has schema_version None")
+
+
+def test_card_without_an_architecture(folder):
+    card = json.loads((folder / "model.json").read_text())
+    del card["architecture"]
+    (folder / "model.json").write_text(json.dumps(card))
+    refuses(folder, "model.json does not describe an architecture")
+
+
+def test_card_with_an_unknown_size(folder):
+    rewrite_card(folder, architecture={"name": "deeponet", "wdith": 8})
+    refuses(folder, r"(?s)model.json does not describe an architecture.*wdith")
+
+
+@pytest.mark.parametrize("position", [0, 8, 100, -1])
+def test_damaged_weights(folder, position):
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[position] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    refuses(folder, "model.safetensors does not match the checksum in model.json")
+
+
+def test_truncated_weights(folder):
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[:-10])
+    refuses(folder, "model.safetensors does not match the checksum")
+    for length in (0, 4, 100, len(weights) - 10):  # truncated before the checksum was taken
+        rewrite_weights(folder, weights[:length])
+        refuses(folder, "model.safetensors does not fit its architecture")
+
+
+@pytest.mark.parametrize("sizes", [{"width": 16}, {"num_layers": 2}])
+def test_weights_of_other_sizes(folder, tmp_path, sizes):
+    save_model(tiny(**sizes), tmp_path / "other", {})
+    content = (tmp_path / "other" / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content)
+    refuses(folder, "model.safetensors does not match the checksum")
+    rewrite_weights(folder, content)
+    refuses(folder, "model.safetensors does not fit its architecture")
+
+
+def test_weights_of_another_architecture(folder, tmp_path):
+    other = {"name": "mambonet", "num_sensors": 8, "d_model": 8, "num_heads": 2, "num_mamba_layers": 1, "num_decoder_layers": 1}
+    save_model(build_operator(parse_architecture(other)), tmp_path / "other", {})
+    rewrite_weights(folder, (tmp_path / "other" / "model.safetensors").read_bytes())
+    refuses(folder, "model.safetensors does not fit its architecture")
+
+
+def test_a_pickle_is_never_opened(folder, tmp_path):
+    marker = tmp_path / "opened"
+
+    class Trap:
+        def __reduce__(self):
+            return (marker.touch, ())
+
+    torch.save(Trap(), folder / "model.safetensors")
+    rewrite_weights(folder, (folder / "model.safetensors").read_bytes())
+    refuses(folder, "model.safetensors does not fit its architecture")
+    assert not marker.exists()

@@ -1,0 +1,239 @@
+"""Dataset-size studies: the fit against laws known exactly, then real cells on Ray Tune."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from neural_hamilton.physics import InputError
+from neural_hamilton.platform.cli import main
+from neural_hamilton.platform.config import Config, DataConfig, load_config
+from neural_hamilton.platform.generation import generate
+from neural_hamilton.platform.training import prepare_run, train
+from neural_hamilton.tune import scaling as scaling_module
+from neural_hamilton.tune.fits import confidence_band, fit_power_law
+from neural_hamilton.tune.scaling import scale
+from neural_hamilton.tune.trials import read_history
+
+TINY = {
+    "architecture.name": "deeponet",
+    "architecture.width": 8,
+    "architecture.num_layers": 1,
+    "architecture.num_channels": 4,
+    "training.epochs": 3,
+    "training.batch_size": 16,
+}
+
+
+def tiny(**overrides: Any) -> Config:
+    return load_config(overrides=TINY | {key.replace("__", "."): value for key, value in overrides.items()})
+
+
+def test_the_fit_recovers_an_exact_law() -> None:
+    sizes = [100, 300, 1000, 3000]
+    fit = fit_power_law(sizes, [2.5 * n**-0.7 for n in sizes], 0.95)
+    assert fit["a"] == pytest.approx(2.5)
+    assert fit["b"] == pytest.approx(0.7)
+    assert fit["b_interval"] == pytest.approx([0.7, 0.7])
+    assert fit["note"] is None
+
+
+def test_the_interval_is_that_of_linear_regression() -> None:
+    rng = np.random.default_rng(0)
+    sizes = [100, 100, 300, 300, 1000, 1000, 3000]
+    losses = [n**-0.5 * np.exp(0.2 * rng.standard_normal()) for n in sizes]
+    fit = fit_power_law(sizes, losses, 0.9)
+    line = stats.linregress(np.log(sizes), np.log(losses))
+    half = stats.t.ppf(0.95, len(sizes) - 2) * line.stderr
+    assert fit["b"] == pytest.approx(-line.slope)
+    assert fit["b_interval"] == pytest.approx([-line.slope - half, -line.slope + half])
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(1)
+    sizes = [100, 100, 300, 300, 1000, 1000]
+    covered = 0
+    for _ in range(1000):
+        low, high = fit_power_law(sizes, [n**-0.5 * np.exp(0.3 * rng.standard_normal()) for n in sizes], 0.8)["b_interval"]
+        covered += low <= 0.5 <= high
+    assert covered == pytest.approx(800, abs=4 * np.sqrt(1000 * 0.8 * 0.2))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "losses", "known", "words"),
+    [
+        ([], [], [], "2 different sizes, there are 0"),
+        ([10, 10, 10], [1.0, 2.0, 3.0], [], "2 different sizes, there are 1"),
+        ([10, 100], [1.0, 0.1], ["a", "b"], "at least 3 points, there are 2"),
+        ([10, 100, 1000], [1.0, 0.1, float("nan")], ["a", "b"], "at least 3 points"),
+    ],
+)
+def test_what_the_points_do_not_determine_is_none(sizes: list[int], losses: list[float], known: list[str], words: str) -> None:
+    fit = fit_power_law(sizes, losses, 0.95)
+    assert [key for key in ("a", "b", "b_interval") if fit[key] is not None] == known
+    assert words in fit["note"]
+
+
+def test_the_band_is_narrowest_in_the_middle() -> None:
+    sizes = [100, 300, 1000, 3000]
+    fit = fit_power_law(sizes, [1.0, 0.7, 0.3, 0.2], 0.95)
+    low, high = confidence_band(sizes, fit, 0.95, np.geomspace(100, 3000, 21))
+    width = np.log(high / low)
+    assert np.argmin(width) in range(9, 12)
+    assert np.all(low < high)
+
+
+@pytest.fixture(scope="module")
+def dataset(ray_session: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scale") / "dataset"
+    generate(folder, DataConfig(train=64, val=8, test=8, sensors=20, times=20))
+    return folder
+
+
+class _StopError(Exception):
+    pass
+
+
+def _begin(config: Config, dataset: Path, run: Path) -> None:
+    """Leave a cell as a killed driver does after its first epoch."""
+
+    def stop(_: dict[str, float]) -> None:
+        raise _StopError
+
+    with pytest.raises(_StopError):
+        train(prepare_run(run, dataset, config, resume=False), dataset, run, stop)
+
+
+@pytest.fixture(scope="module")
+def studied(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A study of which one cell was half done when it began."""
+    out = tmp_path_factory.mktemp("scale") / "study"
+    with scaling_module.claimed(out, scaling_module._identity(tiny(), json.loads((dataset / "manifest.json").read_text()), "test")):
+        pass
+    _begin(tiny(training__train_rows=16, training__seed=0), dataset, out / "runs" / "deeponet-16-0")
+    begun = read_history(out / "runs" / "deeponet-16-0")
+    assert len(begun) == 1
+    result = scale(tiny(), dataset, out, ["deeponet"], [16, 64], 2)
+    return out, result | {"begun": begun}
+
+
+def test_every_cell_is_trained_and_measured(studied: tuple[Path, dict[str, Any]]) -> None:
+    _, result = studied
+    assert [(row["size"], row["seed"], row["epochs"]) for row in result["cells"]] == [(16, 0, 3), (16, 1, 3), (64, 0, 3), (64, 1, 3)]
+    assert all(row["state"] == "finished" and row["rows"] == 8 and 0 < row["median"] < np.inf for row in result["cells"])
+    assert len({row["median"] for row in result["cells"]}) == 4
+    assert result["dataset"]["split"] == "test"
+    assert result["fits"]["deeponet"]["median"]["points"] == 4
+    assert result["fits"]["deeponet"]["mean"]["b_interval"] is not None
+    assert "3 epochs whatever its size" in result["note"]
+
+
+def test_a_cell_begun_is_continued(studied: tuple[Path, dict[str, Any]]) -> None:
+    out, result = studied
+    history = read_history(out / "runs" / "deeponet-16-0")
+    assert history[:1] == result["begun"]
+    assert len(history) == 3
+
+
+def test_the_files_hold_the_result(studied: tuple[Path, dict[str, Any]]) -> None:
+    out, result = studied
+    assert json.loads((out / "scaling.json").read_text()) == {key: value for key, value in result.items() if key != "begun"}
+    rows = list(csv.DictReader((out / "scaling.csv").open()))
+    assert [float(row["median"]) for row in rows] == [row["median"] for row in result["cells"]]
+    assert (out / "scaling.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_second_call_does_nothing(studied: tuple[Path, dict[str, Any]], dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, result = studied
+    monkeypatch.setattr(scaling_module, "run_trials", lambda *_, **__: pytest.fail("cells ran"))
+    before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
+    again = scale(tiny(), dataset, out, ["deeponet"], [16, 64], 2)
+    assert again | {"begun": result["begun"]} == result | {"new_cells": 0}
+    assert {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")} == before
+
+
+def test_the_command_prints_one_json_line(studied: tuple[Path, dict[str, Any]], dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, result = studied
+    arguments = ["scale", str(dataset), "--arch", "deeponet", "--sizes", "16,64", "--seeds", "2", "--out", str(out)]
+    for key, value in TINY.items():
+        arguments += ["--set", f"{key}={value}"]
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["fits"] == result["fits"]
+    assert main(arguments) == 0
+    assert "loss = " in capsys.readouterr().out
+    assert main([*arguments, "--sizes", "16,6x"]) == 2
+    assert "'16,6x'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("architectures", "sizes", "seeds", "words"),
+    [
+        (["deeponet"], [16, 65], 1, "--sizes has 65; the dataset has 64"),
+        (["deeponet"], [0], 1, "--sizes has 0"),
+        (["deeponet"], [], 1, "--sizes is ''"),
+        (["deeponet"], [16, 16], 1, "different"),
+        (["deeponet"], [16], 0, "--seeds is 0"),
+        (["perceptron"], [16], 1, "perceptron"),
+        ([], [16], 1, "--arch is ''"),
+    ],
+)
+def test_a_bad_grid_is_refused_before_anything_runs(
+    dataset: Path, tmp_path: Path, architectures: list[str], sizes: list[int], seeds: int, words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        scale(tiny(), dataset, tmp_path / "out", architectures, sizes, seeds)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"training__epochs": 4}, "training.epochs 3 (asked for 4)"),
+        ({"architecture__width": 9}, "architecture.width 8 (asked for 9)"),
+    ],
+)
+def test_another_study_is_refused(studied: tuple[Path, dict[str, Any]], dataset: Path, overrides: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match="already holds") as refusal:
+        scale(tiny(**overrides), dataset, studied[0], ["deeponet"], [16, 64], 2)
+    assert words in str(refusal.value)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells run one after another, without Ray's workers."""
+
+    def run_here(work: Any, *_: Any, param_space: dict[str, Any]) -> None:
+        for run in param_space["run"]["grid_search"]:
+            work({"run": run})
+
+    monkeypatch.setattr(scaling_module, "run_trials", run_here)
+    monkeypatch.setattr("ray.tune.report", lambda _: None)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_without_test_rows_the_val_split_measures(dataset: Path, tmp_path: Path) -> None:
+    generate(tmp_path / "data", DataConfig(train=8, val=4, sensors=20, times=20))
+    result = scale(tiny(), tmp_path / "data", tmp_path / "out", ["deeponet", "mambonet"], [8], 1)
+    assert result["dataset"]["split"] == "val"
+    assert [(row["architecture"], row["rows"]) for row in result["cells"]] == [("deeponet", 4), ("mambonet", 4)]
+    assert "2 different sizes" in result["fits"]["mambonet"]["median"]["note"]
+    assert (tmp_path / "out" / "scaling.png").exists()
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_failed_cell_is_a_line_and_is_tried_again(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="all 2 cells .* failed; .* not finite"):
+        scale(tiny(training__learning_rate=1e30), dataset, tmp_path / "all", ["deeponet"], [16, 32], 1)
+    real = scaling_module.train
+    refuse = lambda config, *rest: real(config, *rest) if config.training.train_rows == 16 else 1 / 0  # noqa: E731
+    monkeypatch.setattr(scaling_module, "train", refuse)
+    result = scale(tiny(), dataset, tmp_path / "out", ["deeponet"], [16, 32], 1)
+    assert [row["state"] for row in result["cells"]] == ["finished", "failed"]
+    assert result["cells"][1]["reason"] == "ZeroDivisionError: division by zero"
+    monkeypatch.setattr(scaling_module, "train", real)
+    result = scale(tiny(), dataset, tmp_path / "out", ["deeponet"], [16, 32], 1)
+    assert (result["new_cells"], result["failed_cells"]) == (1, 0)

@@ -1,0 +1,1 @@
+"""Hyperparameter sweeps and dataset-size studies on Ray Tune. Importing this room starts nothing and imports no Ray."""

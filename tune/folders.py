@@ -1,0 +1,83 @@
+"""The output folder of a sweep or a study: whose it is, and that one driver at a time works in it."""
+
+import fcntl
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..physics import InputError
+from ..platform.config import Config
+from ..platform.provenance import write_json
+from ..platform.training import prepare_run
+
+RECORD_FILE = "study.json"
+_LOCK_FILE = ".lock"
+
+
+def resolve(config: Config, dataset: Path) -> Config:
+    """The configuration with what the dataset decides filled in; refuses what no run could start from, as `prepare_run` does."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return prepare_run(Path(scratch) / "run", dataset, config, resume=False)
+
+
+@contextmanager
+def claimed(out: Path, identity: dict[str, Any]) -> Iterator[None]:
+    """Hold `out` for this driver and for what `identity` (plain nested values) describes.
+
+    Raises
+    ------
+    InputError
+        Where `out` holds work of another identity or anything else, is in use, or cannot be written.
+    """
+    identity = json.loads(json.dumps(identity))
+    _check_owner(out, identity)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / _LOCK_FILE).open("w")
+    except OSError as error:
+        raise InputError(f"--out {str(out)!r} cannot be written: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it however the driver ends
+        except OSError:
+            raise InputError(f"--out {str(out)!r} is in use by another running command; wait for it or choose another folder") from None
+        if not (out / RECORD_FILE).exists():
+            write_json(out / RECORD_FILE, identity)
+        yield
+
+
+def _check_owner(out: Path, identity: dict[str, Any]) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {str(out)!r} is a file; give a folder")
+    record = out / RECORD_FILE
+    if not record.exists():
+        others = [path.name for path in out.glob("*") if path.name != _LOCK_FILE and not path.name.endswith(".partial")]
+        if others:
+            raise InputError(f"--out {str(out)!r} holds {others[0]!r} and no {identity['kind']}; choose another folder")
+        return
+    try:
+        before = json.loads(record.read_text())
+    except (OSError, ValueError):
+        raise InputError(f"{record} cannot be read; choose another folder") from None
+    changes = changed_keys(before, identity)
+    if changes:
+        raise InputError(f"--out {str(out)!r} already holds a {before['kind']} with {changes}; choose another folder")
+
+
+def changed_keys(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The dotted keys that differ, with both values, for a sentence; empty where nothing differs."""
+    old, new = _flatten(before), _flatten(now)
+    keys = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
+    return ", ".join(f"{key} {old.get(key)!r} (asked for {new.get(key)!r})" for key in keys)
+
+
+def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix: node}
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else key)
+    return flat

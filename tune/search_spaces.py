@@ -1,0 +1,135 @@
+"""What a sweep may vary: dotted configuration keys, each with a range or a list of choices."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ..physics import InputError
+from ..platform.config import Config
+
+_FORMS = "{low: 1.0e-4, high: 1.0e-2, log: true} or {choices: [16, 32, 64]}"
+# Fixed by the dataset, by the sweep itself, or by what a sweep is: one architecture and one budget.
+_FIXED = {
+    "architecture.name": "sweep one architecture at a time with --arch",
+    "architecture.num_sensors": "the dataset fixes it",
+    "training.epochs": "give the budget of a trial as sweep.epochs",
+}
+
+_OPTIMISER = {
+    "training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    "training.weight_decay": {"low": 1e-6, "high": 1e-2, "log": True},
+    "training.batch_size": {"choices": [32, 64, 128, 256]},
+}
+# Any two values of a space must fit together: widths here are multiples of every number of heads.
+_ARCHITECTURES: dict[str, dict[str, dict[str, Any]]] = {
+    "deeponet": {
+        "architecture.width": {"choices": [128, 256, 512]},
+        "architecture.num_layers": {"low": 2, "high": 5},
+        "architecture.num_channels": {"choices": [32, 64, 128]},
+        "architecture.num_frequencies": {"choices": [8, 16, 32]},
+    },
+    "mambonet": {
+        "architecture.d_model": {"choices": [32, 64, 128]},
+        "architecture.num_mamba_layers": {"low": 2, "high": 6},
+        "architecture.d_state": {"choices": [8, 16, 32]},
+        "architecture.num_heads": {"choices": [4, 8]},
+        "architecture.num_decoder_layers": {"low": 1, "high": 4},
+        "architecture.d_feedforward": {"choices": [256, 512, 1024]},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, both included; integers where the key holds one."""
+
+    low: float
+    high: float
+    log: bool
+    integer: bool
+
+    def suggest(self, trial: Any, key: str) -> Any:
+        draw = trial.suggest_int if self.integer else trial.suggest_float
+        return draw(key, self.low, self.high, log=self.log)
+
+    def dump(self) -> dict[str, Any]:
+        return {"low": self.low, "high": self.high, "log": self.log}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A finite list of unordered values."""
+
+    values: tuple[Any, ...]
+
+    def suggest(self, trial: Any, key: str) -> Any:
+        return trial.suggest_categorical(key, self.values)
+
+    def dump(self) -> dict[str, Any]:
+        return {"choices": list(self.values)}
+
+
+Space = dict[str, Range | Choices]
+
+
+def default_space(architecture: str) -> dict[str, dict[str, Any]]:
+    """The shipped space in the form of `sweep.space`; the optimiser's settings alone for architectures without one."""
+    return _OPTIMISER | _ARCHITECTURES.get(architecture, {})
+
+
+def parse_space(config: Config) -> Space:
+    """`sweep.space`, or the shipped space where it is empty, checked against the configuration it will override.
+
+    Raises
+    ------
+    InputError
+        For a key that does not exist or may not vary, a value the key does not take, or another form.
+    """
+    forms = config.sweep.space or default_space(config.architecture.name)
+    return {key: _parse(config, key, form) for key, form in forms.items()}
+
+
+def dump_space(space: Space) -> dict[str, Any]:
+    """The space as plain values, with every default filled in."""
+    return {key: domain.dump() for key, domain in space.items()}
+
+
+def _parse(config: Config, key: str, form: dict[str, Any]) -> Range | Choices:
+    if key in _FIXED:
+        raise InputError(f"sweep.space has {key}, which a sweep cannot vary: {_FIXED[key]}")
+    if key.partition(".")[0] not in ("architecture", "training"):
+        raise InputError(f"sweep.space has {key}; only keys of architecture and training can vary")
+    if set(form) == {"choices"}:
+        return _parse_choices(config, key, form["choices"])
+    if {"low", "high"} <= set(form) <= {"low", "high", "log"}:
+        return _parse_range(config, key, form)
+    raise InputError(f"sweep.space {key} is {form!r}; write {_FORMS}")
+
+
+def _parse_choices(config: Config, key: str, values: Any) -> Choices:
+    if not isinstance(values, list) or not values:
+        raise InputError(f"sweep.space {key} has choices {values!r}; give a list of one or more values")
+    accepted = tuple(_accept(config, key, value) for value in values)
+    if any(isinstance(value, (list, dict)) for value in accepted) or len(set(accepted)) < len(accepted):
+        raise InputError(f"sweep.space {key} has choices {values!r}; give different single values")
+    return Choices(accepted)
+
+
+def _parse_range(config: Config, key: str, form: dict[str, Any]) -> Range:
+    low, high = (_accept(config, key, form[end]) for end in ("low", "high"))
+    log = form.get("log", False)
+    numbers = all(isinstance(end, (int, float)) and not isinstance(end, bool) and math.isfinite(end) for end in (low, high))
+    if not numbers or not isinstance(log, bool) or not low < high or (log and low <= 0):
+        raise InputError(f"sweep.space {key} is {form!r}; low and high must be numbers with low < high (0 < low with log: true)")
+    return Range(low, high, log, integer=isinstance(low, int) and isinstance(high, int))
+
+
+def _accept(config: Config, key: str, value: Any) -> Any:
+    """The value as the configuration holds it once overridden: a number where the YAML had text such as 1e-3."""
+    try:
+        node: Any = config.override({key: value}).dump()
+    except InputError as error:
+        raise InputError(f"sweep.space: {error}") from None
+    for part in key.split("."):
+        node = node[part]
+    return node

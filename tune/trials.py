@@ -1,0 +1,113 @@
+"""Ray Tune as this project uses it: function trials of one worker, quiet, with the run folders as the only record."""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..physics import InputError
+from ..platform.progress import Progress
+from ..platform.provenance import write_json
+from ..platform.ray_runtime import connect
+from ..platform.training import HISTORY_FILE
+
+FAILURE_FILE = "failure.json"
+_RESTARTS = 2  # a worker that dies is replaced this often; its trial goes on from the run folder's checkpoint
+
+
+def run_trials(work: Callable[[dict[str, Any]], None], scratch: Path, progress: Progress, max_concurrent: int, **tuning: Any) -> None:
+    """Run `work(parameters)` as Ray Tune trials; returns when all have ended, whatever their end.
+
+    `parameters["run"]` names the run folder of a trial: one whose worker died for good leaves a failure there.
+    `tuning` goes to `tune.TuneConfig`, except `param_space`. Nothing in `scratch` outlives the call.
+    """
+    # Quiet, and Ctrl-C stops the command instead of passing for its end.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the newer output prints tables whatever its verbosity
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    ray = connect()
+    from ray import tune
+
+    shutil.rmtree(scratch, ignore_errors=True)
+    tuner = tune.Tuner(
+        tune.with_resources(work, trial_resources(ray.cluster_resources(), max_concurrent)),
+        param_space=tuning.pop("param_space", {}),
+        tune_config=tune.TuneConfig(max_concurrent_trials=max_concurrent, reuse_actors=True, **tuning),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(scratch),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=_RESTARTS),
+            callbacks=[_progress_callback(progress)],
+        ),
+    )
+    try:
+        for result in tuner.fit():
+            if result.error is not None and result.config:
+                record_failure(Path(result.config["run"]), f"its worker died: {str(result.error).strip().splitlines()[-1]}")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def trial_resources(cluster: dict[str, float], max_concurrent: int) -> dict[str, float]:
+    """One CPU, and an equal share of the cluster's GPUs where it has any (never more than one)."""
+    gpus = cluster.get("GPU", 0)
+    if not gpus:
+        return {"cpu": 1}
+    share = gpus / max_concurrent
+    # Ray grants whole GPUs or fractions 1/n that pack without remainder.
+    return {"cpu": 1, "gpu": 1.0 if share >= 1 else 1 / math.ceil(1 / share)}
+
+
+def attempt(run: Path, work: Callable[[], None]) -> str | None:
+    """Do `work`; a failure is written down in the run folder and returned as its reason, so that other trials go on."""
+    (run / FAILURE_FILE).unlink(missing_ok=True)
+    try:
+        work()
+    except InputError as error:
+        return record_failure(run, str(error))
+    except Exception as error:  # one trial's defect is a line in the table, whatever it was
+        return record_failure(run, f"{type(error).__name__}: {error}")
+    return None
+
+
+def record_failure(run: Path, reason: str) -> str:
+    reason = " ".join(reason.split())
+    run.mkdir(parents=True, exist_ok=True)
+    write_json(run / FAILURE_FILE, {"reason": reason})
+    return reason
+
+
+def read_failure(run: Path) -> str | None:
+    """Why the run failed, or None."""
+    path = run / FAILURE_FILE
+    return json.loads(path.read_text())["reason"] if path.exists() else None
+
+
+def read_history(run: Path) -> list[dict[str, Any]]:
+    """One record an epoch trained so far."""
+    path = run / HISTORY_FILE
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _progress_callback(progress: Progress) -> Any:
+    from ray.tune import Callback
+
+    class Advance(Callback):
+        def __init__(self, progress: Progress) -> None:
+            self.progress = progress
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            self.progress.advance()
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            self.progress.advance()
+
+        def __getstate__(self) -> dict[str, Any]:
+            return {}  # Tune pickles its callbacks, and a bar on a terminal holds locks
+
+    return Advance(progress)
