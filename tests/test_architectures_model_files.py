@@ -142,3 +142,19 @@ def test_a_pickle_is_never_opened(folder, tmp_path):
     rewrite_weights(folder, (folder / "model.safetensors").read_bytes())
     refuses(folder, "model.safetensors does not fit its architecture")
     assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "architecture", ["deeponet", ["deeponet"], {"name": ["x"]}, {"name": "resnet"}, {"name": "deeponet", "wings": 2}, {}, None]
+)
+def test_card_that_describes_no_architecture_is_refused_by_name(tmp_path, architecture):
+    save_model(build_operator(parse_architecture({"name": "deeponet", "width": 4})), tmp_path, {})
+    card = json.loads((tmp_path / "model.json").read_text()) | {"architecture": architecture}
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match=r"model\.json"):
+        load_model(tmp_path)
+
+
+def test_float64_model_stays_float64(tmp_path):
+    save_model(build_operator(parse_architecture({"name": "deeponet", "width": 4})).double(), tmp_path, {})
+    assert {p.dtype for p in load_model(tmp_path).parameters()} == {torch.float64}

@@ -160,3 +160,11 @@ def test_rejections_are_counted_and_the_next_attempt_taken(preset, monkeypatch):
 def test_a_hopeless_ensemble_is_refused_with_its_reason():
     with pytest.raises(InputError, match=r"row 0 of split 'train' .*potential_out_of_range"):
         draw_problem(Ensemble("phase-space", depth=(30.0, 30.0)), 0, "train", 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"), [({"preset": "papr"}, "papr.*paper, phase-space"), ({"preset": "paper", "num_times": 2}, "num_times is 2")]
+)
+def test_ensemble_that_does_not_exist_is_refused(fields, words):
+    with pytest.raises(InputError, match=words):
+        Ensemble(**fields)

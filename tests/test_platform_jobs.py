@@ -1,0 +1,90 @@
+"""`ray job submit` against a real cluster of its own, started by `ray start --head` as the guide says."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+BIN = Path(sys.executable).parent
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """The address of a one-node cluster with token authentication, ended by its own process group."""
+    home = tmp_path_factory.mktemp("home")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_") and k != "PYTHONPATH"}
+    environment |= {
+        "RAY_AUTH_MODE": "token",
+        "HOME": str(home),
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    subprocess.run([BIN / "ray", "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
+    dashboard = free_port()
+    command = [BIN / "ray", "start", "--head", "--block", "--port", free_port(), "--dashboard-port", dashboard, "--num-cpus", 2]
+    command += ["--include-dashboard", "true", "--ray-client-server-port", free_port(), "--dashboard-agent-listen-port", free_port()]
+    log = (home / "head.log").open("w")
+    head = subprocess.Popen([str(part) for part in command], env=environment, stdout=log, stderr=log, start_new_session=True)
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{address}/api/version", timeout=2)
+                break
+            except urllib.error.HTTPError:
+                break  # it answers, and asks for the token
+            except OSError:
+                assert head.poll() is None, (home / "head.log").read_text()
+                time.sleep(0.3)
+        yield address, environment
+    finally:
+        head.terminate()  # it ends its children in order; what outlives it is in its group
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            head.wait(30)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(head.pid, signal.SIGKILL)
+
+
+def submit(cluster, repository, *arguments):
+    address, environment = cluster
+    command = [BIN / "ray", "job", "submit", "--address", address, "--working-dir", ".", "--", "python", "-m", "neural_hamilton.platform"]
+    return subprocess.run(
+        [str(part) for part in [*command, *arguments]],
+        cwd=repository,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def test_training_runs_as_a_submitted_job_from_a_bare_checkout(cluster, repository, tiny_dataset, tmp_path):
+    tiny = ["--set", "architecture.width=8", "--set", "training.epochs=2"]
+    done = submit(
+        cluster, repository, "train", tiny_dataset, "--arch", "deeponet", "--workers", 2, "--out", tmp_path / "run", "--json", *tiny
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "succeeded" in done.stdout
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["epochs"] == 2 and (tmp_path / "run" / "model" / "model.safetensors").exists()
+
+
+def test_mistake_in_a_submitted_job_fails_the_job(cluster, repository, tmp_path):
+    failed = submit(cluster, repository, "inspect", tmp_path / "nothing")
+    assert failed.returncode == 1 and "manifest.json" in failed.stdout
