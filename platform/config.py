@@ -113,6 +113,10 @@ class ServingConfig(Section):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
+    solver_threshold: float = Field(default=0.05, ge=0, description="with verify=solver, a model further off than this is overruled")
+    num_replicas: int = Field(default=1, ge=1)
+    max_ongoing_requests: int = Field(default=8, ge=1, description="requests a replica works on at once")
+    max_queued_requests: int = Field(default=64, ge=1, description="requests that wait; beyond them the answer is 503")
 
 
 def _typed_architecture(value: Any) -> Any:

@@ -28,7 +28,8 @@ def connect(num_cpus: int | None = None) -> Any:
 
     if not ray.is_initialized():
         joins = bool(os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
-        private = {} if joins else {"num_cpus": num_cpus, "include_dashboard": False}
+        # "local": without it Ray would look for the newest cluster of this machine, even one long dead.
+        private = {} if joins else {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **private)
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)

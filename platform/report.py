@@ -3,7 +3,7 @@
 import base64
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 import matplotlib
@@ -11,20 +11,18 @@ import numpy as np
 
 from ..physics import CurvePotential
 from .datasets import Split
+from .measurement import Measurement
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-
-if TYPE_CHECKING:
-    from .evaluation import Measurement
 
 _TEMPLATE = Path(__file__).parent / "report.html.j2"
 _STYLE: dict[Any, Any] = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "axes.grid": True, "grid.alpha": 0.25}
 
 
 def write_report(
-    out: Path, result: dict[str, Any], split: Split, measurements: dict[str, "Measurement"], exact: list[CurvePotential]
+    out: Path, result: dict[str, Any], split: Split, measurements: dict[str, Measurement], exact: list[CurvePotential]
 ) -> Path:
     """Write report.html and its figures to `out`; returns the path of the report."""
     with plt.rc_context(_STYLE):
@@ -59,7 +57,7 @@ def _verdict(result: dict[str, Any]) -> str:
     return " ".join(parts)
 
 
-def _draw_losses(measurements: dict[str, "Measurement"], floor: float) -> Figure:
+def _draw_losses(measurements: dict[str, Measurement], floor: float) -> Figure:
     figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
     for name, measurement in measurements.items():
         losses = np.sort(measurement.metrics["total_loss"])
@@ -71,7 +69,7 @@ def _draw_losses(measurements: dict[str, "Measurement"], floor: float) -> Figure
     return figure
 
 
-def _draw_case(row: int, split: Split, measurement: "Measurement", potential: CurvePotential, loss: float) -> Figure:
+def _draw_case(row: int, split: Split, measurement: Measurement, potential: CurvePotential, loss: float) -> Figure:
     figure, axes = plt.subplots(1, 4, figsize=(11, 2.7), layout="constrained")
     positions = np.linspace(0, 1, 400)
     axes[0].plot(positions, potential.value(positions), label="V(q)")

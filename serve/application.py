@@ -24,10 +24,9 @@ from ray.serve.config import BackpressureConfig
 from ..architectures import read_card
 from ..physics import InputError
 from .http_api import RETRY_AFTER_SECONDS, build_api
-from .predictor import Predictor
+from .predictor import SHIPPED_MODEL, Predictor
 
 NAME = "neural-hamilton"
-SHIPPED_MODEL = Path(__file__).parent / "models" / "paper"
 _REQUEST_TIMEOUT_SECONDS = 120
 _READY_TIMEOUT_SECONDS = 60
 

@@ -15,23 +15,27 @@ import click
 import numpy as np
 
 from ..physics import InputError, evaluate_expression
-from ..platform.console import emit, json_option
+from ..platform.console import config_options, emit, json_option, resolve_config
+from .predictor import SHIPPED_MODEL
 
 if TYPE_CHECKING:
     from .predictor import Answer
 
-_SHIPPED = Path(__file__).parent / "models" / "paper"
 _SETTINGS = {"show_default": True}
 _HORIZON = 2.0
 
 
 @click.command("serve", context_settings=_SETTINGS)
 @click.argument("model", required=False, type=click.Path(path_type=Path))
-@click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 opens it to the network, without any login.")
-@click.option("--port", default=8000, type=click.IntRange(1, 65535), help="Port to listen on.")
+@click.option("--host", help="Address to listen on; 0.0.0.0 opens it to the network, without any login.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on.  [default: 8000]")
+@config_options
 @json_option
-def serve_command(model: Path | None, host: str, port: int, as_json: bool) -> None:
+def serve_command(
+    model: Path | None, host: str | None, port: int | None, config_source: str | None, assignments: tuple[str, ...], as_json: bool
+) -> None:
     """Serve MODEL (a model folder; the shipped winner without it) over HTTP with Ray Serve, until Ctrl-C or SIGTERM."""
+    settings = resolve_config(config_source, assignments, serving__host=host, serving__port=port).serving
     folder = _find_model(model)
     from ..architectures import load_model
 
@@ -42,7 +46,7 @@ def serve_command(model: Path | None, host: str, port: int, as_json: bool) -> No
         connect()
         from . import application
 
-        url = application.start(folder, host, port)
+        url = application.start(folder, **settings.model_dump())
         try:
             emit({"url": url, "model": str(folder)}, as_json, f"serving {folder} at {url} (Ctrl-C stops it)")
             wait()
@@ -93,9 +97,9 @@ def predict_command(
 def _find_model(model: Path | None) -> Path:
     from ..architectures import read_card
 
-    if model is None and not _SHIPPED.exists():
-        raise InputError(f"MODEL was not given and no model is shipped at {_SHIPPED}; give a model folder")
-    folder = _SHIPPED if model is None else model
+    if model is None and not SHIPPED_MODEL.exists():
+        raise InputError(f"MODEL was not given and no model is shipped at {SHIPPED_MODEL}; give a model folder")
+    folder = SHIPPED_MODEL if model is None else model
     read_card(folder)
     return folder
 

@@ -30,6 +30,8 @@ _POINTS_PER_PASS = 5_000  # sensors or query times of one forward pass: the defa
 _SHALLOWEST_WELL = 1e-6
 _STEEPEST_RISE = 1e-3
 
+SHIPPED_MODEL = Path(__file__).parent / "models" / "paper"
+
 
 @dataclass(frozen=True)
 class Query:

@@ -38,7 +38,7 @@ def ray_session() -> Iterator[Any]:
     """The `ray` module, connected to one two-CPU session that lasts for the whole run of pytest."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()
 

@@ -13,7 +13,8 @@ from neural_hamilton.architectures import build_operator, load_model, parse_arch
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.datasets import read_split
-from neural_hamilton.platform.evaluation import evaluate, summarise, truth_floor
+from neural_hamilton.platform.evaluation import evaluate
+from neural_hamilton.platform.measurement import summarise, truth_floor
 
 SETTINGS = load_config(None, {"evaluation.bootstrap": 50, "evaluation.solver_steps": [0.02]}).evaluation
 
