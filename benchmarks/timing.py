@@ -46,7 +46,8 @@ def format_comparisons(comparisons: list[dict[str, Any]]) -> str:
     for c in comparisons:
         low, high = c["speedup_range"]
         verdict = "faster" if c["speedup"] >= 1 else "SLOWER"
-        lines.append(f"  {c['ours']} against {c['theirs']}: {c['speedup']:.3g} times as fast ({verdict}; {low:.3g} to {high:.3g} over {c['rounds']} rounds)")
+        factor = f"{c['speedup']:.3g} times as fast ({verdict}; {low:.3g} to {high:.3g} over {c['rounds']} rounds)"
+        lines.append(f"  {c['ours']} against {c['theirs']}: {factor}")
     return "\n".join(lines)
 
 

@@ -55,7 +55,7 @@ def cluster(tmp_path_factory):
     finally:
         head.terminate()  # it ends its children in order; what outlives it is in its group
         with contextlib.suppress(subprocess.TimeoutExpired):
-            head.wait(30)
+            head.wait(8)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(head.pid, signal.SIGKILL)
 

@@ -240,7 +240,7 @@ def train_worker_pids(ray):
 
 
 def test_killed_driver_loses_at_most_the_current_epoch(tiny_dataset, tmp_path):
-    config = config_with(training__epochs=400)
+    config = config_with(training__epochs=150)
     train_in(tmp_path / "quiet", tiny_dataset, config)
     config.save(tmp_path / "config.yaml")
     run = tmp_path / "killed"
@@ -264,6 +264,6 @@ def test_killed_driver_loses_at_most_the_current_epoch(tiny_dataset, tmp_path):
     process.kill()
     process.wait()
     done = len(history(run))
-    assert done < 400
+    assert done < 150
     assert subprocess.run(command, capture_output=True, check=True)
-    assert len(history(run)) == 400 and weights(run) == weights(tmp_path / "quiet")
+    assert len(history(run)) == 150 and weights(run) == weights(tmp_path / "quiet")
