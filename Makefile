@@ -30,8 +30,9 @@ test: lint types ## lint, type check, then every test
 bench: $(READY) ## side-by-side benchmarks against peers
 	$(BIN)/python -m benchmarks
 
-lint: $(READY) ## ruff
+lint: $(READY) ## ruff: rules and layout
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 types: $(READY) ## basedpyright
 	$(BIN)/basedpyright

@@ -76,9 +76,7 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Operat
     except OSError:
         raise InputError(f"model folder {str(folder)!r} has no readable {WEIGHTS_FILE}") from None
     if hashlib.sha256(weights).hexdigest() != card.get("weights_sha256"):
-        raise InputError(
-            f"{folder / WEIGHTS_FILE} does not match the checksum in {CARD_FILE}; the file is damaged or from another model"
-        )
+        raise InputError(f"{folder / WEIGHTS_FILE} does not match the checksum in {CARD_FILE}; the file is damaged or from another model")
     try:
         tensors = load_tensors(weights)
         model = model.to(tensors["potential_mean"].dtype)  # a float64 model stays one
