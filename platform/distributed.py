@@ -29,7 +29,7 @@ def train_with_ray(config: Config, dataset: Path, run: Path, num_workers: int, p
     from .ray_runtime import connect
 
     ray = connect()
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchTrainer
 
     resources = ray.cluster_resources()
@@ -48,7 +48,10 @@ def train_with_ray(config: Config, dataset: Path, run: Path, num_workers: int, p
         ),
     )
     with _HistoryWatch(run, progress):
-        trainer.fit()
+        try:
+            trainer.fit()
+        except WorkerGroupError as error:
+            raise _system_failure(error.worker_failures, run) or error from None
     if (run / _FAILURE_FILE).exists():
         raise InputError(json.loads((run / _FAILURE_FILE).read_text())["reason"])
     return json.loads((run / RESULT_FILE).read_text())
@@ -67,6 +70,14 @@ def _work(settings: dict[str, str]) -> None:
     except InputError as error:
         if ray.train.get_context().get_world_rank() == 0:
             write_json(run / _FAILURE_FILE, {"reason": str(error)})
+
+
+def _system_failure(worker_failures: dict[int, Exception], run: Path) -> InputError | None:
+    """What the machine refused a worker, such as space on a full disk, as a sentence."""
+    for failure in worker_failures.values():
+        if isinstance(failure, OSError) and failure.strerror:
+            return InputError(f"a worker could not go on: {failure.strerror}; {str(run)!r} keeps the last whole epoch for --resume")
+    return None
 
 
 class _HistoryWatch(threading.Thread):

@@ -195,6 +195,22 @@ def test_refusal_inside_ray_workers_is_one_sentence(ray_session, tiny_dataset, t
         train_with_ray(config, tiny_dataset, tmp_path / "run", 1, Progress("train", 3))
 
 
+def test_full_disk_under_ray_is_one_sentence_and_the_run_goes_on_later(ray_session, tiny_dataset, tmp_path):
+    """A real file system with room for a run's first files and no more."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    if os.geteuid() != 0 or os.system(f"mount -t tmpfs -o size=32k tmpfs {mount} 2>/dev/null") != 0:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        config = prepare_run(mount / "run", tiny_dataset, config_with(architecture__width=64), False)
+        with pytest.raises(InputError, match="No space left on device"):
+            train_with_ray(config, tiny_dataset, mount / "run", 1, Progress("train", 3))
+        os.system(f"mount -o remount,size=8m {mount}")
+        assert train_with_ray(config, tiny_dataset, mount / "run", 1, Progress("train", 3))["epochs"] == 3
+    finally:
+        os.system(f"umount -l {mount}")  # lazily: a Ray worker may still hold a file
+
+
 def test_more_workers_than_the_cluster_has_is_refused(ray_session, tiny_dataset, tmp_path):
     config = prepare_run(tmp_path / "run", tiny_dataset, config_with(), False)
     with pytest.raises(InputError, match="--workers is 64"):
