@@ -6,6 +6,7 @@ From a checkout, on a cluster:  serve run neural_hamilton.serve.application:appl
 import contextlib
 import io
 import json
+import logging
 import socket
 import sys
 import time
@@ -89,6 +90,7 @@ def start(model_path: str | Path, host: str = "127.0.0.1", port: int = 8000, **o
         Where there is no model, the address cannot be bound, or this Ray cluster already serves something
         (Serve's host and port are fixed when it starts, so a second application could not have its own).
     """
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing Ray Serve set it to INFO
     app = build_application(model_path, **options)
     _check_address(host, port)
     if _is_serving():
