@@ -15,7 +15,7 @@ from torch import Tensor, nn
 class ArchitectureConfig(BaseModel):
     """Sizes of a network. Each architecture subclasses this and sets a literal `name`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: str
     num_sensors: int = Field(default=100, ge=4, description="sensors of V on [0, 1] the network reads")

@@ -18,9 +18,9 @@ SHIPPED_CONFIGS = Path(__file__).parent / "configs"
 
 
 class Section(BaseModel):
-    """A part of the tree; unknown keys are errors and values do not change after loading."""
+    """A part of the tree; unknown keys and numbers that are not finite are errors, and values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
@@ -174,6 +174,22 @@ def parse_assignments(assignments: tuple[str, ...] | list[str]) -> dict[str, Any
         except yaml.YAMLError:
             raise InputError(f"--set {key.strip()} got {value!r}, which is not a YAML value") from None
     return overrides
+
+
+def changed_keys(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The dotted keys that differ, with both values, for a sentence; empty where nothing differs."""
+    old, new = _flatten(before), _flatten(now)
+    keys = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
+    return ", ".join(f"{key} {old.get(key)!r} (asked for {new.get(key)!r})" for key in keys)
+
+
+def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix: node}
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else key)
+    return flat
 
 
 def _parse_scalar(text: str) -> Any:

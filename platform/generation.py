@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from ..physics import InputError, draw_problem
 from ..physics.ensembles import SPLITS, draw_noise
-from .config import DataConfig
+from .config import DataConfig, changed_keys
 from .progress import track
 from .provenance import code_version, hash_file, hash_json, write_atomically, write_json
 from .schema import DATASET_SCHEMA_VERSION, MANIFEST_FILE, dataset_schema, problems_to_table
@@ -57,8 +57,9 @@ def make_rows(config: DataConfig, split: str, start: int, stop: int) -> tuple[pa
     problems, rejections = [], Counter()
     potentials = np.empty((stop - start, config.sensors))
     sensors = np.linspace(0.0, 1.0, config.sensors)
+    ensemble = config.ensemble
     for row, index in enumerate(range(start, stop)):
-        problem, rejected = draw_problem(config.ensemble, config.seed, split, index)
+        problem, rejected = draw_problem(ensemble, config.seed, split, index)
         problems.append(problem)
         rejections.update(reason.value for reason in rejected)
         potentials[row] = problem.potential.value(sensors)
@@ -95,7 +96,9 @@ def generate(destination: Path, config: DataConfig) -> dict[str, Any]:
     destination = destination.absolute()
     shards = plan_shards(config)
     _check_destination(destination, config)
-    lines = {shard.file: line for shard in shards if (line := _intact(destination, config, shard))}
+    complete = (destination / MANIFEST_FILE).exists()
+    recorded = {line["file"]: line for line in read_manifest(destination)["files"]} if complete else None
+    lines = {shard.file: line for shard in shards if (line := _intact(destination, config, shard, recorded))}
     missing = [shard for shard in shards if shard.file not in lines]
     with track("generate", sum(shard.stop - shard.start for shard in missing)) as progress:
         for line in _run_shards(destination, config, missing):
@@ -141,10 +144,8 @@ def _check_destination(destination: Path, config: DataConfig) -> None:
     manifest = destination / MANIFEST_FILE
     if manifest.exists():
         recorded = read_manifest(destination)["config"]
-        wanted = config.model_dump(mode="json")
-        changed = sorted(key for key in wanted if recorded.get(key) != wanted[key])
-        if changed:
-            difference = ", ".join(f"{key} {recorded.get(key)!r} (asked for {wanted[key]!r})" for key in changed)
+        difference = changed_keys(recorded, config.model_dump(mode="json"))
+        if difference:
             raise InputError(f"destination {str(destination)!r} already holds a dataset with {difference}; choose another folder")
     elif destination.exists():
         _check_partial(destination, config)
@@ -178,8 +179,8 @@ def _identity(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _intact(destination: Path, config: DataConfig, shard: Shard) -> dict[str, Any] | None:
-    """The manifest line of a shard already there and whole, else None."""
+def _intact(destination: Path, config: DataConfig, shard: Shard, recorded: dict[str, dict[str, Any]] | None) -> dict[str, Any] | None:
+    """The manifest line of a shard already there and whole, else None; `recorded` are the lines of an earlier manifest."""
     path = destination / shard.file
     if not path.exists():
         return None
@@ -188,9 +189,7 @@ def _intact(destination: Path, config: DataConfig, shard: Shard) -> dict[str, An
     if identity is None or (identity["rows_config"], identity["start"], identity["stop"]) != wanted:
         return None
     line = _manifest_line(destination, shard, identity["rejections"])
-    manifest = destination / MANIFEST_FILE
-    if manifest.exists():
-        recorded = {entry["file"]: entry for entry in read_manifest(destination)["files"]}
+    if recorded is not None:
         return line if recorded.get(shard.file) == line else None
     try:
         pq.read_table(path)  # no checksum to hold it against yet: read every page

@@ -34,6 +34,8 @@ def test_saved_tree_loads_back_equal(tmp_path, name):
         ({"data.preset": "papers"}, ["data.preset", "'papers'", "phase-space"]),
         ({"data.control_points": [7, 2]}, ["control_points", "(7, 2)"]),
         ({"data.noise": -1}, ["data.noise", "-1"]),
+        ({"data.noise": float("inf")}, ["data.noise", "finite"]),
+        ({"training.learning_rate": float("nan")}, ["training.learning_rate"]),
         ({"training": 3}, ["training"]),
     ],
 )

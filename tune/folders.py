@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..physics import InputError
-from ..platform.config import Config
+from ..platform.config import Config, changed_keys
 from ..platform.provenance import write_json
 from ..platform.training import prepare_run
 
@@ -65,19 +65,3 @@ def _check_owner(out: Path, identity: dict[str, Any]) -> None:
     changes = changed_keys(before, identity)
     if changes:
         raise InputError(f"--out {str(out)!r} already holds a {before['kind']} with {changes}; choose another folder")
-
-
-def changed_keys(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The dotted keys that differ, with both values, for a sentence; empty where nothing differs."""
-    old, new = _flatten(before), _flatten(now)
-    keys = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
-    return ", ".join(f"{key} {old.get(key)!r} (asked for {new.get(key)!r})" for key in keys)
-
-
-def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {prefix: node}
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else key)
-    return flat

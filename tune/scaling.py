@@ -19,7 +19,7 @@ import numpy as np
 from ..architectures import get_architecture, load_model
 from ..physics import InputError
 from ..physics.diagnostics import total_loss
-from ..platform.config import Config, load_config
+from ..platform.config import Config, changed_keys, load_config
 from ..platform.datasets import read_split
 from ..platform.generation import read_manifest
 from ..platform.measurement import predict_split
@@ -27,7 +27,7 @@ from ..platform.progress import track
 from ..platform.provenance import code_version, write_atomically, write_json
 from ..platform.training import CONFIG_FILE, prepare_run, train
 from .fits import fit_power_law
-from .folders import changed_keys, claimed, resolve
+from .folders import claimed, resolve
 from .trials import attempt, read_failure, run_trials
 
 CELL_FILE, RUNS_FOLDER = "test.json", "runs"

@@ -116,11 +116,14 @@ def _parse_choices(config: Config, key: str, values: Any) -> Choices:
 
 
 def _parse_range(config: Config, key: str, form: dict[str, Any]) -> Range:
+    refusal = InputError(f"sweep.space {key} is {form!r}; low and high must be numbers with low < high (0 < low with log: true)")
+    if any(isinstance(form[end], float) and not math.isfinite(form[end]) for end in ("low", "high")):
+        raise refusal
     low, high = (_accept(config, key, form[end]) for end in ("low", "high"))
     log = form.get("log", False)
-    numbers = all(isinstance(end, (int, float)) and not isinstance(end, bool) and math.isfinite(end) for end in (low, high))
+    numbers = all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in (low, high))
     if not numbers or not isinstance(log, bool) or not low < high or (log and low <= 0):
-        raise InputError(f"sweep.space {key} is {form!r}; low and high must be numbers with low < high (0 < low with log: true)")
+        raise refusal
     return Range(low, high, log, integer=isinstance(low, int) and isinstance(high, int))
 
 
