@@ -8,7 +8,7 @@ import numpy as np
 from scipy.interpolate import BSpline, CubicSpline, PPoly
 
 from .errors import InputError
-from .kernels import curve_forces, curve_values
+from .kernels import curve_curvatures, curve_forces, curve_values
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class CurvePotential:
             raise InputError(f"control polygon has shapes {q.shape} and {v.shape}; give two equal lists of at least 4 numbers")
         if not (np.all(np.isfinite(q)) and np.all(np.isfinite(v)) and np.all(np.diff(q) > 0)):
             raise InputError("control polygon must be finite with strictly increasing abscissae")
-        basis = _clamped_basis(q.size)
-        return cls._from_polynomials(basis @ q, basis @ v)
+        basis = clamped_basis(q.size)
+        return cls.from_pieces(basis @ q, basis @ v)
 
     @classmethod
     def from_samples(cls, values: Sequence[float] | np.ndarray) -> "CurvePotential":
@@ -46,12 +46,15 @@ class CurvePotential:
         spline = CubicSpline(np.linspace(0.0, 1.0, v.size), v)
         poly_q = np.zeros((v.size - 1, 4))
         poly_q[:, 0], poly_q[:, 1] = spline.x[:-1], np.diff(spline.x)
-        return cls._from_polynomials(poly_q, _unit_pieces(spline))
+        return cls.from_pieces(poly_q, _unit_pieces(spline))
 
     @classmethod
-    def _from_polynomials(cls, poly_q: np.ndarray, poly_v: np.ndarray) -> "CurvePotential":
-        """Adds the cubic Taylor continuation beyond each wall: stages of a solver may overshoot a turning
-        point there by O(h^2), and a C3 continuation costs them no order."""
+    def from_pieces(cls, poly_q: np.ndarray, poly_v: np.ndarray) -> "CurvePotential":
+        """The curve of the pieces between the walls, coefficients (M, 4) each, in order and joined.
+
+        Adds the cubic Taylor continuation beyond each wall: stages of a solver may overshoot a turning point
+        there by O(h^2), and a C3 continuation costs them no order.
+        """
         left, right = _taylor(poly_q[0], poly_v[0], 0.0), _taylor(poly_q[-1], poly_v[-1], 1.0)
         wall_q = np.array([poly_q[0, 0], poly_q[-1].sum()])
         outer = [np.array([[q, 1.0, 0.0, 0.0]]) for q in wall_q]
@@ -76,6 +79,11 @@ class CurvePotential:
         q = np.asarray(q, dtype=np.float64)
         return -curve_forces(self.curve, q.ravel()).reshape(q.shape)
 
+    def curvature(self, q: np.ndarray) -> np.ndarray:
+        """V''(q), any shape; continued beyond the walls by a cubic."""
+        q = np.asarray(q, dtype=np.float64)
+        return curve_curvatures(self.curve, q.ravel()).reshape(q.shape)
+
     def extrema(self) -> tuple[float, float]:
         """(min V, max V) over the walls, exact: piece ends and the real roots of V'(u)."""
         v0, v1, v2, v3 = self.poly_v[1:-1].T
@@ -91,7 +99,7 @@ class CurvePotential:
 
 
 @cache
-def _clamped_basis(num_control: int) -> np.ndarray:
+def clamped_basis(num_control: int) -> np.ndarray:
     """Linear map from control values (n,) to ascending polynomial coefficients (n - 3, 4), pieces over u in [0, 1]."""
     inner = np.arange(1, num_control - 3)
     knots = np.concatenate([np.zeros(4), inner, np.full(4, num_control - 3)]).astype(np.float64)

@@ -1,20 +1,33 @@
-"""Time-stepping methods for q'' = -V'(q), all of them Runge-Kutta-Nystrom tableaux.
+"""Solving q' = p, p' = -V'(q) by any method under one interface: one orbit, or a compiled batch of them."""
 
-A classical explicit Runge-Kutta method (A, b, c) applied to the pair q' = p, p' = f(q) is exactly
-the Nystrom method with matrix A^2, position weights A^T b and momentum weights b, so methods here
-are data and one stepper (`kernels.make_nystrom_step`) runs them all.
-"""
-
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from scipy.integrate import DOP853
+from scipy.integrate import solve_ivp
 
 from .curves import CurvePotential
 from .errors import InputError
-from .kernels import integrate_curve, make_nystrom_step
+from .kernels import integrate_curve, integrate_curves, make_nystrom_step
+from .methods import INTEGRATORS, Integrator, Tableau, get_integrator
+
+__all__ = [
+    "ADAPTIVE",
+    "INTEGRATORS",
+    "BatchSolution",
+    "Integrator",
+    "Potential",
+    "count_substeps",
+    "get_integrator",
+    "integrate",
+    "integrate_batch",
+    "integrate_batch_counted",
+]
+
+ADAPTIVE = ("scipy-dop853",)  # methods that choose their steps to meet a tolerance; not compiled
+_ORBITS_PER_CHUNK = 64  # of a batch, handed to a thread at a time
 
 
 class Potential(Protocol):
@@ -24,67 +37,34 @@ class Potential(Protocol):
     def gradient(self, q: Any, /) -> Any: ...
 
 
-@dataclass(frozen=True)
-class Integrator:
-    """An explicit Nystrom method; `order` is its nominal order on smooth potentials."""
+class BatchSolution(NamedTuple):
+    """q, p (B, T) of B orbits and the number of forces evaluated for each, (B,)."""
 
-    name: str
-    order: int
-    tableau: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-
-    @property
-    def num_stages(self) -> int:
-        """Force evaluations a step."""
-        return int(self.tableau[0].size)
-
-
-def _nystrom(name: str, order: int, nodes: Sequence[float] | np.ndarray, a: Any, weights_q: Any, weights_p: Any) -> Integrator:
-    arrays = (np.array(x, dtype=np.float64) for x in (nodes, a, weights_q, weights_p))
-    return Integrator(name, order, tuple(np.ascontiguousarray(x) for x in arrays))  # type: ignore[arg-type]
-
-
-def _runge_kutta(name: str, order: int, nodes: Sequence[float] | np.ndarray, a: Any, weights: Any) -> Integrator:
-    matrix, b = np.array(a, dtype=np.float64), np.array(weights, dtype=np.float64)
-    return _nystrom(name, order, nodes, matrix @ matrix, b @ matrix, b)
-
-
-INTEGRATORS: dict[str, Integrator] = {
-    method.name: method
-    for method in (
-        _runge_kutta(
-            "rk4",
-            4,
-            nodes=[0, 1 / 2, 1 / 2, 1],
-            a=[[0, 0, 0, 0], [1 / 2, 0, 0, 0], [0, 1 / 2, 0, 0], [0, 0, 1, 0]],
-            weights=[1 / 6, 1 / 3, 1 / 3, 1 / 6],
-        ),
-        _runge_kutta("dop853", 8, nodes=DOP853.C[:12], a=DOP853.A[:12, :12], weights=DOP853.B),
-        _nystrom("stormer-verlet", 2, nodes=[0, 1], a=[[0, 0], [1 / 2, 0]], weights_q=[1 / 2, 0], weights_p=[1 / 2, 1 / 2]),
-        # What the solver behind the published "RK4" figures computed: a reused stage index left one
-        # effective force evaluation and a position weight of 5/12, so the scheme is of first order.
-        # It exists only to reproduce those figures under a name that says so.
-        _nystrom("rk4-as-published", 1, nodes=[0], a=[[0]], weights_q=[5 / 12], weights_p=[1]),
-    )
-}
-
-
-def get_integrator(name: str) -> Integrator:
-    """The method called `name`; InputError names the choices."""
-    if name not in INTEGRATORS:
-        raise InputError(f"integrator is {name!r}; choose one of {', '.join(sorted(INTEGRATORS))}")
-    return INTEGRATORS[name]
+    q: np.ndarray
+    p: np.ndarray
+    num_evaluations: np.ndarray
 
 
 def count_substeps(times: np.ndarray, max_step: float) -> np.ndarray:
-    """Equal steps in each interval (0, times[0]), (times[0], times[1]), ... so that none exceeds `max_step`."""
+    """Equal steps in each interval (0, times[0]), (times[0], times[1]), ... so that none exceeds `max_step`.
+
+    times (..., T), sorted along the last axis -> (..., T).
+    """
     gaps = np.diff(times, prepend=0.0)
-    if np.any(gaps < 0):
+    if not np.all(gaps >= 0):
         raise InputError("times must be sorted and not negative")
     return np.maximum(1, np.ceil(gaps / max_step - 1e-9)).astype(np.int64)
 
 
 def integrate(
-    potential: Potential, q0: float, p0: float, times: np.ndarray, *, method: str = "rk4", max_step: float
+    potential: Potential,
+    q0: float,
+    p0: float,
+    times: np.ndarray,
+    *,
+    method: str = "rk4",
+    max_step: float | None = None,
+    tolerance: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Solve q' = p, p' = -V'(q) from (q0, p0) at t = 0.
 
@@ -94,38 +74,172 @@ def integrate(
         A `CurvePotential` runs compiled; any other `Potential` runs the same step in Python.
     times
         Shape (T,), sorted, starting at or after 0.
+    method
+        A name of `INTEGRATORS` (fixed steps) or `ADAPTIVE`.
     max_step
-        Every interval between query times is cut into equal steps no longer than this.
+        For fixed steps: every interval between query times is cut into equal steps no longer than this.
+    tolerance
+        For adaptive methods: the relative and absolute tolerance of a step.
 
     Returns
     -------
     q, p
-        Shape (T,) each.
+        Shape (T,) each; nan from where an implicit method could not solve its stages or numbers overflowed.
 
     Raises
     ------
     InputError
-        For an unknown method, unsorted times or a step that is not positive.
+        For an unknown method, unsorted times, a step or tolerance that is missing, not positive or of the other kind.
     """
-    if not max_step > 0:
-        raise InputError(f"max_step is {max_step}; it must be positive")
     times = np.ascontiguousarray(times, dtype=np.float64)
-    tableau = get_integrator(method).tableau
-    substeps = count_substeps(times, max_step)
+    if method in ADAPTIVE:
+        _check_setting(method, "tolerance", tolerance, "max_step", max_step)
+        count_substeps(times, 1.0)  # refuses unsorted times
+        return _integrate_adaptive(potential, float(q0), float(p0), times, float(tolerance))  # type: ignore[arg-type]
+    tableau = _fixed_step(method, max_step, tolerance).tableau
+    substeps = count_substeps(times, float(max_step))  # type: ignore[arg-type]
     if isinstance(potential, CurvePotential):
         return integrate_curve(potential.curve, tableau, float(q0), float(p0), times, substeps)
-    return _integrate_callable(potential, tableau, q0, p0, times, substeps)
+    return _integrate_callable(potential, tableau, float(q0), float(p0), times, substeps)
+
+
+def integrate_batch(
+    curves: CurvePotential | Sequence[CurvePotential],
+    q0: np.ndarray,
+    p0: np.ndarray,
+    times: np.ndarray,
+    *,
+    method: str = "rk4",
+    max_step: float,
+    num_threads: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`integrate` for B orbits at once, compiled, by a fixed-step method; q, p (B, T). See `integrate_batch_counted`."""
+    solution = integrate_batch_counted(curves, q0, p0, times, method=method, max_step=max_step, num_threads=num_threads)
+    return solution.q, solution.p
+
+
+def integrate_batch_counted(
+    curves: CurvePotential | Sequence[CurvePotential],
+    q0: np.ndarray,
+    p0: np.ndarray,
+    times: np.ndarray,
+    *,
+    method: str = "rk4",
+    max_step: float,
+    num_threads: int | None = None,
+) -> BatchSolution:
+    """B orbits at once, compiled, with what each cost in forces evaluated.
+
+    Each orbit is computed by one thread exactly as `integrate` computes it, so neither the batch nor the
+    number of threads changes a bit of it. Threads of Python, not of Numba, share the work: they are safe
+    under servers with threads and in forked workers, where Numba's own pool may abort the process.
+
+    Parameters
+    ----------
+    curves
+        One curve for all orbits, or B of them.
+    q0, p0
+        Shape (B,).
+    times
+        Shape (T,) or (B, T), sorted, starting at or after 0.
+    num_threads
+        By default as many as this process has CPUs.
+
+    Raises
+    ------
+    InputError
+        As `integrate`, and for shapes that do not fit.
+    """
+    tableau = _fixed_step(method, max_step, None).tableau
+    starts = [np.ascontiguousarray(x, dtype=np.float64) for x in (q0, p0)]
+    num_orbits = starts[0].size
+    if starts[0].ndim != 1 or starts[0].shape != starts[1].shape:
+        raise InputError(f"q0 and p0 have shapes {starts[0].shape} and {starts[1].shape}; give two of the same shape (B,)")
+    times = np.asarray(times, dtype=np.float64)
+    if times.ndim not in (1, 2) or (times.ndim == 2 and times.shape[0] != num_orbits):
+        raise InputError(f"times have shape {times.shape}; give (T,) or ({num_orbits}, T)")
+    shape = (num_orbits, times.shape[-1])
+    substeps = np.ascontiguousarray(np.broadcast_to(count_substeps(times, float(max_step)), shape))
+    times = np.ascontiguousarray(np.broadcast_to(times, shape))
+    packed, offsets, which = _pack(curves, num_orbits)
+    q, p, num_evaluations = np.empty(shape), np.empty(shape), np.empty(num_orbits, dtype=np.int64)
+
+    def solve(rows: slice) -> None:
+        parts = (starts[0][rows], starts[1][rows], times[rows], substeps[rows], q[rows], p[rows], num_evaluations[rows])
+        integrate_curves(packed, offsets, which[rows], tableau, *parts)
+
+    chunks = [slice(first, first + _ORBITS_PER_CHUNK) for first in range(0, num_orbits, _ORBITS_PER_CHUNK)]
+    num_threads = min(num_threads or _num_cpus(), len(chunks))
+    if num_threads > 1:
+        with ThreadPoolExecutor(num_threads) as pool:
+            list(pool.map(solve, chunks))
+    else:
+        solve(slice(None))
+    return BatchSolution(q, p, num_evaluations)
+
+
+def _num_cpus() -> int:
+    """CPUs this process may use; not every system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_setting(method: str, name: str, value: float | None, other: str, other_value: float | None) -> None:
+    if other_value is not None:
+        raise InputError(f"{other} is {other_value}, but integrator {method!r} takes {name} instead")
+    if value is None or not 0 < value < np.inf:
+        raise InputError(f"{name} is {value}; integrator {method!r} needs it to be positive")
+
+
+def _fixed_step(method: str, max_step: float | None, tolerance: float | None) -> Integrator:
+    if method not in INTEGRATORS:
+        raise InputError(f"integrator is {method!r}; choose one of {', '.join([*sorted(INTEGRATORS), *ADAPTIVE])}")
+    _check_setting(method, "max_step", max_step, "tolerance", tolerance)
+    return INTEGRATORS[method]
+
+
+def _pack(curves: CurvePotential | Sequence[CurvePotential], num_orbits: int) -> tuple[Any, np.ndarray, np.ndarray]:
+    """The arrays of all curves end to end, where each starts, and which one each orbit takes."""
+    if isinstance(curves, CurvePotential):
+        distinct, which = [curves], np.zeros(num_orbits, dtype=np.int64)
+    else:
+        distinct, which = list(curves), np.arange(num_orbits)
+        if len(distinct) != num_orbits:
+            raise InputError(f"curves are {len(distinct)}, orbits {num_orbits}; give one curve for all or one for each")
+    offsets = np.cumsum([0, *(len(curve.poly_q) for curve in distinct)])
+    columns = (
+        zip(*(curve.curve for curve in distinct), strict=True) if distinct else ([np.empty(0)], [np.empty((0, 4))], [np.empty((0, 4))])
+    )
+    return tuple(np.ascontiguousarray(np.concatenate(arrays)) for arrays in columns), offsets, which
 
 
 def _integrate_callable(
-    potential: Potential, tableau: Any, q0: float, p0: float, times: np.ndarray, substeps: np.ndarray
+    potential: Potential, tableau: Tableau, q0: float, p0: float, times: np.ndarray, substeps: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    step = make_nystrom_step(lambda v, q: -v.gradient(q))
+    step = make_nystrom_step(lambda v, _, q: -v.gradient(q))
+    nodes, a, weights_q, weights_p = tableau
+    scratch = np.zeros(nodes.size)
     qs, ps = np.empty(times.size), np.empty(times.size)
     q, p, t = q0, p0, 0.0
     for i in range(times.size):
         h = (times[i] - t) / substeps[i]
         for _ in range(substeps[i]):
-            q, p = step(potential, tableau, q, p, h)
+            q, p, _ = step(potential, None, nodes, a, weights_q, weights_p, scratch, q, p, h)
         qs[i], ps[i], t = q, p, times[i]
     return qs, ps
+
+
+def _integrate_adaptive(potential: Potential, q0: float, p0: float, times: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """SciPy's DOP853 with its own step control; nan after the time where it gives up."""
+
+    def slope(_: float, state: np.ndarray) -> list[float]:
+        return [state[1], -float(potential.gradient(state[0]))]
+
+    asked, positions = np.unique(times, return_inverse=True)  # SciPy wants its times distinct
+    states = np.full((2, asked.size), np.nan)
+    states[:, asked == 0.0] = [[q0], [p0]]
+    later = asked > 0.0
+    if later.any():
+        solution = solve_ivp(slope, (0.0, asked[-1]), [q0, p0], "DOP853", t_eval=asked[later], rtol=tolerance, atol=tolerance)
+        num_solved = solution.y.shape[1] if solution.y.size else 0
+        states[:, np.flatnonzero(later)[:num_solved]] = solution.y[:, :num_solved] if num_solved else 0.0
+    return states[0, positions], states[1, positions]

@@ -1,33 +1,104 @@
-"""Textbook potentials on [0, 1] with V = 2 at both walls, where a particle starts at rest at q = 0.
+"""Textbook potentials on [0, 1] with V = 2 at both walls, and families of them with kinks and jumps.
 
-Source of the list: arXiv 2410.20951. Where the motion has a closed form it is given, so that no
-solver stands between a prediction and the truth.
+Source of the list: arXiv 2410.20951. Where the motion has a closed form it is the truth, from any start;
+elsewhere the truth is a quadrature, so that no time-stepper stands between a prediction and the truth.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from .reference import solve_smooth
+from . import closed_forms
+from .errors import InputError
+from .quadrature import solve_by_quadrature
+from .ramps import Ramps, piecewise_linear_ramps, step_ramps
 
+WALL_HEIGHT = 2.0
 Function = Callable[[Any], Any]
-Motion = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+Motion = Callable[[np.ndarray, float, float], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class NamedPotential:
-    """V and V' as functions of q; `motion` is the exact (q(t), p(t)) from (0, 0), if known in closed form."""
+    """V and V' as functions of q, smooth but at `breakpoints`.
+
+    `motion(times, q0, p0)` is the exact (q(t), p(t)), if it is known in closed form.
+    """
 
     name: str
     value: Function
     gradient: Function
     motion: Motion | None = None
+    breakpoints: tuple[float, ...] = ()
 
-    def truth(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """q, p at sorted times (T,) from (0, 0): the closed form, else DOP853 at rtol 1e-13."""
-        return self.motion(times) if self.motion else solve_smooth(self, 0.0, 0.0, times)
+    def truth(self, times: np.ndarray, q0: float = 0.0, p0: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+        """q, p at times >= 0 of any shape: the closed form, else by quadrature (which refuses orbits that leave the walls).
+
+        InputError where an orbit is not defined, or escapes, or is too near a separatrix to be known.
+        """
+        times = np.asarray(times, dtype=np.float64)
+        if self.motion is not None:
+            return self.motion(times, float(q0), float(p0))
+        return solve_by_quadrature(self, q0, p0, times, breakpoints=self.breakpoints)
+
+
+def power_law(exponent: float) -> NamedPotential:
+    """V = 2 |2 q - 1|^exponent: a cusp below 1, free fall at 1, harmonic at 2, ever flatter beyond.
+
+    The motion is an inverse incomplete beta function. V' at the bottom, where it may not exist, is given as 0.
+    InputError unless 0.1 <= exponent <= 32.
+    """
+    if not 0.1 <= exponent <= 32.0:
+        raise InputError(f"exponent is {exponent}; it must be from 0.1 to 32")
+
+    def value(q: Any) -> Any:
+        return WALL_HEIGHT * np.abs(2.0 * np.asarray(q) - 1.0) ** exponent
+
+    def gradient(q: Any) -> Any:
+        x = 2.0 * np.asarray(q) - 1.0
+        distance = np.where(x == 0.0, 1.0, np.abs(x))
+        return 2.0 * WALL_HEIGHT * exponent * np.sign(x) * distance ** (exponent - 1.0)
+
+    breakpoints = () if exponent in (2.0, 4.0, 6.0, 8.0) else (0.5,)
+    return NamedPotential(f"power-law-{exponent:g}", value, gradient, partial(closed_forms.power_law, exponent=exponent), breakpoints)
+
+
+def piecewise_linear(points: Sequence[tuple[float, float]], name: str = "piecewise-linear") -> NamedPotential:
+    """Straight lines through points (q, V) from (0, 2) to (1, 2), continued beyond the walls; the motion is parabolas.
+
+    InputError unless the points are at least 3, finite and rising in q.
+    """
+    listed = [(float(q), float(v)) for q, v in points]
+    q = np.array([point[0] for point in listed])
+    if len(listed) < 3 or not np.all(np.isfinite(listed)) or not np.all(np.diff(q) > 0.0):
+        raise InputError(f"points are {listed}; at least 3 of finite numbers with rising q are needed")
+    if listed[0] != (0.0, WALL_HEIGHT) or listed[-1] != (1.0, WALL_HEIGHT):
+        raise InputError(f"points run from {listed[0]} to {listed[-1]}; they must run from (0, 2) to (1, 2)")
+    return _of_ramps(name, piecewise_linear_ramps(listed))
+
+
+def steps(edges: Sequence[float], heights: Sequence[float], name: str = "steps") -> NamedPotential:
+    """Level pieces: heights[i] between edges[i - 1] and edges[i], the walls at 0 and 1 counting as outer edges.
+
+    V = 2 at and beyond the walls, so a particle with less energy is reflected there. At an edge p changes by
+    conservation of energy, or is reversed where the energy is too low. A particle at rest stays at rest,
+    also at (0, 0). V' is 0 everywhere: the force is all in the jumps, and no time-stepper can see it.
+
+    InputError unless the edges rise strictly within (0, 1) and there is one more height than edges.
+    """
+    edges, heights = [float(x) for x in edges], [float(x) for x in heights]
+    if not (np.all(np.diff([0.0, *edges, 1.0]) > 0.0) and np.all(np.isfinite(edges))):
+        raise InputError(f"edges are {edges}; they must rise strictly within (0, 1)")
+    if len(heights) != len(edges) + 1 or not np.all(np.isfinite(heights)):
+        raise InputError(f"heights are {heights}; {len(edges) + 1} finite numbers are needed, one more than edges")
+    return _of_ramps(name, step_ramps(edges, heights, WALL_HEIGHT))
+
+
+def _of_ramps(name: str, ramps: Ramps) -> NamedPotential:
+    return NamedPotential(name, ramps.value, ramps.gradient, ramps.motion, tuple(float(x) for x in ramps.edges))
 
 
 def _harmonic() -> NamedPotential:
@@ -35,7 +106,7 @@ def _harmonic() -> NamedPotential:
         "harmonic",
         value=lambda q: 8.0 * (q - 0.5) ** 2,
         gradient=lambda q: 16.0 * (q - 0.5),
-        motion=lambda t: (0.5 - 0.5 * np.cos(4.0 * t), 2.0 * np.sin(4.0 * t)),
+        motion=partial(closed_forms.harmonic, rest=0.5, frequency=4.0),
     )
 
 
@@ -44,6 +115,7 @@ def _double_well() -> NamedPotential:
         "double-well",
         value=lambda q: 625 / 8 * (q - 0.2) ** 2 * (q - 0.8) ** 2,
         gradient=lambda q: 625 / 4 * (q - 0.2) * (q - 0.8) * (2.0 * q - 1.0),
+        motion=partial(closed_forms.double_well, stiffness=625 / 8, half_gap=0.3, middle=0.5),
     )
 
 
@@ -53,6 +125,7 @@ def _morse() -> NamedPotential:
         "morse",
         value=lambda q: depth * (1.0 - np.exp(-a * (q - rest))) ** 2,
         gradient=lambda q: 2.0 * depth * a * np.exp(-a * (q - rest)) * (1.0 - np.exp(-a * (q - rest))),
+        motion=partial(closed_forms.morse, depth=depth, decay=a, rest=rest),
     )
 
 
@@ -63,6 +136,7 @@ def _pendulum() -> NamedPotential:
         "pendulum",
         value=lambda q: g * (1.0 - np.cos(2.0 * theta * (q - 0.5))),
         gradient=lambda q: 2.0 * theta * g * np.sin(2.0 * theta * (q - 0.5)),
+        motion=partial(closed_forms.pendulum, scale=2.0 * theta, height=g, rest=0.5),
     )
 
 
@@ -85,28 +159,6 @@ def _softened() -> NamedPotential:
     return NamedPotential("softened", value, gradient)
 
 
-def _triangular(name: str, kink: float) -> NamedPotential:
-    """Straight slopes from both walls to V = 0 at `kink`: parabolas, period 2 for every kink.
-
-    The speed rises to 2 at the kink, at t = kink, and falls to 0 at the far wall, at t = 1.
-    """
-
-    def motion(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        phase = np.mod(t, 2.0)
-        way = np.where(phase < 1.0, phase, 2.0 - phase)  # the way back is the same, reversed
-        rising = way < kink
-        q = np.where(rising, way**2 / kink, 1.0 - (1.0 - way) ** 2 / (1.0 - kink))
-        speed = np.where(rising, 2.0 * way / kink, 2.0 * (1.0 - way) / (1.0 - kink))
-        return q, np.where(phase < 1.0, speed, -speed)
-
-    return NamedPotential(
-        name,
-        value=lambda q: np.where(q < kink, 2.0 * (kink - q) / kink, 2.0 * (q - kink) / (1.0 - kink)),
-        gradient=lambda q: np.where(q < kink, -2.0 / kink, 2.0 / (1.0 - kink)),
-        motion=motion,
-    )
-
-
 NAMED_POTENTIALS: dict[str, NamedPotential] = {
     potential.name: potential
     for potential in (
@@ -114,8 +166,9 @@ NAMED_POTENTIALS: dict[str, NamedPotential] = {
         _double_well(),
         _morse(),
         _pendulum(),
-        _triangular("mirrored-free-fall", kink=0.5),
+        # Straight slopes down to V = 0 at the kink: parabolas, of period 2 for every kink.
+        piecewise_linear([(0.0, 2.0), (0.5, 0.0), (1.0, 2.0)], "mirrored-free-fall"),
         _softened(),
-        _triangular("asymmetric-triangular", kink=0.25),
+        piecewise_linear([(0.0, 2.0), (0.25, 0.0), (1.0, 2.0)], "asymmetric-triangular"),
     )
 }

@@ -1,9 +1,26 @@
-"""Figures of merit by hand."""
+"""Figures of merit by hand, and on maps whose Jacobians are known."""
 
 import numpy as np
 import pytest
 
-from neural_hamilton.physics.diagnostics import energy_drift, total_loss
+from neural_hamilton.physics import INTEGRATORS, NAMED_POTENTIALS, CurvePotential, InputError, integrate_batch
+from neural_hamilton.physics.diagnostics import (
+    energy_drift,
+    jacobian_by_complex_step,
+    jacobian_by_differences,
+    reversibility_defect,
+    symplecticity_defect,
+    tangent_error,
+    total_loss,
+)
+from neural_hamilton.physics.quadrature import solve_by_quadrature
+from neural_hamilton.physics.tangents import solve_tangents
+
+CURVE = CurvePotential.from_control_points([0.0, 0.15, 0.35, 0.5, 0.65, 0.8, 1.0], [2.0, 0.2, -0.4, 0.3, -0.6, 0.4, 2.0])
+HARMONIC = NAMED_POTENTIALS["harmonic"]
+HARMONIC_CURVE = CurvePotential.from_samples(HARMONIC.value(np.linspace(0, 1, 11)))
+TIMES = np.array([0.0, 0.3, 0.7, 1.0])
+Q0, P0 = np.array([0.2, 0.45, 0.8]), np.array([0.6, -0.3, 0.1])
 
 
 def test_total_loss_by_hand():
@@ -22,3 +39,116 @@ def test_energy_drift_by_hand():
     # H = [[2, 3], [0.5, 2]], H0 = [2, 0.5], depths 4 and 3
     np.testing.assert_allclose(energy_drift(value, p, np.array([2.0, 0.5]), np.array([-2.0, -1.0])), [1 / 4, 1.5 / 3])
     assert energy_drift(value[0], p[0], 2.0, -2.0) == pytest.approx(0.25)
+
+
+def henon(q, p):
+    """A map that keeps area, with the Jacobian below."""
+    return p + 1 - 1.4 * q**2, -q
+
+
+def henon_jacobian(q):
+    return np.array([[[-2.8 * x, 1.0], [-1.0, 0.0]] for x in q])
+
+
+class TestJacobians:
+    def test_differences(self):
+        np.testing.assert_allclose(jacobian_by_differences(henon, Q0, P0), henon_jacobian(Q0), atol=1e-11)
+
+    def test_complex_step(self):
+        np.testing.assert_allclose(jacobian_by_complex_step(henon, Q0, P0), henon_jacobian(Q0), atol=1e-15)
+
+    @pytest.mark.parametrize("jacobian", [jacobian_by_differences, jacobian_by_complex_step])
+    def test_at_many_times(self, jacobian):
+        def flow(q0, p0):
+            c, s = np.cos(4 * TIMES), np.sin(4 * TIMES)
+            return q0[:, None] * c + p0[:, None] / 4 * s, p0[:, None] * c - 4 * q0[:, None] * s
+
+        c, s = np.cos(4 * TIMES), np.sin(4 * TIMES)
+        expected = np.stack([np.stack([c, s / 4], -1), np.stack([-4 * s, c], -1)], -2)
+        found = jacobian(flow, Q0, P0)
+        assert found.shape == (3, 4, 2, 2)
+        np.testing.assert_allclose(found, np.broadcast_to(expected, (3, 4, 2, 2)), atol=1e-11)
+
+    def test_differences_are_of_fourth_order(self):
+        def flow(q0, p0):
+            return np.exp(q0) * np.sin(p0), np.cos(q0 * p0)
+
+        exact = jacobian_by_complex_step(flow, Q0, P0)
+        errors = [np.abs(jacobian_by_differences(flow, Q0, P0, step) - exact).max() for step in (0.2, 0.1, 0.05)]
+        assert np.polyfit(np.log([0.2, 0.1, 0.05]), np.log(errors), 1)[0] == pytest.approx(4.0, abs=0.2)
+
+
+def test_symplecticity_defect_by_hand():
+    jacobians = np.array([[[2.0, 0.0], [0.0, 0.5]], [[2.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]])
+    np.testing.assert_allclose(symplecticity_defect(jacobians), [0.0, 1.0, 2.0])
+
+
+def test_tangent_error_sees_what_area_does_not():
+    shear, truth = np.array([[1.0, 0.5], [0.0, 1.0]]), np.eye(2)
+    assert symplecticity_defect(shear) == 0.0
+    assert tangent_error(shear, truth) == pytest.approx(0.5 / np.sqrt(2))
+
+
+def stepper(name, max_step, times=TIMES):
+    return lambda q0, p0: integrate_batch(CURVE, q0, p0, times, method=name, max_step=max_step)
+
+
+@pytest.mark.parametrize("name", sorted(INTEGRATORS))
+def test_symplectic_methods_keep_area_and_the_others_do_not(name):
+    # A smooth well and coarse steps, so that a method that does not keep area shows it.
+    well = CurvePotential.from_samples([8 * (q - 0.5) ** 2 * (1 + 0.8 * (q - 0.5)) for q in np.linspace(0, 1, 9)])
+    defect = symplecticity_defect(
+        jacobian_by_differences(lambda q, p: integrate_batch(well, q, p, np.array([0.5]), method=name, max_step=0.25), Q0, P0, 2e-4)
+    )
+    assert defect.max() < 1e-9 if INTEGRATORS[name].is_symplectic else defect.max() > 1e-7
+
+
+@pytest.mark.parametrize("name", sorted(set(INTEGRATORS) - {"rk4-as-published"}))
+def test_symmetric_methods_are_reversible(name):
+    defect = reversibility_defect(stepper(name, 0.1, np.array([0.6])), Q0, P0)
+    assert defect.shape == (3, 1)
+    assert defect.max() < 1e-12 if INTEGRATORS[name].is_symmetric else defect.max() > 1e-9
+
+
+def test_reversibility_of_flows_with_and_without_times():
+    exact = lambda q0, p0: tuple(np.stack(x) for x in zip(*(HARMONIC.truth(TIMES, q, p) for q, p in zip(q0, p0, strict=True)), strict=True))  # noqa: E731
+    assert reversibility_defect(exact, Q0, P0).shape == (3, 4)
+    assert reversibility_defect(exact, Q0, P0).max() < 1e-14
+    # A map that turns by a quarter and grows: back at the start but four times as far.
+    np.testing.assert_allclose(reversibility_defect(lambda q, p: (2 * p, -2 * q), np.array([0.5]), np.array([0.0])), [1.5])
+
+
+class TestTangents:
+    def test_harmonic(self):
+        q, p, jacobian = solve_tangents(HARMONIC_CURVE, 0.3, 0.2, TIMES)
+        np.testing.assert_allclose([q, p], HARMONIC.truth(TIMES, 0.3, 0.2), atol=1e-12)
+        c, s = np.cos(4 * TIMES), np.sin(4 * TIMES)
+        np.testing.assert_allclose(jacobian, np.stack([np.stack([c, s / 4], -1), np.stack([-4 * s, c], -1)], -2), atol=1e-11)
+
+    @pytest.mark.parametrize("start", [(0.2, 0.6), (0.45, -0.3), (0.8, 0.1), (0.5, 1.0)])
+    def test_keep_area_and_agree_with_differences_of_exact_motion(self, start):
+        _, _, jacobian = solve_tangents(CURVE, *start, TIMES)
+        assert symplecticity_defect(jacobian).max() < 1e-10
+
+        def flow(q0, p0):
+            states = [solve_by_quadrature(CURVE, q, p, TIMES) for q, p in zip(q0, p0, strict=True)]
+            return tuple(np.stack(x) for x in zip(*states, strict=True))
+
+        # V''' jumps at the knots, so differences are of second order where an orbit's neighbours cross one earlier or later.
+        difference = jacobian_by_differences(flow, np.array([start[0]]), np.array([start[1]]), 1e-5)[0]
+        assert tangent_error(difference, jacobian).max() < 1e-6
+
+    def test_start_is_the_identity(self):
+        np.testing.assert_array_equal(solve_tangents(CURVE, 0.3, 0.2, np.array([0.0]))[2], np.eye(2)[None])
+
+    def test_the_jacobian_of_a_solver_tends_to_them(self):
+        reference = solve_tangents(CURVE, Q0[0], P0[0], TIMES)[2]
+        errors = [
+            tangent_error(jacobian_by_differences(stepper("rk4", h), Q0[:1], P0[:1], 1e-4)[0], reference).max()
+            for h in (0.05, 0.005, 0.0005)
+        ]
+        assert errors[0] > 10 * errors[1] > 100 * errors[2]
+
+    def test_what_cannot_be_met_is_refused(self):
+        with pytest.raises(InputError, match="tolerance is 1e-30"):
+            solve_tangents(CURVE, 0.3, 0.2, TIMES, tolerance=1e-30)

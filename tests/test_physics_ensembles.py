@@ -1,165 +1,217 @@
 """Random problems: pure functions of their address, drawn from the distributions the presets promise."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
-from neural_hamilton.physics import Ensemble, InputError, Rejection, draw_problem, ensembles
+from neural_hamilton.physics import Ensemble, InputError, Rejection, Rows, draw_rows, ensembles
 from neural_hamilton.physics.ensembles import SPLITS, draw_noise
-from neural_hamilton.physics.random_fields import gaussian_random_field
+from neural_hamilton.physics.random_fields import gaussian_random_fields
+from neural_hamilton.physics.reference import solve_control_polygon
 
 PRESETS = ("paper", "phase-space")
-# The fast method: what is tested here is how rows are drawn, and both methods are certified to the same tolerance.
-ENSEMBLES = {preset: Ensemble(preset, integrator="dop853", num_times=20) for preset in PRESETS}
+ENSEMBLES = {preset: Ensemble(preset, num_times=20) for preset in PRESETS}
 NUM_ROWS = 600
+COLUMNS = [field.name for field in dataclasses.fields(Rows)]
 
 
-def as_bytes(problem):
-    row = problem.trajectory
-    arrays = (*problem.potential.curve, problem.control_q, problem.control_v, row.times, row.q, row.p)
-    return b"".join(a.tobytes() for a in arrays), problem.q0, problem.p0, row.energy, row.integration_error, row.energy_drift
+def assert_same_bytes(rows, others):
+    for name in COLUMNS:
+        assert getattr(rows, name).tobytes() == getattr(others, name).tobytes(), name
+
+
+def part(rows, start, stop):
+    return Rows(**{name: getattr(rows, name)[start:stop] for name in COLUMNS})
 
 
 @pytest.fixture(scope="module")
 def rows():
-    return {preset: [draw_problem(ENSEMBLES[preset], 3, "train", i)[0] for i in range(NUM_ROWS)] for preset in PRESETS}
+    return {preset: draw_rows(ENSEMBLES[preset], 3, "train", 0, NUM_ROWS)[0] for preset in PRESETS}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 class TestEveryPreset:
-    def test_pure(self, preset, rows):
-        """Drawn alone, backwards and between rows of others, a row has the same bytes."""
-        for index in (7, 6, 0, 7):
-            draw_problem(ENSEMBLES[preset], 99, "val", index + 1)
-            np.random.default_rng().normal(size=index)
-            assert as_bytes(draw_problem(ENSEMBLES[preset], 3, "train", index)[0]) == as_bytes(rows[preset][index])
+    @settings(max_examples=25, deadline=None)
+    @given(cut=st.tuples(st.integers(0, NUM_ROWS), st.integers(0, NUM_ROWS)).map(sorted))
+    def test_any_grouping_gives_the_same_bytes(self, preset, rows, cut):
+        """Alone or together, after other draws or none: a row does not know its neighbours."""
+        start, stop = cut[0], min(cut[1], cut[0] + 37)
+        draw_rows(ENSEMBLES[preset], 99, "val", stop, stop + 2)
+        np.random.default_rng().normal(size=stop)
+        if start < stop:
+            assert_same_bytes(draw_rows(ENSEMBLES[preset], 3, "train", start, stop)[0], part(rows[preset], start, stop))
 
-    def test_seeds_splits_and_indices_differ(self, preset, rows):
+    @pytest.mark.parametrize("integrator", ["dop853", "rk4"])
+    def test_integrators_agree_on_the_same_draws(self, preset, rows, integrator):
+        others, _ = draw_rows(dataclasses.replace(ENSEMBLES[preset], integrator=integrator), 3, "train", 0, 8)
+        assert others.control_v.tobytes() == rows[preset].control_v[:8].tobytes()
+        np.testing.assert_allclose(others.q, rows[preset].q[:8], atol=2e-9, rtol=0)
+        np.testing.assert_allclose(others.p, rows[preset].p[:8], atol=2e-9, rtol=0)
+
+    def test_seeds_splits_and_indices_differ(self, preset):
         stride = ENSEMBLES[preset].orbits_per_potential
-        base = [rows[preset][i].control_v.tobytes() for i in range(0, 8 * stride, stride)]
-        others = [
-            draw_problem(ENSEMBLES[preset], seed, split, i)[0].control_v.tobytes()
-            for seed, split in ((3, "val"), (3, "test"), (4, "train"))
-            for i in range(0, 8 * stride, stride)
+        heights = [
+            draw_rows(ENSEMBLES[preset], seed, split, 0, 8 * stride)[0].control_v[::stride]
+            for seed, split in ((3, "train"), (3, "val"), (3, "test"), (4, "train"))
         ]
-        assert len({*base, *others}) == 32
+        assert len({row.tobytes() for block in heights for row in block}) == 32
 
     def test_ids_are_unique_over_splits(self, preset):
-        drawn = [draw_problem(ENSEMBLES[preset], 3, split, i)[0] for split in SPLITS for i in range(8)]
-        assert len({d.trajectory_id for d in drawn}) == 24
-        assert len({d.potential_id for d in drawn}) == 24 // ENSEMBLES[preset].orbits_per_potential
+        drawn = [draw_rows(ENSEMBLES[preset], 3, split, 0, 8)[0] for split in SPLITS]
+        assert np.unique(np.concatenate([d.trajectory_id for d in drawn])).size == 24
+        assert np.unique(np.concatenate([d.potential_id for d in drawn])).size == 24 // ENSEMBLES[preset].orbits_per_potential
 
     def test_control_polygons(self, preset, rows):
-        drawn = rows[preset][:: ENSEMBLES[preset].orbits_per_potential]
-        counts = np.bincount([d.control_q.size - 2 for d in drawn], minlength=8)
+        drawn = rows[preset]
+        firsts = range(0, NUM_ROWS, ENSEMBLES[preset].orbits_per_potential)
+        counts = np.bincount(drawn.num_control[firsts] - 2, minlength=8)
         assert counts[:2].sum() == 0
         assert counts.size == 8
         assert stats.chisquare(counts[2:]).pvalue > 1e-3
-        lengths = [d.length_scale for d in drawn]
-        assert stats.kstest(lengths, stats.uniform(0.01, 0.19).cdf).pvalue > 1e-3
+        assert stats.kstest(drawn.length_scale[firsts], stats.uniform(0.01, 0.19).cdf).pvalue > 1e-3
         relative = []
-        for d in drawn:
-            inner, n = d.control_q[1:-1], d.control_q.size - 2
+        for row in firsts:
+            control_q, control_v = drawn.polygon(row)
+            inner, n = control_q[1:-1], control_q.size - 2
             j = np.arange(n)
             low = j / n + np.where(j == 0, 0.05, 0.025)
             high = (j + 1) / n - np.where(j == n - 1, 0.05, 0.025)
-            assert (d.control_q[0], d.control_q[-1], d.control_v[0], d.control_v[-1]) == (0.0, 1.0, 2.0, 2.0)
+            assert (control_q[0], control_q[-1], control_v[0], control_v[-1]) == (0.0, 1.0, 2.0, 2.0)
             assert np.all((inner >= low) & (inner <= high))
             relative.extend((inner - low) / (high - low))
         assert stats.kstest(relative, "uniform").pvalue > 1e-3
 
     def test_no_orbit_leaves_the_walls(self, preset, rows):
-        assert min(d.trajectory.q.min() for d in rows[preset]) > -1e-8
-        assert max(d.trajectory.q.max() for d in rows[preset]) < 1 + 1e-8
+        assert rows[preset].q.min() > -1e-8
+        assert rows[preset].q.max() < 1 + 1e-8
 
     def test_rows_start_where_they_say_and_keep_their_energy(self, preset, rows):
-        for d in rows[preset]:
-            row = d.trajectory
-            assert (row.q[0], row.p[0]) == (d.q0, d.p0)
-            assert row.energy == pytest.approx(0.5 * d.p0**2 + float(d.potential.value(np.array(d.q0))), abs=1e-14)
-            assert np.abs(0.5 * row.p**2 + d.potential.value(row.q) - row.energy).max() < 1e-7
-            assert 0 <= row.integration_error <= 1e-9
-            assert 0 <= row.energy_drift < 1e-8
+        d = rows[preset]
+        np.testing.assert_allclose(d.q[:, 0], d.q0, atol=1e-15, rtol=0)
+        np.testing.assert_array_equal(d.p[:, 0], d.p0)
+        np.testing.assert_allclose(d.energy, 0.5 * d.p0**2 + d.curves.value(d.q0), atol=1e-14, rtol=0)
+        for row in range(0, NUM_ROWS, 10):
+            hamiltonian = 0.5 * d.p[row] ** 2 + d.curves[row].value(d.q[row])
+            assert np.abs(hamiltonian - d.energy[row]).max() < 1e-11
+        assert d.integration_error.min() >= 0
+        assert d.integration_error.max() <= 1e-9
+        assert d.energy_drift.min() >= 0
+        assert d.energy_drift.max() < 1e-11
 
 
 def test_paper_rows(rows):
-    for d in rows["paper"]:
-        assert (d.q0, d.p0, d.depth, d.stratum) == (0.0, 0.0, None, None)
-        np.testing.assert_allclose(d.trajectory.times, np.linspace(0.0, 2.0, 20), atol=1e-7, rtol=0)
-        assert d.trajectory.energy == pytest.approx(2.0, abs=1e-14)
-    heights = np.concatenate([d.control_v[1:-1] for d in rows["paper"]])
+    d = rows["paper"]
+    assert not d.q0.any() and not d.p0.any()
+    assert np.isnan(d.depth).all() and (d.stratum == -1).all()
+    np.testing.assert_allclose(d.times, np.tile(np.linspace(0.0, 2.0, 20), (NUM_ROWS, 1)), atol=1e-7, rtol=0)
+    np.testing.assert_allclose(d.energy, 2.0, atol=1e-14, rtol=0)
+    heights = np.concatenate([d.polygon(row)[1][1:-1] for row in range(NUM_ROWS)])
     assert stats.kstest(heights, stats.norm(0.0, 4 / 9.2).cdf).pvalue > 1e-3
 
 
 def test_phase_space_rows(rows):
-    bounds = ((0.05, 0.35), (0.35, 0.65), (0.65, 0.95), (0.95, 0.99))
-    for i, d in enumerate(rows["phase-space"]):
-        inner = d.control_v[1:-1]
-        assert d.stratum == i % 4
-        assert d.potential_id == i // 4
-        assert inner.min() == pytest.approx(2.0 - d.depth, abs=1e-12)
+    bounds = np.array([(0.05, 0.35), (0.35, 0.65), (0.65, 0.95), (0.95, 0.99)])
+    d = rows["phase-space"]
+    index = np.arange(NUM_ROWS)
+    np.testing.assert_array_equal(d.stratum, index % 4)
+    np.testing.assert_array_equal(d.potential_id, index // 4)
+    for row in range(NUM_ROWS):
+        inner = d.polygon(row)[1][1:-1]
+        assert inner.min() == pytest.approx(2.0 - d.depth[row], abs=1e-12)
         assert inner.max() == pytest.approx(1.9, abs=1e-12)
-        floor = float(d.potential.value(np.array(d.q0)))
-        share = (d.trajectory.energy - floor) / (2.0 - floor)
-        assert bounds[d.stratum][0] - 1e-12 <= share < bounds[d.stratum][1] + 1e-12
-        times = d.trajectory.times
-        np.testing.assert_array_equal(times, times.astype(np.float32), "times are exact in either dtype")
-        assert (times[0], times[-1]) == (0.0, 2.0)
-        assert np.all(np.diff(times) >= 0)
-    drawn = rows["phase-space"]
-    assert stats.kstest([d.depth for d in drawn[::4]], stats.uniform(0.5, 3.0).cdf).pvalue > 1e-3
-    assert stats.kstest([d.q0 for d in drawn], "uniform").pvalue > 1e-3
-    assert stats.kstest(np.concatenate([d.trajectory.times[1:-1] for d in drawn]), stats.uniform(0, 2).cdf).pvalue > 1e-3
-    assert stats.binomtest(sum(d.p0 > 0 for d in drawn), NUM_ROWS).pvalue > 1e-3
+    floor = d.curves.value(d.q0)
+    share = (d.energy - floor) / (2.0 - floor)
+    assert np.all((share >= bounds[d.stratum, 0] - 1e-12) & (share < bounds[d.stratum, 1] + 1e-12))
+    np.testing.assert_array_equal(d.times, d.times.astype(np.float32), "times are exact in either dtype")
+    assert not d.times[:, 0].any() and (d.times[:, -1] == 2.0).all()
+    assert np.all(np.diff(d.times, axis=1) >= 0)
+    assert stats.kstest(d.depth[::4], stats.uniform(0.5, 3.0).cdf).pvalue > 1e-3
+    assert stats.kstest(d.q0, "uniform").pvalue > 1e-3
+    assert stats.kstest(d.times[:, 1:-1].ravel(), stats.uniform(0, 2).cdf).pvalue > 1e-3
+    assert stats.binomtest(int((d.p0 > 0).sum()), NUM_ROWS).pvalue > 1e-3
 
 
 def test_orbits_of_a_potential_share_it(rows):
+    d = rows["phase-space"]
     for first in range(0, 40, 4):
-        group = rows["phase-space"][first : first + 4]
-        assert len({d.control_v.tobytes() for d in group}) == 1
-        assert len({d.q0 for d in group}) == 4
+        assert len({row.tobytes() for row in d.control_v[first : first + 4]}) == 1
+        assert np.unique(d.q0[first : first + 4]).size == 4
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"preset": "paper", "control_points": (12, 20)},
+        {"preset": "phase-space", "control_points": (12, 20), "length_scale": (0.002, 0.005)},
+        {"preset": "paper", "depth": (6.0, 9.0)},
+        {"preset": "phase-space", "depth": (5.0, 8.0)},
+    ],
+)
+def test_families_out_of_distribution_are_certified_too(fields):
+    ensemble = Ensemble(**fields, num_times=20)
+    d, _ = draw_rows(ensemble, 1, "test", 0, 40)
+    assert d.integration_error.max() <= 1e-9
+    assert d.num_control.min() >= 2 + ensemble.control_points[0] and d.num_control.max() <= 2 + ensemble.control_points[1]
+    low, high = ensemble.length_scale
+    assert np.all((d.length_scale >= low) & (d.length_scale <= high))
+    if ensemble.depth:
+        assert np.all((d.depth >= ensemble.depth[0]) & (d.depth <= ensemble.depth[1]))
+    for row in range(0, 40, 13):
+        q, p = solve_control_polygon(*d.polygon(row), d.q0[row], d.p0[row], d.times[row])
+        assert max(np.abs(q - d.q[row]).max(), np.abs(p - d.p[row]).max()) <= d.integration_error[row] + 1e-10
 
 
 @pytest.mark.parametrize("length_scale", [0.01, 0.1, 0.2])
 def test_random_field_has_its_covariance(length_scale):
-    factor = np.stack([gaussian_random_field(unit, length_scale) for unit in np.eye(7)], axis=1)
+    factor = gaussian_random_fields(np.eye(7), np.full(7, length_scale)).T
     points = np.arange(7) / 7
     expected = np.exp(-((points[:, None] - points) ** 2) / (2 * length_scale**2))
     np.testing.assert_allclose(factor @ factor.T, expected, atol=1e-11)
 
 
 def test_noise_is_standard_pure_and_unlike_its_neighbours():
-    noise = np.stack([draw_noise(0, "train", i, 100) for i in range(50)])
-    np.testing.assert_array_equal(noise[13], draw_noise(0, "train", 13, 100))
-    np.testing.assert_array_equal(noise[13, :20], draw_noise(0, "train", 13, 20))
+    noise = draw_noise(0, "train", 0, 50, 100)
+    np.testing.assert_array_equal(noise[13:17], draw_noise(0, "train", 13, 17, 100))
     assert stats.kstest(noise.ravel(), "norm").pvalue > 1e-3
     assert np.abs(np.corrcoef(noise) - np.eye(50)).max() < 0.5
-    assert not np.array_equal(noise[13], draw_noise(0, "val", 13, 100))
-    assert not np.array_equal(noise[13], draw_noise(1, "train", 13, 100))
+    assert not np.array_equal(noise[13], draw_noise(0, "val", 13, 14, 100)[0])
+    assert not np.array_equal(noise[13], draw_noise(1, "train", 13, 14, 100)[0])
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_rejections_are_counted_and_the_next_attempt_taken(preset, monkeypatch):
-    whole = ensembles.solve_certified
-    reasons = [Rejection.NOT_CERTIFIED, Rejection.POSITION_OUT_OF_RANGE]
+    whole = ensembles.solve_certified_batch
     seen = []
 
-    def reluctant(potential, q0, p0, times, **options):
-        seen.append((potential.poly_v.tobytes(), q0))
-        return reasons[len(seen) - 1] if len(seen) <= 2 else whole(potential, q0, p0, times, **options)
+    def reluctant(curves, q0, p0, times, **options):
+        """Refuses row 5 of 8 twice, for two reasons."""
+        solved = whole(curves, q0, p0, times, **options)
+        seen.append((curves.poly_v[5 if len(curves) == 8 else 0].tobytes(), q0[5 if len(curves) == 8 else 0]))
+        if len(seen) == 1:
+            solved.rejection[5] = Rejection.NOT_CERTIFIED
+        if len(seen) == 2:
+            solved.rejection[0] = Rejection.POSITION_OUT_OF_RANGE
+        return solved
 
-    monkeypatch.setattr(ensembles, "solve_certified", reluctant)
-    problem, rejections = draw_problem(ENSEMBLES[preset], 0, "train", 5)
-    assert rejections == reasons
-    assert len(set(seen)) == 3, "every attempt is another draw"
+    undisturbed, _ = draw_rows(ENSEMBLES[preset], 0, "train", 0, 8)
+    monkeypatch.setattr(ensembles, "solve_certified_batch", reluctant)
+    drawn, rejections = draw_rows(ENSEMBLES[preset], 0, "train", 0, 8)
+    assert rejections == {Rejection.NOT_CERTIFIED: 1, Rejection.POSITION_OUT_OF_RANGE: 1}
+    assert len(set(seen)) == len(seen) == 3, "every attempt is another draw"
     potentials = {potential for potential, _ in seen}
     assert len(potentials) == (3 if preset == "paper" else 1), "orbits of one potential must go on sharing it"
-    assert problem.trajectory_id == 5
+    assert drawn.trajectory_id.tolist() == list(range(8))
+    assert_same_bytes(part(drawn, 0, 5), part(undisturbed, 0, 5))
+    assert_same_bytes(part(drawn, 6, 8), part(undisturbed, 6, 8))
 
 
 def test_a_hopeless_ensemble_is_refused_with_its_reason():
     with pytest.raises(InputError, match=r"row 0 of split 'train' .*potential_out_of_range"):
-        draw_problem(Ensemble("phase-space", depth=(30.0, 30.0)), 0, "train", 0)
+        draw_rows(Ensemble("phase-space", depth=(30.0, 30.0)), 0, "train", 0, 1)
 
 
 @pytest.mark.parametrize(
