@@ -1,12 +1,13 @@
 """A Mamba block whose parameters have the names and shapes of `mamba_ssm.modules.mamba_simple.Mamba`."""
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .selective_scan import selective_scan
+from .selective_scan import causal_convolution, selective_scan
 
 _DELTA_MIN, _DELTA_MAX = 1e-3, 1e-1  # initial range of the step sizes, log-uniform (arXiv 2312.00752, 3.6)
 
@@ -41,11 +42,11 @@ class Mamba(nn.Module):
         self.dt_proj.bias.copy_(delta + torch.log(-torch.expm1(-delta)))  # the inverse of softplus
 
     def forward(self, u_BLM: Tensor) -> Tensor:
-        length = u_BLM.shape[1]
-        x_BLD, gate_BLD = self.in_proj(u_BLM).chunk(2, dim=-1)
-        x_BDL = self.conv1d(x_BLD.transpose(1, 2))[..., :length]  # causal: drop what looks ahead
-        x_BLD = F.silu(x_BDL).transpose(1, 2)
+        # Two products, not one and a split: what the kernels read is then contiguous, and so are the gradients.
+        weight_x, weight_gate = self.in_proj.weight.chunk(2)
+        x_BLD = causal_convolution(F.linear(u_BLM, weight_x), self.conv1d.weight.squeeze(1), cast(Tensor, self.conv1d.bias))
         rank_BLR, B_BLN, C_BLN = self.x_proj(x_BLD).split(self._splits, dim=-1)
-        delta_BLD = F.softplus(self.dt_proj(rank_BLR))
-        y_BLD = selective_scan(x_BLD, delta_BLD, -torch.exp(self.A_log), B_BLN, C_BLN, self.D)
-        return self.out_proj(y_BLD * F.silu(gate_BLD))
+        delta_BLD = self.dt_proj(rank_BLR)
+        gate_BLD = F.linear(u_BLM, weight_gate)
+        y_BLD = selective_scan(x_BLD, delta_BLD, -torch.exp(self.A_log), B_BLN, C_BLN, self.D, gate_BLD, delta_softplus=True)
+        return self.out_proj(y_BLD)

@@ -1,6 +1,6 @@
 """What every architecture is: potential, times, initial state in; trajectory out.
 
-Shapes: B batch, S sensors, T query times, F time features, K channels.
+Shapes: B batch, U rows that may differ (1 where all rows share them, else B), S sensors, T query times, F time features.
 """
 
 import math
@@ -13,16 +13,30 @@ from torch import Tensor, nn
 
 
 class ArchitectureConfig(BaseModel):
-    """Sizes of a network. Each architecture subclasses this and sets a literal `name`."""
+    """Sizes of a network. Each architecture subclasses this and sets a literal `name`.
+
+    `presets` names sets of values: `default` is the fields' own defaults. A preset is what one starts from;
+    it is resolved as the configuration is read, which then holds plain sizes and no trace of it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"default": {}}
 
     name: str
     num_sensors: int = Field(default=100, ge=4, description="sensors of V on [0, 1] the network reads")
+    hard_initial_condition: bool = Field(default=True, description="impose (q0, p0) at t = 0 exactly; if false, the network learns it")
+
+    @property
+    def queries_are_independent(self) -> bool:
+        """Whether an answer at one time depends on that time alone, whatever else is asked for with it."""
+        return True
 
 
 class OperatorOutput(NamedTuple):
-    """q, p (B, T); `auxiliary_loss` is a scalar added to the training loss (zero for most networks)."""
+    """q, p (B, T); `auxiliary_loss` is a scalar added to the training loss (zero for most networks, and in evaluation).
+
+    It comes weighted; a trainer may multiply it by a schedule of its own, such as a warm-up.
+    """
 
     q: Tensor
     p: Tensor
@@ -36,7 +50,8 @@ class Operator(nn.Module):
 
         q(t) = q0 + p0 t + t^2 a(t),    p(t) = p0 + t b(t),    (a, b) = answer(...)
 
-    so the initial condition holds to rounding and t = 0 costs the network nothing.
+    so the initial condition holds to rounding and t = 0 costs the network nothing. Where the configuration
+    says `hard_initial_condition: false`, (q, p) = answer(...) instead.
     """
 
     Config: ClassVar[type[ArchitectureConfig]]
@@ -58,15 +73,31 @@ class Operator(nn.Module):
         """The free part of the answer, (B, T, 2), from a normalised potential; and the auxiliary loss."""
         raise NotImplementedError
 
-    def forward(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> OperatorOutput:
+    def forward(self, potential_BS: Tensor, times: Tensor, initial: Tensor) -> OperatorOutput:
+        """The trajectories of B potentials (B, S) at times (B, T) from initial states (B, 2).
+
+        Times (T,) or (1, T), and an initial state (2,) or (1, 2), stand for every row. What depends on them alone is
+        then computed once instead of B times, as it is for a (B, T) that is expanded and holds one row in memory.
+        """
         if potential_BS.shape[-1] != self.config.num_sensors:
             raise ValueError(f"potential has {potential_BS.shape[-1]} sensors; this network reads {self.config.num_sensors}")
+        times_BT, initial_B2 = (x.expand(potential_BS.shape[0], -1) for x in (times, initial))
         normalised_BS = (potential_BS - self.potential_mean) / self.potential_scale
         free_BT2, auxiliary_loss = self.answer(normalised_BS, times_BT, initial_B2)
+        if not self.config.hard_initial_condition:
+            return OperatorOutput(free_BT2[..., 0], free_BT2[..., 1], auxiliary_loss)
         q0_B1, p0_B1 = initial_B2.split(1, dim=-1)
         q_BT = q0_B1 + times_BT * (p0_B1 + times_BT * free_BT2[..., 0])
         p_BT = p0_B1 + times_BT * free_BT2[..., 1]
         return OperatorOutput(q_BT, p_BT, auxiliary_loss)
+
+
+def distinct_rows(x_BN: Tensor) -> Tensor:
+    """(B, N) -> (U, N): the one row that all B share in memory, else all of them.
+
+    Strides tell, so this neither reads the values nor waits for a GPU.
+    """
+    return x_BN[:1] if x_BN.stride(0) == 0 else x_BN
 
 
 class TimeFeatures(nn.Module):

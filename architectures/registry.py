@@ -4,12 +4,18 @@ from typing import Any
 
 from ..physics.errors import InputError
 from .deeponet import DeepONet
+from .fno import FNO
 from .mambonet import MambONet
 from .operator import ArchitectureConfig, Operator
+from .traonet import TraONet
+from .varonet import VaRONet
 
 ARCHITECTURES: dict[str, type[Operator]] = {
     "deeponet": DeepONet,
+    "fno": FNO,
     "mambonet": MambONet,
+    "traonet": TraONet,
+    "varonet": VaRONet,
 }
 
 
@@ -21,8 +27,17 @@ def get_architecture(name: str) -> type[Operator]:
 
 
 def parse_architecture(values: dict[str, Any]) -> ArchitectureConfig:
-    """A typed config from a mapping with a `name`; a pydantic ValidationError tells what does not fit."""
-    return get_architecture(str(values.get("name", ""))).Config.model_validate(values)
+    """A typed config from a mapping with a `name`; a pydantic ValidationError tells what does not fit.
+
+    A `preset` in it gives the values it does not name itself, and is gone from the result: what is saved are
+    sizes, which a later change of the preset cannot alter.
+    """
+    config = get_architecture(str(values.get("name", ""))).Config
+    explicit = {key: value for key, value in values.items() if key != "preset"}
+    preset = values.get("preset", "default")
+    if not isinstance(preset, str) or preset not in config.presets:
+        raise InputError(f"architecture.preset is {preset!r}; {values['name']} has {', '.join(sorted(config.presets))}")
+    return config.model_validate(config.presets[preset] | explicit)
 
 
 def build_operator(config: ArchitectureConfig) -> Operator:

@@ -158,3 +158,37 @@ def test_card_that_describes_no_architecture_is_refused_by_name(tmp_path, archit
 def test_float64_model_stays_float64(tmp_path):
     save_model(build_operator(parse_architecture({"name": "deeponet", "width": 4})).double(), tmp_path, {})
     assert {p.dtype for p in load_model(tmp_path).parameters()} == {torch.float64}
+
+
+# Answers recorded with version 0.1.0, whose cards have only these keys; weights drawn by name, so the names are tested too.
+VERSION_0_1 = {
+    "deeponet": (
+        {"num_sensors": 8, "width": 8, "num_layers": 1, "num_channels": 4, "num_frequencies": 3},
+        [0.100926192, 0.412023343, 1.508090794],
+        [-0.416803087, -0.094821008, -0.168909154],
+    ),
+    "mambonet": (
+        {"num_sensors": 8, "d_model": 8, "num_mamba_layers": 2, "d_state": 2, "num_heads": 2, "num_decoder_layers": 2}
+        | {"d_feedforward": 16, "num_frequencies": 3},
+        [0.071866763, 0.016491287, 0.268751572],
+        [-0.497059465, -0.611262481, -0.678626519],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VERSION_0_1)
+def test_a_model_of_version_0_1_answers_as_it_did(tmp_path, name):
+    sizes, true_q, true_p = VERSION_0_1[name]
+    model = build_operator(parse_architecture({"name": name} | sizes)).double()
+    model.set_normalisation(0.5, 0.7)
+    state, drawn = model.state_dict(), torch.Generator().manual_seed(0)
+    for key in sorted(state.keys() - {"potential_mean", "potential_scale"}):
+        state[key] = 0.3 * torch.randn(state[key].shape, generator=drawn, dtype=torch.float64)
+    model.load_state_dict(state)
+    save_model(model, tmp_path, {})
+    rewrite_card(tmp_path, architecture={"name": name} | sizes)
+    potential = torch.linspace(2, -1, 8, dtype=torch.float64).square()[None]
+    times, initial = torch.tensor([[0.5, 1.3, 2.0]], dtype=torch.float64), torch.tensor([[0.2, -0.4]], dtype=torch.float64)
+    output = load_model(tmp_path)(potential, times, initial)
+    assert output.q[0].tolist() == pytest.approx(true_q, abs=2e-7)
+    assert output.p[0].tolist() == pytest.approx(true_p, abs=2e-7)

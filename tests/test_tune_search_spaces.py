@@ -17,11 +17,14 @@ def with_space(space: dict) -> Config:
     return load_config(overrides={"architecture.name": "deeponet", "sweep.space": space})
 
 
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
-def test_every_corner_of_the_shipped_space_builds(name: str) -> None:
-    config = load_config(overrides={"architecture.name": name})
+@pytest.mark.parametrize(
+    ("name", "preset"), [(name, preset) for name in sorted(ARCHITECTURES) for preset in ARCHITECTURES[name].Config.presets]
+)
+def test_every_corner_of_the_shipped_space_builds(name: str, preset: str) -> None:
+    config = load_config(overrides={"architecture.name": name, "architecture.preset": preset})
     space = parse_space(config)
     assert {"training.learning_rate", "training.weight_decay", "training.batch_size"} <= set(space)
+    assert len([key for key in space if key.startswith("architecture.")]) >= 3
     sizes = {key: domain for key, domain in space.items() if key.startswith("architecture.")}
     corners = [domain.values if isinstance(domain, Choices) else (domain.low, domain.high) for domain in sizes.values()]
     with torch.device("meta"):
@@ -76,6 +79,7 @@ def test_suggestions_stay_inside() -> None:
         ("training.schedule", {"low": 1, "high": 2}, ["training.schedule"]),
         ("training.epochs", {"low": 1, "high": 2}, ["training.epochs", "sweep.epochs"]),
         ("architecture.name", {"choices": ["deeponet", "mambonet"]}, ["architecture.name", "--arch"]),
+        ("architecture.preset", {"choices": ["default", "paper"]}, ["architecture.preset", "--set architecture.preset"]),
         ("data.seed", {"low": 1, "high": 2}, ["data.seed", "architecture and training"]),
         ("width", {"low": 1, "high": 2}, ["width", "architecture and training"]),
         ("training", {"choices": [1]}, ["training"]),

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..physics import InputError
-from ..platform.config import Config, changed_keys
-from ..platform.provenance import write_json
+from ..platform.config import Config
+from ..platform.provenance import changed_keys, write_json
 from ..platform.training import prepare_run
 
 RECORD_FILE = "study.json"

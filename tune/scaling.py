@@ -19,12 +19,12 @@ import numpy as np
 from ..architectures import get_architecture, load_model
 from ..physics import InputError
 from ..physics.diagnostics import total_loss
-from ..platform.config import Config, changed_keys, load_config
+from ..platform.config import Config, load_config
 from ..platform.datasets import read_split
 from ..platform.generation import read_manifest
 from ..platform.measurement import predict_split
 from ..platform.progress import track
-from ..platform.provenance import code_version, write_atomically, write_json
+from ..platform.provenance import changed_keys, code_version, write_atomically, write_json
 from ..platform.training import CONFIG_FILE, prepare_run, train
 from .fits import fit_power_law
 from .folders import claimed, resolve

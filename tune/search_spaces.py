@@ -11,6 +11,7 @@ _FORMS = "{low: 1.0e-4, high: 1.0e-2, log: true} or {choices: [16, 32, 64]}"
 # Fixed by the dataset, by the sweep itself, or by what a sweep is: one architecture and one budget.
 _FIXED = {
     "architecture.name": "sweep one architecture at a time with --arch",
+    "architecture.preset": "choose it once, with --set architecture.preset=NAME",
     "architecture.num_sensors": "the dataset fixes it",
     "training.epochs": "give the budget of a trial as sweep.epochs",
 }
@@ -20,7 +21,13 @@ _OPTIMISER = {
     "training.weight_decay": {"low": 1e-6, "high": 1e-2, "log": True},
     "training.batch_size": {"choices": [32, 64, 128, 256]},
 }
-# Any two values of a space must fit together: widths here are multiples of every number of heads.
+_DECODER: dict[str, dict[str, Any]] = {
+    "architecture.d_model": {"choices": [32, 64, 128]},
+    "architecture.num_heads": {"choices": [4, 8]},
+    "architecture.num_decoder_layers": {"low": 1, "high": 4},
+    "architecture.d_feedforward": {"choices": [256, 512, 1024]},
+}
+# Any two values of a space must fit together, in every preset: widths here are multiples of every number of heads.
 _ARCHITECTURES: dict[str, dict[str, dict[str, Any]]] = {
     "deeponet": {
         "architecture.width": {"choices": [128, 256, 512]},
@@ -28,13 +35,21 @@ _ARCHITECTURES: dict[str, dict[str, dict[str, Any]]] = {
         "architecture.num_channels": {"choices": [32, 64, 128]},
         "architecture.num_frequencies": {"choices": [8, 16, 32]},
     },
-    "mambonet": {
-        "architecture.d_model": {"choices": [32, 64, 128]},
+    "fno": _DECODER
+    | {
+        "architecture.num_fourier_layers": {"low": 2, "high": 5},
+        "architecture.num_modes": {"choices": [12, 16, 24, 32]},
+    },
+    "mambonet": _DECODER
+    | {
         "architecture.num_mamba_layers": {"low": 2, "high": 6},
         "architecture.d_state": {"choices": [8, 16, 32]},
-        "architecture.num_heads": {"choices": [4, 8]},
-        "architecture.num_decoder_layers": {"low": 1, "high": 4},
-        "architecture.d_feedforward": {"choices": [256, 512, 1024]},
+    },
+    "traonet": _DECODER | {"architecture.num_encoder_layers": {"low": 1, "high": 4}},
+    "varonet": {
+        "architecture.hidden_size": {"choices": [32, 64, 128]},
+        "architecture.latent_size": {"choices": [32, 64, 128]},
+        "architecture.kl_weight": {"low": 1e-8, "high": 1e-3, "log": True},
     },
 }
 

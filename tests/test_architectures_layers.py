@@ -1,0 +1,190 @@
+"""The shared layers against formulas written out by hand, and the encoders against other ways of computing the same."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from neural_hamilton.architectures import build_operator, parse_architecture
+from neural_hamilton.architectures.fno import FourierLayer, SpectralConvolution
+from neural_hamilton.architectures.layers import CrossAttentionDecoder, IndexedEmbedding, SelfAttentionLayer, SensorEmbedding, TimeQueries
+from neural_hamilton.architectures.mambonet import MambaLayer
+from neural_hamilton.architectures.operator import TimeFeatures, distinct_rows
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def by_hand(query, key, value, num_heads):
+    """Attention, a head and a row at a time."""
+    rows = []
+    for q, k, v in zip(query, key, value, strict=True):
+        heads = [
+            torch.softmax(qh @ kh.T / math.sqrt(qh.shape[-1]), dim=-1) @ vh
+            for qh, kh, vh in zip(*(x.chunk(num_heads, dim=-1) for x in (q, k, v)), strict=True)
+        ]
+        rows.append(torch.cat(heads, dim=-1))
+    return torch.stack(rows)
+
+
+def test_cross_attention_decoder_is_its_formula():
+    torch.manual_seed(0)
+    decoder = CrossAttentionDecoder(2, 8, 4, 16).double()
+    query, memory = randn(3, 5, 8), randn(3, 7, 8, seed=1)
+    expected = query
+    for layer in decoder:
+        key, value = layer.key_value(memory).chunk(2, dim=-1)
+        expected = expected + layer.project(by_hand(layer.query(layer.attention_norm(expected)), key, value, 4))
+        expected = expected + layer.feedforward(layer.feedforward_norm(expected))
+    torch.testing.assert_close(decoder(query, memory), expected, atol=1e-12, rtol=0)
+
+
+def test_self_attention_is_its_formula():
+    torch.manual_seed(0)
+    layer = SelfAttentionLayer(8, 2, 16).double()
+    x = randn(3, 6, 8)
+    expected = x + layer.project(by_hand(*layer.query_key_value(layer.attention_norm(x)).chunk(3, dim=-1), 2))
+    expected = expected + layer.feedforward(layer.feedforward_norm(expected))
+    torch.testing.assert_close(layer(x), expected, atol=1e-12, rtol=0)
+
+
+def test_queries_shared_by_all_rows_stay_one_row_until_they_meet_the_potential():
+    torch.manual_seed(0)
+    queries, decoder = TimeQueries(3, 8).double(), CrossAttentionDecoder(2, 8, 2, 16).double()
+    times, initial, memory = randn(1, 5).expand(4, -1), randn(1, 2, seed=1).expand(4, -1), randn(4, 7, 8, seed=2)
+    shared = queries(times, initial)
+    assert shared.shape == (1, 5, 8)
+    assert queries(times, initial.clone()).shape == (4, 5, 8)
+    repeated = decoder(queries(times.clone(), initial.clone()), memory)
+    torch.testing.assert_close(decoder(shared, memory), repeated, atol=1e-12, rtol=0)
+
+
+def test_time_queries_are_an_mlp_of_features_and_state_together():
+    """The form in which the weights of saved models were trained."""
+    torch.manual_seed(0)
+    queries = TimeQueries(3, 8).double()
+    times, initial = randn(4, 5), randn(4, 2, seed=1)
+    inputs = torch.cat([TimeFeatures(3)(times), initial.unsqueeze(1).expand(-1, 5, -1)], dim=-1)
+    expected = queries[2](F.gelu(queries[0](inputs)))
+    torch.testing.assert_close(queries(times, initial), expected, atol=1e-7, rtol=0)
+
+
+def test_rows_are_shared_where_their_memory_is():
+    row = torch.arange(3.0)
+    assert distinct_rows(row.expand(4, -1)).shape == (1, 3)
+    assert distinct_rows(row[None]).shape == (1, 3)
+    assert distinct_rows(row.repeat(4, 1)).shape == (4, 3)  # equal numbers do not count: seeing them would cost a look
+
+
+@pytest.mark.parametrize("width", [6, 7])
+def test_positions_of_published_embeddings(width):
+    embedding = IndexedEmbedding(width).double()
+    torch.nn.init.zeros_(embedding.value.weight)
+    torch.nn.init.zeros_(embedding.value.bias)
+    answer = embedding(torch.zeros(1, 30, dtype=torch.float64))[0]
+    for index in (0, 1, 29):
+        for channel in range(width):
+            angle = index / 10_000 ** (2 * (channel // 2) / width)
+            assert answer[index, channel].item() == pytest.approx(math.cos(angle) if channel % 2 else math.sin(angle), abs=1e-12)
+    torch.nn.init.ones_(embedding.value.weight)
+    assert (embedding(torch.ones(1, 30, dtype=torch.float64))[0] - answer)[3, 2].item() == pytest.approx(math.sqrt(width))
+
+
+def test_sensor_embedding_tells_equal_values_apart_by_place():
+    embedding = SensorEmbedding(10, 4, 8)
+    answer = embedding(torch.ones(2, 10))
+    assert torch.equal(answer[0], answer[1])
+    assert torch.cdist(answer[0], answer[0]).fill_diagonal_(1.0).min() > 1e-3
+
+
+@given(sensors=st.integers(4, 40), padding=st.integers(0, 10), modes=st.integers(1, 40))
+def test_spectral_convolution_is_that_of_the_fast_transform(sensors, padding, modes):
+    torch.manual_seed(0)
+    layer = SpectralConvolution(3, sensors, sensors + padding, modes)
+    with torch.no_grad():
+        layer.weight.normal_()
+    x = randn(2, sensors, 3).float()
+    transformed = torch.fft.rfft(x, n=sensors + padding, dim=1)
+    kept = layer.weight.shape[1]
+    assert kept == min(modes, transformed.shape[1])
+    mixed = torch.zeros_like(transformed)
+    mixed[:, :kept] = torch.einsum("bki,kio->bko", transformed[:, :kept], torch.complex(layer.weight[0], layer.weight[1]))
+    expected = torch.fft.irfft(mixed, n=sensors + padding, dim=1)[:, :sensors]
+    torch.testing.assert_close(layer(x), expected, atol=2e-5, rtol=1e-5)
+
+
+def test_fourier_layer_of_a_whole_period_commutes_with_shifts():
+    layer, x = FourierLayer(3, 12, 12, 5), randn(2, 12, 3).float()
+    torch.testing.assert_close(layer(x.roll(4, dims=1)), layer(x).roll(4, dims=1), atol=1e-6, rtol=0)
+
+
+def test_mamba_layers_read_from_the_left_as_published_and_both_ways_as_ours():
+    for preset, sees_right in (("paper", False), ("default", True)):
+        sizes = {"d_model": 8, "num_heads": 2, "num_mamba_layers": 2, "num_sensors": 12, "d_state": 2}
+        torch.manual_seed(0)
+        model = build_operator(parse_architecture({"name": "mambonet", "preset": preset} | sizes))
+        assert all(isinstance(layer, MambaLayer) for layer in model.encoder)
+        potential = randn(1, 12).float()
+        changed = potential.clone()
+        changed[0, 9] += 1.0
+        difference = (model.encode(potential) - model.encode(changed)).abs().amax(dim=-1)[0]
+        assert bool((difference[:9] > 0).any()) is sees_right
+        assert (difference[9:] > 0).all()
+
+
+def test_from_rest_at_the_wall_a_paper_preset_does_not_know_the_initial_state():
+    """What reads (q0, p0) is linear and without bias, so from (0, 0) the networks are the published ones."""
+    sizes = {"d_model": 8, "num_heads": 2, "hidden_size": 4, "num_sensors": 12, "d_feedforward": 8}
+    for name, weight in (
+        ("deeponet", "branch.0.weight"),
+        ("fno", "embed_query.initial.weight"),
+        ("mambonet", "embed_query.initial.weight"),
+        ("traonet", "embed_query.initial.weight"),
+        ("varonet", "decoder.0.lstm.weight_ih_l0"),
+    ):
+        config = parse_architecture({"name": name, "preset": "paper"})
+        own = {key: value for key, value in sizes.items() if key in config.model_dump()}
+        model = build_operator(parse_architecture({"name": name, "preset": "paper"} | own)).eval()
+        potential, times = randn(2, 12).float(), torch.linspace(0, 2, 5)
+        answers = [model(potential, times, initial).q for initial in (torch.zeros(2), torch.ones(2))]
+        with torch.no_grad():
+            model.get_parameter(weight)[:, -2:] += 1.0
+        again = [model(potential, times, initial).q for initial in (torch.zeros(2), torch.ones(2))]
+        assert torch.equal(again[0], answers[0])
+        assert not torch.equal(again[1], answers[1])
+
+
+class TestVaRONet:
+    """The auxiliary loss against the closed form of torch.distributions, and the draw against its moments."""
+
+    @pytest.mark.parametrize("preset", ["default", "paper"])
+    def test_auxiliary_loss_is_the_weighted_mean_divergence(self, preset):
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 8, "num_encoder_layers": 1, "num_decoder_layers": 1, "num_sensors": 12, "latent_size": 5}
+        model = build_operator(parse_architecture({"name": "varonet", "preset": preset} | sizes)).double().train()
+        seen = []
+        for linear in model.posterior:
+            torch.nn.init.normal_(linear.bias)
+            linear.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+        loss = model(randn(3, 12), torch.linspace(0, 2, 4, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)).auxiliary_loss
+        mean, log_variance = seen
+        drawn = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+        standard = torch.distributions.Normal(torch.zeros_like(mean), torch.ones_like(mean))
+        expected = model.config.kl_weight * torch.distributions.kl_divergence(drawn, standard).mean()
+        torch.testing.assert_close(loss, expected, atol=0, rtol=1e-10)
+
+    def test_a_draw_has_the_mean_and_spread_it_says(self):
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 8, "num_encoder_layers": 1, "latent_size": 3}
+        model = build_operator(parse_architecture({"name": "varonet"} | sizes)).double().train()
+        states = randn(1, 16).expand(40_000, -1)
+        with torch.no_grad():
+            latent = model._draw(states)[0]
+            mean, log_variance = (linear(states[:1])[0] for linear in model.posterior)
+        deviation = (0.5 * log_variance).exp()
+        assert ((latent.mean(dim=0) - mean).abs() < 5 * deviation / 200).all()
+        assert ((latent.std(dim=0) / deviation - 1).abs() < 0.03).all()

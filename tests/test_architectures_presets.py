@@ -1,0 +1,121 @@
+"""Presets: how they are chosen and resolved, and that `paper` is the network that was published."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from neural_hamilton.architectures import ARCHITECTURES, build_operator, load_model, parse_architecture, save_model
+from neural_hamilton.physics import InputError
+from neural_hamilton.platform.config import load_config
+
+# Parameters of the published networks, and of what reads the initial state here: (q0, p0) enter by a linear map
+# without bias, so from the paper's only start, (0, 0), they are not there. MambONet's 2.05 M and VaRONet's 63 M are in
+# the paper; the others were counted layer by layer from its authors' code (FNO: version 1.33, complex as two).
+PUBLISHED = {
+    "deeponet": (36_650, 2 * 256),
+    "fno": (1_955_458, 2 * 128),
+    "mambonet": (2_052_098, 2 * 128),
+    "traonet": (548_994, 2 * 64),
+    "varonet": (63_089_726, 2 * 2 * 2 * 4 * 512),
+}
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_paper_presets_have_the_published_number_of_parameters(name):
+    with torch.device("meta"):
+        model = build_operator(parse_architecture({"name": name, "preset": "paper"}))
+    published, initial = PUBLISHED[name]
+    assert sum(p.numel() for p in model.parameters()) == published + initial
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_every_architecture_has_both_presets_and_the_default_one_is_ours(name):
+    ours, published = (parse_architecture({"name": name, "preset": preset}) for preset in ("default", "paper"))
+    assert ours == parse_architecture({"name": name})
+    assert (ours.hard_initial_condition, ours.queries_are_independent) == (True, True)
+    assert not published.hard_initial_condition
+    assert published.queries_are_independent is (name == "deeponet")  # a trunk has always read one time
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_a_preset_is_resolved_into_sizes_and_forgotten(name, monkeypatch, tmp_path):
+    sizes = {"num_sensors": 12, "width": 8, "d_model": 8, "num_heads": 2, "d_feedforward": 8, "hidden_size": 4, "num_modes": 3}
+    known = ARCHITECTURES[name].Config.model_fields
+    config = parse_architecture({"name": name, "preset": "paper"} | {key: value for key, value in sizes.items() if key in known})
+    assert "preset" not in config.model_dump()
+    model = build_operator(config).eval()
+    save_model(model, tmp_path, {})
+    monkeypatch.setitem(ARCHITECTURES[name].Config.presets, "paper", {"num_sensors": 99})
+    loaded = load_model(tmp_path)
+    assert loaded.config == config
+    inputs = torch.ones(1, 12), torch.linspace(0, 2, 5), torch.zeros(2)
+    assert torch.equal(loaded(*inputs).q, model(*inputs).q)
+    assert set(json.loads((tmp_path / "model.json").read_text())["architecture"]) == set(known)
+
+
+def test_explicit_keys_win_over_the_preset():
+    config = parse_architecture({"name": "traonet", "preset": "paper", "num_encoder_layers": 1})
+    assert (config.num_encoder_layers, config.published_layers, config.hard_initial_condition) == (1, True, False)
+
+
+def test_a_preset_is_chosen_in_a_file_or_by_a_key(tmp_path):
+    (tmp_path / "c.yaml").write_text("architecture: {name: traonet, preset: paper, d_feedforward: 32}\n")
+    in_file = load_config(tmp_path / "c.yaml")
+    by_key = load_config(None, {"architecture.name": "traonet", "architecture.preset": "paper", "architecture.d_feedforward": 32})
+    assert in_file.architecture == by_key.architecture
+    assert in_file.architecture.model_dump()["published_layers"]
+    assert "preset" not in in_file.dump()["architecture"]
+    assert in_file.override({"architecture.num_sensors": 7}).architecture.model_dump()["published_layers"]
+
+
+def test_another_preset_or_architecture_starts_afresh(tmp_path):
+    """A chosen preset is not undone by the sizes of what was there before, nor by the order of the keys."""
+    paper = parse_architecture({"name": "mambonet", "preset": "paper"})
+    for overrides in (
+        {"architecture.preset": "paper"},
+        {"architecture.preset": "paper", "architecture.name": "mambonet"},
+        {"architecture.d_model": 128, "architecture.preset": "paper"},
+    ):
+        assert load_config("mambonet", overrides).architecture == paper
+        assert load_config("mambonet").override(overrides).architecture == paper
+    (tmp_path / "c.yaml").write_text("architecture: {name: traonet, preset: paper, d_feedforward: 32}\n")
+    assert load_config(tmp_path / "c.yaml", {"architecture.name": "fno"}).architecture == parse_architecture({"name": "fno"})
+    kept = load_config(tmp_path / "c.yaml", {"architecture.name": "traonet", "architecture.preset": "paper"}).architecture
+    assert kept.model_dump()["d_feedforward"] == 32
+    assert load_config(tmp_path / "c.yaml", {"architecture.preset": "default"}).architecture == parse_architecture({"name": "traonet"})
+
+
+@pytest.mark.parametrize("preset", ["published", "", 3, None, ["paper"]])
+def test_unknown_preset_names_the_choices(preset):
+    with pytest.raises(InputError, match=r"architecture\.preset is .*traonet has default, paper"):
+        load_config(None, {"architecture": {"name": "traonet", "preset": preset}})
+
+
+def test_a_misspelt_preset_key_is_refused_with_a_hint():
+    with pytest.raises(InputError, match="did you mean preset"):
+        load_config(None, {"architecture.presset": "paper"})
+
+
+@pytest.mark.parametrize("name", ["traonet", "mambonet", "fno", "varonet"])
+def test_published_layers_take_no_features_of_time(name):
+    with pytest.raises(InputError, match="num_frequencies is 16; it must be 0 with published_layers"):
+        load_config(None, {"architecture.name": name, "architecture.published_layers": True})
+
+
+def test_published_varonet_needs_as_many_layers_on_both_sides():
+    with pytest.raises(InputError, match="num_decoder_layers is 3.*num_encoder_layers, 4"):
+        load_config(None, {"architecture.name": "varonet", "architecture.preset": "paper", "architecture.num_decoder_layers": 3})
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_an_architecture_has_a_shipped_configuration_of_each_preset(name):
+    for preset, file in (("default", name), ("paper", f"{name}-paper")):
+        assert load_config(file).architecture == parse_architecture({"name": name, "preset": preset})
+
+
+def test_the_shipped_model_still_loads(repository: Path):
+    model = load_model(repository / "serve" / "models" / "paper")
+    assert model.config.hard_initial_condition
+    assert sum(p.numel() for p in model.parameters()) == 44_802
