@@ -2,10 +2,10 @@
 
 import sys
 
-from . import certificates, scan
+from . import architectures, scan, trajectories
 from .timing import describe_machine, format_comparisons, write_result
 
-BENCHMARKS = {"certificates": certificates.measure, "scan": scan.measure}
+BENCHMARKS = {"architectures": architectures.measure, "trajectories": trajectories.measure, "scan": scan.measure}
 
 
 def main(names: list[str]) -> int:

@@ -67,8 +67,12 @@ def _data_config(config_source: str | None, assignments: tuple[str, ...], flags:
 @cli.command()
 @click.argument("dest", type=_PATH)
 @generation_options
+@click.option("--workers", type=click.IntRange(1), help="Tasks at once.  [default: one a CPU]")
+@click.option("--local", is_flag=True, help="In this process alone, without Ray.")
 @json_option
-def generate(dest: Path, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any) -> None:
+def generate(
+    dest: Path, config_source: str | None, assignments: tuple[str, ...], workers: int | None, local: bool, as_json: bool, **flags: Any
+) -> None:
     """Write a dataset of certified trajectories to the folder DEST with Ray Data.
 
     Run again, it completes what is missing or damaged and changes nothing else.
@@ -76,7 +80,7 @@ def generate(dest: Path, config_source: str | None, assignments: tuple[str, ...]
     from .generation import generate as run
 
     data = _data_config(config_source, assignments, flags)
-    manifest = run(dest, data)
+    manifest = run(dest, data, workers=workers, local=local)
     rejected = sum(manifest["rejections"].values())
     counts = ", ".join(f"{split} {count}" for split, count in manifest["counts"].items())
     text = f"dataset {dest}: {counts} rows, {rejected} draws rejected, hash {manifest['dataset_hash'][:16]}"

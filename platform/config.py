@@ -8,63 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
 
 from ..architectures import ArchitectureConfig, get_architecture, parse_architecture
-from ..physics import Ensemble, InputError
+from ..physics import InputError
+from .data_config import DataConfig, Section
 from .provenance import write_atomically
 
 SHIPPED_CONFIGS = Path(__file__).parent / "configs"
-
-
-class Section(BaseModel):
-    """A part of the tree; unknown keys and numbers that are not finite are errors, and values do not change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class DataConfig(Section):
-    """What a dataset is made of. Rows depend on every field but the counts and `shard_rows`."""
-
-    preset: Literal["paper", "phase-space"] = "paper"
-    train: int = Field(default=0, ge=0, description="rows of the training split")
-    val: int = Field(default=0, ge=0, description="rows of the validation split")
-    test: int = Field(default=0, ge=0, description="rows of the test split")
-    sensors: int = Field(default=100, ge=4, le=10_000)
-    times: int = Field(default=100, ge=3, le=10_000)
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    noise: float = Field(default=0.0, ge=0, description="standard deviation of the noise on the sensors")
-    dtype: Literal["float32", "float64"] = "float32"
-    integrator: Literal["rk4", "dop853"] = "rk4"
-    tolerance: float = Field(default=1e-9, gt=0, description="largest certified error of a row that is kept")
-    control_points: tuple[int, int] = Field(default=(2, 7), description="range of interior control points")
-    length_scale: tuple[float, float] = Field(default=(0.01, 0.2), description="range of the field's length scale")
-    depth: tuple[float, float] = Field(default=(0.5, 3.5), description="range of well depths (phase-space only)")
-    shard_rows: int = Field(default=1000, ge=1, description="rows of one Parquet file")
-
-    @model_validator(mode="after")
-    def _ranges_are_ordered(self) -> "DataConfig":
-        for name, least in (("control_points", 2), ("length_scale", 1e-6), ("depth", 0.1)):
-            low, high = getattr(self, name)
-            if not least <= low <= high:
-                raise ValueError(f"{name} is ({low}, {high}); give {least} <= low <= high")
-        return self
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return {"train": self.train, "val": self.val, "test": self.test}
-
-    @property
-    def ensemble(self) -> Ensemble:
-        return Ensemble(
-            preset=self.preset,
-            control_points=self.control_points,
-            length_scale=self.length_scale,
-            depth=self.depth,
-            num_times=self.times,
-            integrator=self.integrator,
-            tolerance=self.tolerance,
-        )
 
 
 class TrainingConfig(Section):
@@ -176,22 +127,6 @@ def parse_assignments(assignments: tuple[str, ...] | list[str]) -> dict[str, Any
     return overrides
 
 
-def changed_keys(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The dotted keys that differ, with both values, for a sentence; empty where nothing differs."""
-    old, new = _flatten(before), _flatten(now)
-    keys = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
-    return ", ".join(f"{key} {old.get(key)!r} (asked for {new.get(key)!r})" for key in keys)
-
-
-def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {prefix: node}
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else key)
-    return flat
-
-
 def _parse_scalar(text: str) -> Any:
     value = yaml.safe_load(text)
     if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text; people mean the number
@@ -222,10 +157,8 @@ def _read_yaml(source: str | Path) -> dict[str, Any]:
 
 def _merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     merged = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
-    # A new architecture starts from its own defaults: keys of the old one may not exist in it.
-    name = overrides.get("architecture.name")
-    if name is not None and merged.get("architecture", {}).get("name", name) != name:
-        merged["architecture"] = {}
+    if isinstance(merged.get("architecture"), dict):
+        merged["architecture"] = _start_architecture(merged["architecture"], overrides)
     for dotted, value in overrides.items():
         *parents, leaf = dotted.split(".")
         node = merged
@@ -235,6 +168,16 @@ def _merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
                 raise InputError(f"{dotted} does not exist: {'.'.join(parents[: depth + 1])} is a value, not a section")
         node[leaf] = value
     return merged
+
+
+def _start_architecture(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Nothing but what the overrides leave standing: another architecture or preset starts from its own values."""
+    name, preset = overrides.get("architecture.name"), overrides.get("architecture.preset")
+    if name is not None and values.get("name", name) != name:
+        return {}
+    if preset is not None and values.get("preset") != preset:
+        return {key: value for key, value in values.items() if key == "name"}
+    return dict(values)
 
 
 def _validate(values: dict[str, Any]) -> Config:
@@ -266,4 +209,4 @@ def _valid_keys(section: list[str], values: dict[str, Any]) -> list[str]:
             model = get_architecture(name).Config
         else:
             model = model.model_fields[part].annotation
-    return sorted(model.model_fields)
+    return sorted([*model.model_fields, *(["preset"] if section == ["architecture"] else [])])

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 
 from ..architectures import build_operator
-from .config import Config, DataConfig
+from .config import Config
+from .data_config import DataConfig
 from .datasets import read_split
-from .generation import measure_generation, read_manifest
+from .generation import read_manifest
+from .shards import measure_shard
 from .training import Batches, squared_error
 
 _MICRO_STEPS = 3
@@ -22,7 +24,7 @@ _RAY_STARTUP_SECONDS = 8.0  # starting Ray and its workers; the part a micro-run
 def plan_generate(config: DataConfig) -> dict[str, Any]:
     """Rows, disk, memory and time of `generate` on this machine's cores."""
     rows, cores = sum(config.counts.values()), os.cpu_count() or 1
-    measured = measure_generation(config)
+    measured = measure_shard(config)
     shards = -(-rows // config.shard_rows)
     return {
         "rows": rows,

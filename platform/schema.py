@@ -1,12 +1,9 @@
 """The Parquet schema of a dataset: one row is one trajectory."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 
-from ..physics import Problem
+from ..physics import Rows
 
 DATASET_SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -39,28 +36,25 @@ def dataset_schema(num_sensors: int, num_times: int, dtype: str) -> pa.Schema:
     )
 
 
-def problems_to_table(problems: Sequence[Problem], potentials: np.ndarray, schema: pa.Schema) -> pa.Table:
-    """Rows from solved problems and their sensor readings (rows, S)."""
-    tensors = {
-        "potential": potentials,
-        "times": np.stack([problem.trajectory.times for problem in problems]),
-        "q": np.stack([problem.trajectory.q for problem in problems]),
-        "p": np.stack([problem.trajectory.p for problem in problems]),
-    }
+def rows_to_table(rows: Rows, potentials: np.ndarray, schema: pa.Schema) -> pa.Table:
+    """Solved rows and their sensor readings (R, S) as a table of the schema."""
     columns = []
     for field in schema:
-        if field.name in tensors:
-            values = tensors[field.name].astype(field.type.value_type.to_pandas_dtype())
-            storage = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+        values = potentials if field.name == "potential" else getattr(rows, field.name)
+        if field.name in TENSOR_COLUMNS:
+            flat = pa.array(np.ascontiguousarray(values, dtype=field.type.value_type.to_pandas_dtype()).ravel())
+            storage = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
             columns.append(pa.ExtensionArray.from_storage(field.type, storage))
+        elif field.name in ("control_q", "control_v"):
+            counts = np.arange(values.shape[1]) < rows.num_control[:, None]
+            offsets = np.concatenate([[0], np.cumsum(rows.num_control)]).astype(np.int32)
+            columns.append(pa.ListArray.from_arrays(pa.array(offsets), pa.array(values[counts])))
+        elif field.nullable:
+            missing = np.isnan(values) if values.dtype.kind == "f" else values < 0
+            columns.append(pa.array(values, field.type, mask=missing))
         else:
-            columns.append(pa.array([_cell(problem, field.name) for problem in problems], field.type))
+            columns.append(pa.array(values, field.type))
     return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _cell(problem: Problem, name: str) -> Any:
-    source = problem if hasattr(problem, name) else problem.trajectory
-    return getattr(source, name)
 
 
 def tensor_column(table: pa.Table, name: str) -> np.ndarray:

@@ -27,9 +27,10 @@ from ..physics import InputError
 from .checkpoints import load_checkpoint, save_checkpoint
 from .config import Config, load_config
 from .datasets import Split, read_split
-from .generation import read_manifest, rows_config
+from .generation import read_manifest
 from .provenance import code_version, hash_json, write_atomically, write_json
 from .schedules import learning_rate_at
+from .shards import rows_config
 
 Report = Callable[[dict[str, float]], None]
 CHECKPOINT_FILE, HISTORY_FILE, RESULT_FILE, CONFIG_FILE = "checkpoint.safetensors", "history.jsonl", "result.json", "config.yaml"

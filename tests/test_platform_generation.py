@@ -13,7 +13,8 @@ import pytest
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.datasets import inspect_dataset, read_split
-from neural_hamilton.platform.generation import generate, make_rows, plan_shards, read_manifest, write_shard
+from neural_hamilton.platform.generation import generate, read_manifest
+from neural_hamilton.platform.shards import make_rows, plan_shards, write_shard
 
 
 def data_config(**fields):
@@ -70,7 +71,13 @@ def test_rows_do_not_depend_on_how_they_are_cut(preset):
         assert part.equals(whole.slice(start, stop - start))
 
 
-def test_ray_and_this_process_write_the_same_bytes(dataset, tmp_path):
+@pytest.mark.parametrize("how", [{"workers": 1}, {"workers": 2}, {"workers": 4}, {"local": True}], ids=str)
+def test_the_bytes_do_not_depend_on_who_makes_them(dataset, tmp_path, how):
+    generate(tmp_path, data_config(**SMALL), **how)
+    assert file_bytes(tmp_path) == file_bytes(dataset)
+
+
+def test_the_bytes_do_not_depend_on_the_order_of_shards(dataset, tmp_path):
     config = data_config(**SMALL)
     for shard in reversed(plan_shards(config)):
         write_shard(config, tmp_path, shard)
@@ -194,11 +201,11 @@ def test_full_disk_is_one_sentence_and_loses_nothing(ray_session, tmp_path):
 
 
 def test_uncertifiable_rows_are_counted_then_refused():
-    from neural_hamilton.physics import draw_problem
+    from neural_hamilton.physics import draw_rows
 
     impossible = dataclasses.replace(data_config(**SMALL).ensemble, tolerance=1e-30)
     with pytest.raises(InputError, match="not_certified"):
-        draw_problem(impossible, 0, "train", 0)
+        draw_rows(impossible, 0, "train", 0, 1)
 
 
 @pytest.mark.parametrize(("split", "rows", "words"), [("train", 13, "has 12"), ("exam", None, "train, val, test")])
