@@ -2,10 +2,16 @@
 
 import sys
 
-from . import architectures, scan, trajectories
+from . import architectures, generation, integrators, scan, trajectories
 from .timing import describe_machine, format_comparisons, write_result
 
-BENCHMARKS = {"architectures": architectures.measure, "trajectories": trajectories.measure, "scan": scan.measure}
+BENCHMARKS = {
+    "generation": generation.measure,
+    "trajectories": trajectories.measure,
+    "integrators": integrators.measure,
+    "scan": scan.measure,
+    "architectures": architectures.measure,
+}
 
 
 def main(names: list[str]) -> int:

@@ -1,6 +1,7 @@
 """`generate` as a user runs it: rows a second and the memory of every process, at growing sizes.
 
-The whole command is timed, Ray's start included. Ten million bytes do not matter here, so it is one run a size.
+The whole command is timed, Ray's start included: one run a size, for there is no peer to take turns with.
+`NEURAL_HAMILTON_BENCH_LARGE=1` adds a million rows, minutes and a gigabyte of disk.
 """
 
 import os
@@ -16,37 +17,41 @@ from typing import Any
 import numpy as np
 import psutil
 
-from neural_hamilton.physics import Ensemble, draw_rows
-from neural_hamilton.physics.ensembles import ROWS_VERSION, draw_noise
+from neural_hamilton.physics import CurveBatch, Ensemble, draw_rows
+from neural_hamilton.physics.ensembles import ROWS_VERSION, draw_polygons
+
+from .timing import time_in_turns
 
 _SIZES = {1_000: (800, 200), 10_000: (8_000, 2_000), 100_000: (80_000, 20_000)}
-_LARGEST = {1_000_000: (800_000, 200_000)}  # minutes and a gigabyte: on request
+_LARGEST = {1_000_000: (800_000, 200_000)}
 _SAMPLE_SECONDS = 0.1
 
 
-def measure(large: bool = False) -> dict[str, Any]:
+def measure() -> dict[str, Any]:
     """Run every size once; memory is sampled over the whole tree of processes."""
-    runs = []
-    for rows, (train, val) in (_SIZES | (_LARGEST if large else {})).items():
-        runs.append({"rows": rows} | _run(train, val))
+    sizes = _SIZES | (_LARGEST if os.environ.get("NEURAL_HAMILTON_BENCH_LARGE") else {})
+    runs = [{"rows": rows} | _run(train, val) for rows, (train, val) in sizes.items()]
     return {
         "what": "`generate` of certified rows of the preset paper (80% train, 20% val), the whole command with Ray's start",
         "comparisons": [],
         "runs": runs,
-        "microseconds_of_a_potential": _time_potentials(),
+        "microseconds_in_one_thread": _time_steps(),
         "rows_version": ROWS_VERSION,
     }
 
 
 def _run(train: int, val: int) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp(prefix="generation-"))
-    command = [sys.executable, "-m", "neural_hamilton.platform", "generate", str(folder / "dataset"), "--train", str(train), "--val", str(val)]
+    command = [sys.executable, "-m", "neural_hamilton.platform", "generate", str(folder / "dataset")]
+    command += ["--train", str(train), "--val", str(val), "--test", "0"]
     try:
         started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"RAY_AUTH_MODE": "disabled"})
+        environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
         peaks = _watch(process)
         seconds = time.perf_counter() - started
-        assert process.returncode == 0, f"generate ended with {process.returncode}"
+        if process.returncode:
+            raise RuntimeError(f"generate ended with {process.returncode}")
         size = sum(path.stat().st_size for path in folder.rglob("*.parquet"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -82,14 +87,20 @@ def _watch(process: subprocess.Popen[bytes]) -> dict[str, int]:
     return dict(peaks)
 
 
-def _time_potentials() -> dict[str, float]:
-    """Microseconds a potential: drawn and splined, and sampled at 100 sensors, in one thread."""
-    from neural_hamilton.physics.curve_batches import CurveBatch
-    from neural_hamilton.physics.ensembles import draw_potentials
+def _time_steps() -> dict[str, float]:
+    """Microseconds a row of what a worker does: draw and spline potentials, sample them, and the whole certified row."""
+    count, ensemble, sensors = 4_000, Ensemble("paper"), np.linspace(0.0, 1.0, 100)
 
-    count, sensors = 4_000, np.linspace(0.0, 1.0, 100)
-    ensemble = Ensemble("paper")
+    def spline() -> CurveBatch:
+        polygons = draw_polygons(ensemble, 0, "test", np.arange(count))
+        return CurveBatch.from_control_points(polygons["control_q"], polygons["control_v"], polygons["num_control"])
 
-    def draw() -> CurveBatch:
-        drawn = draw_potentials(ensemble, 0, "test", 0, count)
-        return CurveBatch.from_control_points(drawn["control_q"], drawn["control_v"], drawn["num_control"])
+    seconds = time_in_turns(
+        {
+            "potential drawn and splined": spline,
+            "potential drawn, splined and sampled at 100 sensors": lambda: spline().sample(sensors),
+            "certified row, in memory": lambda: draw_rows(ensemble, 0, "test", 0, count),
+        },
+        repeats=5,
+    )
+    return {name: round(1e6 * float(np.median(values)) / count, 2) for name, values in seconds.items()}

@@ -119,13 +119,12 @@ def draw_rows(ensemble: Ensemble, seed: int, split: str, start: int, stop: int) 
     InputError
         Where a row is rejected 20 times over, with the reasons.
     """
-    split_code = SPLITS.index(split)
     pending = np.arange(start, stop)
     rejections: Counter[Rejection] = Counter()
     latest: dict[int, Rejection] = {}
     parts: list[dict[str, np.ndarray]] = []
     for attempt in range(_MAX_ATTEMPTS):
-        columns, reasons = _attempt(ensemble, seed, split_code, pending, attempt)
+        columns, reasons = _attempt(ensemble, seed, split, pending, attempt)
         kept = np.array([reason is None for reason in reasons], dtype=bool)
         parts.append({name: column[kept] for name, column in columns.items()})
         latest = {int(index): reason for index, reason in zip(pending, reasons, strict=True) if reason is not None}
@@ -149,19 +148,20 @@ def draw_noise(seed: int, split: str, start: int, stop: int, num_sensors: int) -
 
 
 def _attempt(
-    ensemble: Ensemble, seed: int, split_code: int, indices: np.ndarray, attempt: int
+    ensemble: Ensemble, seed: int, split: str, indices: np.ndarray, attempt: int
 ) -> tuple[dict[str, np.ndarray], list[Rejection | None]]:
     """Draw and solve the rows `indices` (R,) once: their columns, and the reason of each rejection."""
+    split_code = SPLITS.index(split)
     potential_indices, stratum = np.divmod(indices, ensemble.orbits_per_potential)
     if ensemble.preset == "paper":
-        columns = _draw_potentials(ensemble, seed, split_code, potential_indices, attempt)
+        columns = draw_polygons(ensemble, seed, split, potential_indices, attempt)
         curves = CurveBatch.from_control_points(columns["control_q"], columns["control_v"], columns["num_control"])
         q0, p0 = np.zeros((2, indices.size))
         times = np.tile(np.linspace(0.0, HORIZON, ensemble.num_times), (indices.size, 1))
     else:
         # Orbits share their potential, so only the orbit may be drawn again.
         unique, owner = np.unique(potential_indices, return_inverse=True)
-        drawn = _draw_potentials(ensemble, seed, split_code, unique, 0)
+        drawn = draw_polygons(ensemble, seed, split, unique)
         columns = {name: column[owner] for name, column in drawn.items()}
         curves = CurveBatch.from_control_points(drawn["control_q"], drawn["control_v"], drawn["num_control"]).take(owner)
         q0, p0, times = _draw_orbits(ensemble, curves, seed, split_code, indices, attempt)
@@ -178,8 +178,9 @@ def _attempt(
     return columns, solved.rejection
 
 
-def _draw_potentials(ensemble: Ensemble, seed: int, split_code: int, indices: np.ndarray, attempt: int) -> dict[str, np.ndarray]:
-    """Control polygons, length scales and depths of the potentials `indices` (R,)."""
+def draw_polygons(ensemble: Ensemble, seed: int, split: str, indices: np.ndarray, attempt: int = 0) -> dict[str, np.ndarray]:
+    """Control polygons (columns of `Rows`), length scales and depths of the potentials `indices` (R,) of `split`."""
+    split_code = SPLITS.index(split)
     fewest, most = ensemble.control_points
     draws = _uniforms(seed, split_code, _Stream.POTENTIAL, indices, attempt, 3 + 2 * most)
     num_inner = fewest + (draws[:, 0] * (most - fewest + 1)).astype(np.int64)
