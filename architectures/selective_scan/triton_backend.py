@@ -202,7 +202,7 @@ def scan_backward(
     scratch = torch.empty((batch, _CHUNK, channels, num_states), **float32)
     dx_BLD, ddelta_BLD = torch.empty_like(tensors[0]), torch.empty_like(tensors[1])
     dA_BDN = torch.empty((batch, channels, num_states), **float32)
-    dB_GBLN, dC_GBLN = torch.empty((2, triton.cdiv(channels, sizes["BLOCK_D"]), batch, length, num_states), **float32)
+    dB_GBLN, dC_GBLN = torch.empty((2, _ceil_divide(channels, sizes["BLOCK_D"]), batch, length, num_states), **float32)
     dD_BD = torch.empty((batch, channels), **float32)
     dgate_BLD = x_BLD.new_empty((0, 0, 0)) if gate_BLD is None else torch.empty_like(tensors[6])
     _launch(
@@ -217,7 +217,7 @@ def scan_backward(
 
 def _new_states(x_BLD: Tensor, A_DN: Tensor, keep_states: bool) -> Tensor:
     batch, length, channels = x_BLD.shape
-    num_chunks = triton.cdiv(length, _CHUNK) if keep_states else 0
+    num_chunks = _ceil_divide(length, _CHUNK) if keep_states else 0
     return x_BLD.new_empty((batch, num_chunks, channels, A_DN.shape[1]), dtype=torch.float32)
 
 
@@ -228,15 +228,23 @@ def _contiguous(*tensors: Tensor | None) -> list[Tensor]:
 
 
 def _block_sizes(channels: int, num_states: int) -> dict[str, int]:
-    padded_states = triton.next_power_of_2(num_states)
-    return {"BLOCK_D": min(triton.next_power_of_2(channels), max(1, _MAX_TILE // padded_states)), "BLOCK_N": padded_states}
+    padded_states = _next_power_of_2(num_states)
+    return {"BLOCK_D": min(_next_power_of_2(channels), max(1, _MAX_TILE // padded_states)), "BLOCK_N": padded_states}
+
+
+def _ceil_divide(count: int, size: int) -> int:
+    return -(-count // size)
+
+
+def _next_power_of_2(count: int) -> int:
+    return 1 << (count - 1).bit_length()
 
 
 def _launch(kernel: Any, x_BLD: Tensor, sizes: dict[str, int], *arguments: Any, **flags: bool) -> None:
     batch, _, channels = x_BLD.shape
     if batch == 0:
         return
-    grid = (batch, triton.cdiv(channels, sizes["BLOCK_D"]))
+    grid = (batch, _ceil_divide(channels, sizes["BLOCK_D"]))
     with torch.cuda.device_of(x_BLD):  # Triton launches on the current device; no effect on CPU tensors
         kernel[grid](*arguments, **flags, **sizes, CHUNK=_CHUNK, num_warps=1)
 
