@@ -50,3 +50,8 @@ class Mamba(nn.Module):
         gate_BLD = F.linear(u_BLM, weight_gate)
         y_BLD = selective_scan(x_BLD, delta_BLD, -torch.exp(self.A_log), B_BLN, C_BLN, self.D, gate_BLD, delta_softplus=True)
         return self.out_proj(y_BLD)
+
+
+def uses_scan(network: nn.Module) -> bool:
+    """Whether the speed of `network` depends on the backend of the selective scan."""
+    return any(isinstance(module, Mamba) for module in network.modules())

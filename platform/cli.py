@@ -134,11 +134,10 @@ def train(
     if local and workers > 1:
         raise InputError(f"--workers is {workers} with --local; --local is one process")
     result = run_training(resolve_config(config_source, assignments, **flags), dataset, run, 0 if local else workers, resume)
-    text = (
-        f"{result['architecture']} ({result['num_parameters']} parameters): validation loss {result['validation_loss']:.3e} "
-        f"at epoch {result['best_epoch']} of {result['epochs']}, model in {result['model']}"
-    )
-    emit(result, as_json, text)
+    scan = f", selective scan: {result['scan_backend']}" if result["scan_backend"] else ""
+    network = f"{result['architecture']} ({result['num_parameters']} parameters, on {result['device']}{scan})"
+    best = f"validation loss {result['validation_loss']:.3e} at epoch {result['best_epoch']} of {result['epochs']}"
+    emit(result, as_json, f"{network}: {best}, model in {result['model']}")
 
 
 def run_training(config: Config, dataset: Path, run: Path, workers: int, resume: bool) -> dict[str, Any]:

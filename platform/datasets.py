@@ -36,6 +36,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.energy)
 
+    @property
+    def distinct_times(self) -> np.ndarray:
+        """(1, T) where all rows share their query times, so that networks may use it, else (N, T)."""
+        return self.times[:1] if np.all(self.times == self.times[:1]) else self.times
+
 
 def read_split(folder: str | Path, split: str, max_rows: int | None = None) -> Split:
     """The first `max_rows` rows of a split (all by default).

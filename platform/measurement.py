@@ -28,11 +28,12 @@ class Measurement:
 
 def predict_split(model: Operator, split: Split, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """The model's q, p (N, T) on every row, in float64."""
-    parts = []
+    parts, distinct = [], split.distinct_times
     with torch.inference_mode():
         for start in range(0, len(split), batch_size):
             rows = slice(start, start + batch_size)
-            inputs = (torch.tensor(a[rows], dtype=torch.float32) for a in (split.potential, split.times, split.initial))
+            times = distinct if len(distinct) == 1 else distinct[rows]
+            inputs = (torch.tensor(a, dtype=torch.float32) for a in (split.potential[rows], times, split.initial[rows]))
             output = model(*inputs)
             parts.append((output.q.double().numpy(), output.p.double().numpy()))
     q, p = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))

@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from ..architectures import Operator, build_operator, save_model
+from ..architectures.mamba import uses_scan
+from ..architectures.selective_scan import choose_backend
 from ..physics import InputError
 from .checkpoints import load_checkpoint, save_checkpoint
 from .config import Config, load_config
@@ -38,7 +40,10 @@ CHECKPOINT_FILE, HISTORY_FILE, RESULT_FILE, CONFIG_FILE = "checkpoint.safetensor
 
 @dataclass(frozen=True)
 class Batches:
-    """A split as tensors on one device. Shapes: potential (N, S), times, q, p (N, T), initial (N, 2)."""
+    """A split as tensors on one device. Shapes: potential (N, S), q, p (N, T), initial (N, 2).
+
+    `times` is (N, T), or (1, T) where all rows share them: networks then compute what depends on them alone once.
+    """
 
     potential: Tensor
     times: Tensor
@@ -48,14 +53,15 @@ class Batches:
 
     @classmethod
     def from_split(cls, split: Split, device: torch.device) -> "Batches":
-        arrays = (split.potential, split.times, split.q, split.p, split.initial)
+        arrays = (split.potential, split.distinct_times, split.q, split.p, split.initial)
         return cls(*(torch.from_numpy(np.array(a, dtype=np.float32)).to(device) for a in arrays))
 
     def __len__(self) -> int:
         return len(self.potential)
 
     def take(self, rows: Tensor) -> "Batches":
-        return Batches(self.potential[rows], self.times[rows], self.q[rows], self.p[rows], self.initial[rows])
+        times = self.times if len(self.times) == 1 else self.times[rows]
+        return Batches(self.potential[rows], times, self.q[rows], self.p[rows], self.initial[rows])
 
 
 def prepare_run(run: Path, dataset: Path, config: Config, resume: bool) -> Config:
@@ -119,6 +125,7 @@ def train(config: Config, dataset: Path, run: Path, report: Report = lambda _: N
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     state = _restore(run, model, optimizer, device)
     history: list[dict[str, Any]] = state["history"]
+    hardware = {"device": device.type, "scan_backend": choose_backend(device) if uses_scan(model) else None}
 
     for epoch in range(state["epoch"], settings.epochs):
         started = time.perf_counter()
@@ -134,6 +141,7 @@ def train(config: Config, dataset: Path, run: Path, report: Report = lambda _: N
             "learning_rate": rate,
             "seconds": time.perf_counter() - started,
             "rows_per_second": len(training) / (time.perf_counter() - started),
+            **hardware,
         }
         if not math.isfinite(train_loss) or not math.isfinite(validation_loss):
             raise InputError(
@@ -156,7 +164,7 @@ def train(config: Config, dataset: Path, run: Path, report: Report = lambda _: N
                 },
             )
             write_atomically(run / HISTORY_FILE, "".join(json.dumps(line) + "\n" for line in history).encode())
-        report({key: float(value) for key, value in record.items()})
+        report({key: float(value) for key, value in record.items() if key not in hardware})
 
     best = min(history, key=lambda line: line["validation_loss"])
     result = {
@@ -169,6 +177,7 @@ def train(config: Config, dataset: Path, run: Path, report: Report = lambda _: N
         "best_epoch": best["epoch"],
         "validation_loss": best["validation_loss"],
         "seconds": sum(line["seconds"] for line in history),
+        **hardware,
     }
     if worker.rank == 0:
         write_json(run / RESULT_FILE, result)

@@ -1,6 +1,7 @@
 """Training: exact resumption, refusals, and real Ray Train workers, one of them really killed."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -15,13 +16,15 @@ import pytest
 import torch
 
 from neural_hamilton.architectures import build_operator, load_model, parse_architecture
+from neural_hamilton.architectures.selective_scan import use_backend
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.checkpoints import load_checkpoint, save_checkpoint
 from neural_hamilton.platform.config import load_config
+from neural_hamilton.platform.datasets import read_split
 from neural_hamilton.platform.distributed import train_with_ray
 from neural_hamilton.platform.progress import Progress
 from neural_hamilton.platform.schedules import learning_rate_at
-from neural_hamilton.platform.training import batch_rows, prepare_run, train
+from neural_hamilton.platform.training import Batches, batch_rows, prepare_run, squared_error, train
 
 TINY = {"architecture.name": "deeponet", "architecture.width": 16, "architecture.num_layers": 1, "architecture.num_channels": 8}
 
@@ -54,6 +57,29 @@ def test_loss_falls_and_the_run_folder_is_complete(tiny_dataset, tmp_path):
     assert card["provenance"]["dataset_hash"] == json.loads((tiny_dataset / "manifest.json").read_text())["dataset_hash"]
     assert card["provenance"]["metrics"]["validation_loss"] == result["validation_loss"]
     assert load_model(tmp_path / "run" / "model").config.num_sensors == 20
+    for record in (*lines, result):
+        assert record["device"] in ("cpu", "cuda") and record["scan_backend"] is None  # of a DeepONet
+
+
+def test_the_log_names_the_scan_backend(tiny_dataset, tmp_path):
+    sizes = {"d_model": 8, "num_heads": 2, "num_mamba_layers": 1, "num_decoder_layers": 1, "d_feedforward": 8}
+    fields = {"training.epochs": 1, "architecture.name": "mambonet"} | {f"architecture.{key}": value for key, value in sizes.items()}
+    config = load_config(None, fields)
+    with use_backend("reference"):
+        result = train_in(tmp_path / "run", tiny_dataset, config)
+    assert result["scan_backend"] == history(tmp_path / "run")[0]["scan_backend"] == "reference"
+
+
+def test_shared_times_are_held_once_and_change_no_answer(tiny_dataset):
+    split = read_split(tiny_dataset, "train")
+    shared = Batches.from_split(split, torch.device("cpu"))
+    assert shared.times.shape == (1, split.times.shape[1])
+    torch.manual_seed(0)
+    model = build_operator(parse_architecture({"name": "deeponet", "num_sensors": 20, "width": 16}))
+    rows = torch.arange(4)
+    apart = dataclasses.replace(shared, times=torch.tensor(split.times, dtype=torch.float32))
+    losses = [squared_error(model, batches.take(rows))[0] for batches in (shared, apart)]
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
 
 
 def test_interrupted_and_resumed_ends_with_the_same_bits(tiny_dataset, tmp_path):
