@@ -19,7 +19,12 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ
 sys.path.insert(0, str(ROOT))
 
 import pytest  # noqa: E402
+import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
+
+if not torch.cuda.is_available():
+    # GPU kernels then run in Triton's interpreter, which Triton sets up as it is first imported, by any test or torch.compile.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")

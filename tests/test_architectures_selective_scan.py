@@ -12,19 +12,16 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-HAS_CUDA = torch.cuda.is_available()
-if not HAS_CUDA:
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton
-
-from neural_hamilton.architectures.mamba import Mamba  # noqa: E402
-from neural_hamilton.architectures.selective_scan import (  # noqa: E402
+from neural_hamilton.architectures.mamba import Mamba
+from neural_hamilton.architectures.selective_scan import (
     causal_convolution,
     cpu_backend,
     selective_scan,
     why_not,
 )
-from neural_hamilton.physics.errors import InputError  # noqa: E402
+from neural_hamilton.physics.errors import InputError
 
+HAS_CUDA = torch.cuda.is_available()
 TRITON_DEVICE = "cuda" if HAS_CUDA else "cpu"
 needs_triton = pytest.mark.skipif(
     (reason := why_not("triton", TRITON_DEVICE, torch.float32)) is not None, reason=f"no test of the Triton kernels here: {reason}"

