@@ -11,7 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .attention import attention
 from .operator import TimeFeatures, distinct_rows, mlp
+
+# Numbers of a hidden layer on a CPU without gradients: they stay in its cache, where a whole batch is fetched page by page.
+_HIDDEN_AT_ONCE = 2**20
 
 
 class SensorEmbedding(nn.Module):
@@ -49,6 +53,21 @@ class TimeQueries(nn.ModuleList):
         return second(activation(times_UTM + initial_UM.unsqueeze(1)))
 
 
+class FeedForward(nn.Sequential):
+    """A hidden layer of GELU at every position, (B, L, M) -> (B, L, M)."""
+
+    def __init__(self, width: int, d_feedforward: int) -> None:
+        super().__init__(*mlp([width, d_feedforward, width]))
+        self.d_feedforward = d_feedforward
+
+    def forward(self, input: Tensor) -> Tensor:
+        x_BLM = input
+        rows = max(1, _HIDDEN_AT_ONCE // max(1, x_BLM.shape[1] * self.d_feedforward))
+        if torch.is_grad_enabled() or x_BLM.device.type != "cpu" or torch.compiler.is_compiling() or len(x_BLM) <= rows:
+            return super().forward(x_BLM)
+        return torch.cat([super(FeedForward, self).forward(part) for part in x_BLM.split(rows)])
+
+
 class SelfAttentionLayer(nn.Module):
     """Pre-norm self-attention and feed-forward, (B, L, M) -> (B, L, M)."""
 
@@ -59,7 +78,7 @@ class SelfAttentionLayer(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width)
         self.project = nn.Linear(width, width)
         self.feedforward_norm = nn.LayerNorm(width)
-        self.feedforward = mlp([width, d_feedforward, width])
+        self.feedforward = FeedForward(width, d_feedforward)
 
     def forward(self, x_BLM: Tensor) -> Tensor:
         query_BLM, key_BLM, value_BLM = self.query_key_value(self.attention_norm(x_BLM)).chunk(3, dim=-1)
@@ -78,7 +97,7 @@ class CrossAttentionLayer(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.project = nn.Linear(width, width)
         self.feedforward_norm = nn.LayerNorm(width)
-        self.feedforward = mlp([width, d_feedforward, width])
+        self.feedforward = FeedForward(width, d_feedforward)
 
     def forward(self, x_UTM: Tensor, key_BSM: Tensor, value_BSM: Tensor) -> Tensor:
         query_UTM = self.query(self.attention_norm(x_UTM))
@@ -101,12 +120,6 @@ class CrossAttentionDecoder(nn.ModuleList):
         for layer, key_BSM, value_BSM in zip(self, keys_values[::2], keys_values[1::2], strict=True):
             query_UTM = layer(query_UTM, key_BSM, value_BSM)
         return query_UTM
-
-
-def attention(query_BTM: Tensor, key_BSM: Tensor, value_BSM: Tensor, num_heads: int) -> Tensor:
-    """Scaled dot-product attention of `num_heads` heads, (B, T, M), without the projections around it."""
-    query, key, value = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query_BTM, key_BSM, value_BSM))
-    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
 class IndexedEmbedding(nn.Module):

@@ -2,7 +2,7 @@
 
 import sys
 
-from . import architectures, generation, integrators, scan, trajectories
+from . import architectures, attention, generation, integrators, scan, trajectories
 from .timing import describe_machine, format_comparisons, write_result
 
 BENCHMARKS = {
@@ -10,6 +10,7 @@ BENCHMARKS = {
     "trajectories": trajectories.measure,
     "integrators": integrators.measure,
     "scan": scan.measure,
+    "attention": attention.measure,
     "architectures": architectures.measure,
 }
 

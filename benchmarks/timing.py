@@ -14,15 +14,20 @@ RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("numpy", "scipy", "numba", "torch", "mambapy")
 
 
-def time_in_turns(contestants: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each of `repeats` calls of every contestant, one after the other; one unmeasured round first."""
+def time_in_turns(contestants: dict[str, Callable[[], Any]], repeats: int, calls: int = 1) -> dict[str, list[float]]:
+    """Seconds a call of every contestant, one after the other, `repeats` turns each; one unmeasured round first.
+
+    Work of a few milliseconds is called several times a turn: of one call a turn, the caches that the others have
+    emptied would be a large part.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for round_number in range(repeats + 1):
         for name, work in contestants.items():
             started = time.perf_counter()
-            work()
+            for _ in range(calls):
+                work()
             if round_number:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append((time.perf_counter() - started) / calls)
     return seconds
 
 

@@ -8,9 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from neural_hamilton.architectures import build_operator, parse_architecture
+from neural_hamilton.architectures import build_operator, layers, parse_architecture
 from neural_hamilton.architectures.fno import FourierLayer, SpectralConvolution
-from neural_hamilton.architectures.layers import CrossAttentionDecoder, IndexedEmbedding, SelfAttentionLayer, SensorEmbedding, TimeQueries
+from neural_hamilton.architectures.layers import (
+    CrossAttentionDecoder,
+    FeedForward,
+    IndexedEmbedding,
+    SelfAttentionLayer,
+    SensorEmbedding,
+    TimeQueries,
+)
 from neural_hamilton.architectures.mambonet import MambaLayer
 from neural_hamilton.architectures.operator import TimeFeatures, distinct_rows
 
@@ -188,3 +195,13 @@ class TestVaRONet:
         deviation = (0.5 * log_variance).exp()
         assert ((latent.mean(dim=0) - mean).abs() < 5 * deviation / 200).all()
         assert ((latent.std(dim=0) / deviation - 1).abs() < 0.03).all()
+
+
+def test_feed_forward_in_slices_is_the_same(monkeypatch):
+    layer, x = FeedForward(8, 32), torch.randn(7, 5, 8)
+    expected = layer(x).detach()  # with gradients, at once
+    monkeypatch.setattr(layers, "_HIDDEN_AT_ONCE", 3 * 5 * 32)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), expected)
+        assert layer(x[:, :0]).shape == (7, 0, 8)
+        assert layer(x[:0]).shape == (0, 5, 8)

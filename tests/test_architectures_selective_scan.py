@@ -1,6 +1,5 @@
 """The selective scan: every backend against a plain loop, the reference, and what it promises about memory and threads."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -15,8 +14,8 @@ from hypothesis import strategies as st
 from neural_hamilton.architectures.mamba import Mamba
 from neural_hamilton.architectures.selective_scan import (
     causal_convolution,
-    cpu_backend,
     selective_scan,
+    threads,
     why_not,
 )
 from neural_hamilton.physics.errors import InputError
@@ -207,15 +206,51 @@ def test_second_derivatives_are_refused_not_wrong():
     assert torch.autograd.gradgradcheck(lambda *t: selective_scan(*t, delta_softplus=True, backend="reference"), leaves)
 
 
+@pytest.fixture(params=["PyTorch's", "Python's"])
+def thread_owner(request, monkeypatch):
+    """Whose threads share the work; on a system without GNU's OpenMP only Python's."""
+    if request.param == "Python's":
+        monkeypatch.setattr(threads, "openmp", lambda: None)
+    elif threads.openmp() is None:
+        pytest.skip("no GNU OpenMP in this process")
+    return request.param
+
+
+@pytest.mark.usefixtures("thread_owner")
+def test_work_is_done_by_several_threads_and_all_of_it():
+    seen, todo, lock = set(), iter(range(40)), threading.Lock()
+    both = threading.Barrier(2)
+
+    def work():
+        for number in todo:
+            with lock:
+                seen.add((threading.get_ident(), number))
+            if number < 2:
+                both.wait(timeout=60)  # the first two numbers go to two threads, or time out
+
+    threads.run_on_threads(work, 2)
+    assert len({thread for thread, _ in seen}) == 2 and {number for _, number in seen} == set(range(40))
+
+
+@pytest.mark.usefixtures("thread_owner")
+@pytest.mark.parametrize("failure", [FloatingPointError, KeyboardInterrupt])
+def test_failure_on_any_thread_is_raised(failure):
+    def fail(start, stop):
+        raise failure("on purpose")
+
+    with pytest.raises(failure, match="on purpose"):
+        threads.share(fail, 100, 2**30)
+
+
+@pytest.mark.usefixtures("thread_owner")
 def test_result_does_not_depend_on_the_number_of_threads():
     tensors = scan_arguments((9, 90, 70, 16), torch.float32)  # enough work for several
     before = torch.get_num_threads()
     try:
         results = []
-        for threads in (1, 2, 5):
-            torch.set_num_threads(threads)
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
             results.append(values_and_gradients(tensors, "cpu", True))
-        assert cpu_backend._pool.cache_info().currsize >= 2
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
@@ -224,6 +259,7 @@ def test_result_does_not_depend_on_the_number_of_threads():
             torch.testing.assert_close(value, results[0][name], rtol=1e-5 if name in {"gradient of A", "gradient of D"} else 0, atol=0)
 
 
+@pytest.mark.usefixtures("thread_owner")
 def test_many_callers_at_once():
     tensors = scan_arguments((8, 90, 64, 16), torch.float32)
     expected = selective_scan(*tensors, delta_softplus=True, backend="cpu")
@@ -251,7 +287,7 @@ def test_works_in_a_child_process(method, tmp_path):
     code = f"""
 import multiprocessing
 import numpy, torch
-from neural_hamilton.architectures.selective_scan import cpu_backend, selective_scan
+from neural_hamilton.architectures.selective_scan import selective_scan
 
 def ones(*shape):  # NumPy makes and sums: a forked child of a process that used PyTorch's own threads hangs in them
     return torch.from_numpy(numpy.ones(shape, numpy.float32))
@@ -262,8 +298,7 @@ def scan(_):
     return float(selective_scan(x, x, torch.from_numpy(-numpy.ones((64, 16), numpy.float32)), B, B, ones(64), backend="cpu").numpy().sum())
 
 if __name__ == "__main__":
-    before = scan(0)
-    assert cpu_backend._pool.cache_info().currsize == 1  # threads in the parent, which a fork does not copy
+    before = scan(0)  # starts threads in the parent, which a fork does not copy
     with multiprocessing.get_context("{method}").Pool(2) as pool:
         assert pool.map(scan, range(2)) == [before] * 2
 """

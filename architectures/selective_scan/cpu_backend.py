@@ -3,21 +3,13 @@
 Shapes: B batch, L sequence, D channels, N states, K taps, C chunks, G blocks of channels.
 """
 
-import functools
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from ...physics.errors import InputError
 from . import cpu_kernels as kernels
 from .operators import register_convolution, register_scan
-
-_WORK_PER_THREAD = 2**18  # exponentials, about 0.2 ms: several times what waking a thread costs
-_SHARES_PER_THREAD = 4  # so that a thread which was held up leaves its last shares to the others
+from .threads import share
 
 
 def scan_forward(
@@ -37,7 +29,7 @@ def scan_forward(
     y_BLD = torch.empty(x_BLD.shape, dtype=x_BLD.dtype)
     states_BCND = _new_states(x_BLD, A_DN, keep_states)
     arrays = [tensor.numpy() for tensor in (*tensors, y_BLD, states_BCND)]
-    _share(kernels.scan_forward, batch * _blocks(channels), y_BLD.numel() * A_DN.shape[1], *arrays[:7], delta_softplus, *arrays[7:])
+    share(kernels.scan_forward, batch * _blocks(channels), y_BLD.numel() * A_DN.shape[1], *arrays[:7], delta_softplus, *arrays[7:])
     return y_BLD, states_BCND
 
 
@@ -64,7 +56,7 @@ def scan_backward(
     dgate_BLD = torch.empty_like(tensors[6])
     gradients = (dx_BLD, ddelta_BLD, dA_BDN, dB_GBLN, dC_GBLN, dD_BD, dgate_BLD)
     arrays = [tensor.numpy() for tensor in (*tensors, states_BCND, dy_BLD.contiguous(), *gradients)]
-    _share(kernels.scan_backward, batch * blocks, 2 * dx_BLD.numel() * num_states, *arrays[:7], delta_softplus, *arrays[7:])
+    share(kernels.scan_backward, batch * blocks, 2 * dx_BLD.numel() * num_states, *arrays[:7], delta_softplus, *arrays[7:])
     return dx_BLD, ddelta_BLD, dA_BDN.sum(0), dB_GBLN.sum(0), dC_GBLN.sum(0), dD_BD.sum(0), dgate_BLD
 
 
@@ -73,7 +65,7 @@ def convolution_forward(x_BLD: Tensor, weight_DK: Tensor, bias_D: Tensor) -> Ten
     x_BLD, weight_KD = x_BLD.contiguous(), weight_DK.t().contiguous()
     y_BLD = torch.empty_like(x_BLD)
     arrays = (tensor.numpy() for tensor in (x_BLD, weight_KD, bias_D.contiguous(), y_BLD))
-    _share(kernels.convolution_forward, len(x_BLD), x_BLD.numel() * 2, *arrays)
+    share(kernels.convolution_forward, len(x_BLD), x_BLD.numel() * 2, *arrays)
     return y_BLD
 
 
@@ -84,7 +76,7 @@ def convolution_backward(x_BLD: Tensor, weight_DK: Tensor, bias_D: Tensor, dy_BL
     dweight_BKD = x_BLD.new_empty(len(x_BLD), *weight_KD.shape)
     dbias_BD = x_BLD.new_empty(len(x_BLD), len(bias_D))
     arrays = (tensor.numpy() for tensor in (x_BLD, weight_KD, bias_D.contiguous(), dy_BLD.contiguous(), dx_BLD, dweight_BKD, dbias_BD))
-    _share(kernels.convolution_backward, len(x_BLD), x_BLD.numel() * 4, *arrays)
+    share(kernels.convolution_backward, len(x_BLD), x_BLD.numel() * 4, *arrays)
     return dx_BLD, dweight_BKD.sum(0).t().contiguous(), dbias_BD.sum(0)
 
 
@@ -104,36 +96,6 @@ def _contiguous(*tensors: Tensor | None) -> list[Tensor]:
 
 def _blocks(channels: int) -> int:
     return -(-channels // kernels.BLOCK)
-
-
-def _share(kernel: Callable[..., None], num_programs: int, work: int, *arguments: Any) -> None:
-    """Run all programs of a kernel on at most `torch.get_num_threads()` threads, this one among them.
-
-    Python threads, for the kernels hold no GIL: unlike Numba's own they may be used by many callers at once, need no
-    threading library, and follow `torch.set_num_threads` at any time.
-    """
-    threads = min(torch.get_num_threads(), num_programs, work // _WORK_PER_THREAD)
-    if threads <= 1:
-        kernel(*arguments, 0, num_programs)
-        return
-    size = -(-num_programs // (threads * _SHARES_PER_THREAD))
-    starts = iter(range(0, num_programs, size))  # `next` on it is atomic: the shares are handed out under the GIL
-
-    def work_through(starts: Iterator[int]) -> None:
-        for start in starts:
-            kernel(*arguments, start, min(start + size, num_programs))
-
-    helpers = [_pool(os.getpid(), threads - 1).submit(work_through, starts) for _ in range(threads - 1)]
-    work_through(starts)
-    for helper in helpers:
-        if not helper.cancel():  # one that has not begun, other callers being first, has nothing left to do
-            helper.result()
-
-
-@functools.cache
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads that wait for work; a forked child has none of its parent's and gets its own."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="selective-scan")
 
 
 register_scan("cpu", scan_forward, scan_backward, _new_states)

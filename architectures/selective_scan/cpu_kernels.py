@@ -23,7 +23,7 @@ from numba.extending import overload
 # Contraction to fused multiply-adds everywhere; reassociation, which vector sums need, only in the kernels: it would
 # cancel the rounding by a large constant in exp2. Never "nnan" or "ninf": a NaN that comes in must come out.
 _EXACT = {"contract"}
-_FAST = {"contract", "reassoc", "nsz"}
+FAST = {"contract", "reassoc", "nsz"}
 
 CHUNK = 16  # steps between stored states: memory of one (B, L, D) tensor when N = 16
 BLOCK = 64  # channels of a program
@@ -123,16 +123,16 @@ def _log1p_ratio(w):
     return {types.float32: lambda w: _log1p_ratio_float32(w), types.float64: lambda w: _log1p_ratio_float64(w)}[w]
 
 
-def _kernel(function: Callable[..., None]) -> Callable[..., None]:
+def compiled(function: Callable[..., None]) -> Callable[..., None]:
     """Compile on first use and keep the machine code on disk, beside this file or in the user's cache folder."""
-    options = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
+    options = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:  # neither folder can be written: every process compiles for itself
         return njit(**options)(function)
 
 
-@njit(fastmath=_FAST)
+@njit(fastmath=FAST)
 def _softplus_rows(raw, delta, slope):
     """delta = log(1 + exp(raw)) and its derivative, to full relative accuracy for any sign and size of raw."""
     real = delta.dtype.type
@@ -143,7 +143,7 @@ def _softplus_rows(raw, delta, slope):
         slope[j] = (real(1.0) if raw[j] >= real(0.0) else u) / (real(1.0) + u)
 
 
-@njit(fastmath=_FAST)
+@njit(fastmath=FAST)
 def _sigmoid_rows(v, sigmoid):
     real = sigmoid.dtype.type
     for j in range(len(v)):
@@ -151,7 +151,7 @@ def _sigmoid_rows(v, sigmoid):
         sigmoid[j] = (real(1.0) if v[j] >= real(0.0) else u) / (real(1.0) + u)
 
 
-@_kernel
+@compiled
 def scan_forward(x_BLD, delta_BLD, A_DN, B_BLN, C_BLN, D_D, gate_BLD, softplus, y_BLD, states_BCND, start, stop):
     """Write y, and the state before each chunk; an empty gate means none, empty states that nobody will ask."""
     _, length, channels = x_BLD.shape
@@ -201,7 +201,7 @@ def scan_forward(x_BLD, delta_BLD, A_DN, B_BLN, C_BLN, D_D, gate_BLD, softplus, 
                 y_W[:] = sum_W[:width]
 
 
-@_kernel
+@compiled
 def scan_backward(
     x_BLD, delta_BLD, A_DN, B_BLN, C_BLN, D_D, gate_BLD, softplus, states_BCND, dy_BLD,
     dx_BLD, ddelta_BLD, dA_BDN, dB_GBLN, dC_GBLN, dD_BD, dgate_BLD, start, stop,
@@ -315,7 +315,7 @@ def scan_backward(
                 dA_BDN[b, first + j, n] = dA_NW[n, j]
 
 
-@_kernel
+@compiled
 def convolution_forward(x_BLD, weight_KD, bias_D, y_BLD, start, stop):
     """y_t = silu(bias + sum_k weight_k x_{t - K + 1 + k}), sequences `start` to `stop`; before the sequence lie zeros."""
     _, length, channels = x_BLD.shape
@@ -334,7 +334,7 @@ def convolution_forward(x_BLD, weight_KD, bias_D, y_BLD, start, stop):
                 y_D[d] *= sigmoid_D[d]
 
 
-@_kernel
+@compiled
 def convolution_backward(x_BLD, weight_KD, bias_D, dy_BLD, dx_BLD, dweight_BKD, dbias_BD, start, stop):
     """Gradients of `convolution_forward`; what silu was applied to is computed again."""
     _, length, channels = x_BLD.shape
