@@ -24,7 +24,7 @@ from .timing import time_in_turns
 
 _SIZES = {1_000: (800, 200), 10_000: (8_000, 2_000), 100_000: (80_000, 20_000)}
 _LARGEST = {1_000_000: (800_000, 200_000)}
-_SAMPLE_SECONDS = 0.1
+_SAMPLE_SECONDS = 0.25
 
 
 def measure() -> dict[str, Any]:

@@ -30,7 +30,7 @@ class DataConfig(Section):
     control_points: tuple[int, int] = Field(default=(2, 7), description="range of interior control points")
     length_scale: tuple[float, float] = Field(default=(0.01, 0.2), description="range of the field's length scale")
     depth: tuple[float, float] | None = Field(default=None, description="range of well depths; by default the preset's")
-    shard_rows: int = Field(default=1000, ge=1, description="rows of one Parquet file")
+    shard_rows: int = Field(default=5000, ge=1, description="rows of one Parquet file")
 
     @model_validator(mode="after")
     def _ranges_are_ordered(self) -> "DataConfig":

@@ -70,11 +70,14 @@ def forced_backend() -> str | None:
     return _forced
 
 
-# torch.compile takes the answer as a constant of these arguments, which it is while a process lives.
-@torch.compiler.assume_constant_result
 def resolve(device_type: str, dtype: torch.dtype, asked: str | None) -> str:
     """`choose_backend` on plain values; also loads the backend, so that its operators are registered."""
     return _resolve(device_type, dtype, asked)
+
+
+# torch.compile takes the answer as a constant of these arguments, which it is while a process lives. Set by
+# torch.compiler.assume_constant_result, this mark would cost every command the import of the compiler, over a second.
+resolve._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
 @functools.cache
