@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from ..physics import InputError
-from .config import Config, DataConfig
-from .console import config_options, emit, format_table, json_option, resolve_config, run_command
+from .config import Config, DataConfig, load_data_config
+from .console import collect_overrides, config_options, emit, format_table, json_option, resolve_config, run_command
 from .ray_runtime import choose_authentication
 
 _PATH = click.Path(path_type=Path)
@@ -58,7 +58,7 @@ def generation_options(command: Any) -> Any:
 
 
 def _data_config(config_source: str | None, assignments: tuple[str, ...], flags: dict[str, Any]) -> DataConfig:
-    data = resolve_config(config_source, assignments, **flags).data
+    data = load_data_config(config_source, collect_overrides(assignments, flags))
     if sum(data.counts.values()) == 0:
         raise InputError("--train, --val and --test are all 0; ask for at least one row")
     return data

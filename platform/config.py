@@ -5,15 +5,19 @@ An unknown or ill-typed key at any depth is refused with its path and the valid 
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
 
-from ..architectures import ArchitectureConfig, get_architecture, parse_architecture
 from ..physics import InputError
 from .data_config import DataConfig, Section
 from .provenance import write_atomically
+
+if TYPE_CHECKING:
+    from ..architectures import ArchitectureConfig
+else:
+    ArchitectureConfig = Any  # importing the networks takes seconds, and making data needs none
 
 SHIPPED_CONFIGS = Path(__file__).parent / "configs"
 
@@ -71,8 +75,12 @@ class ServingConfig(Section):
 
 
 def _typed_architecture(value: Any) -> Any:
+    from ..architectures import ArchitectureConfig, parse_architecture
+
     if isinstance(value, dict):
         return parse_architecture({"name": "mambonet", **value})
+    if not isinstance(value, ArchitectureConfig):
+        raise ValueError(f"{value!r} is no mapping of keys")
     return value
 
 
@@ -81,7 +89,7 @@ class Config(Section):
 
     data: DataConfig = DataConfig()
     architecture: Annotated[SerializeAsAny[ArchitectureConfig], BeforeValidator(_typed_architecture)] = Field(
-        default_factory=lambda: parse_architecture({"name": "mambonet"})
+        default_factory=lambda: _typed_architecture({})
     )
     training: TrainingConfig = TrainingConfig()
     sweep: SweepConfig = SweepConfig()
@@ -98,7 +106,7 @@ class Config(Section):
 
     def override(self, overrides: dict[str, Any]) -> "Config":
         """A copy with dotted keys replaced; InputError as in `load_config`."""
-        return _validate(_merge(self.dump(), overrides))
+        return _validate(_merge(self.dump(), overrides), Config)
 
 
 def load_config(source: str | Path | None = None, overrides: dict[str, Any] | None = None) -> Config:
@@ -110,7 +118,17 @@ def load_config(source: str | Path | None = None, overrides: dict[str, Any] | No
         For an unreadable file, or an unknown or ill-typed key, with its path and the valid choices.
     """
     values = _read_yaml(source) if source is not None else {}
-    return _validate(_merge(values, overrides or {}))
+    return _validate(_merge(values, overrides or {}), Config)
+
+
+class _DataAlone(Section):
+    data: DataConfig = DataConfig()
+
+
+def load_data_config(source: str | Path | None = None, overrides: dict[str, Any] | None = None) -> DataConfig:
+    """The section `data` of `load_config`, without loading the networks where nothing else is said."""
+    values = _merge(_read_yaml(source) if source is not None else {}, overrides or {})
+    return _validate(values, Config if set(values) - {"data"} else _DataAlone).data
 
 
 def parse_assignments(assignments: tuple[str, ...] | list[str]) -> dict[str, Any]:
@@ -180,9 +198,12 @@ def _start_architecture(values: dict[str, Any], overrides: dict[str, Any]) -> di
     return dict(values)
 
 
-def _validate(values: dict[str, Any]) -> Config:
+_Tree = TypeVar("_Tree", bound=Section)
+
+
+def _validate(values: dict[str, Any], tree: type[_Tree]) -> _Tree:
     try:
-        return Config.model_validate(values)
+        return tree.model_validate(values)
     except ValidationError as error:
         raise InputError("; ".join(_describe(problem, values) for problem in error.errors())) from None
 
@@ -205,6 +226,8 @@ def _valid_keys(section: list[str], values: dict[str, Any]) -> list[str]:
     model: Any = Config
     for part in section:
         if part == "architecture":
+            from ..architectures import get_architecture
+
             name = values.get("architecture", {}).get("name", "mambonet")
             model = get_architecture(name).Config
         else:

@@ -33,9 +33,13 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def resolve_config(config_source: str | None, assignments: tuple[str, ...], **flags: Any) -> Config:
     """The tree from a file, then `--set`, then flags (dotted keys, given as `data__seed=3`); None flags are left out."""
-    overrides = parse_assignments(assignments)
-    overrides.update({key.replace("__", "."): value for key, value in flags.items() if value is not None})
-    return load_config(config_source, overrides)
+    return load_config(config_source, collect_overrides(assignments, flags))
+
+
+def collect_overrides(assignments: tuple[str, ...], flags: dict[str, Any]) -> dict[str, Any]:
+    """Dotted keys of `--set`, then of flags, as `resolve_config` takes them."""
+    named = {key.replace("__", "."): value for key, value in flags.items() if value is not None}
+    return parse_assignments(assignments) | named
 
 
 def emit(result: dict[str, Any], as_json: bool, text: str) -> None:

@@ -1,12 +1,15 @@
 """The configuration tree: YAML, dotted overrides, and a sentence for every mistake."""
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from neural_hamilton.architectures import ARCHITECTURES
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform.config import SHIPPED_CONFIGS, Config, load_config, parse_assignments
+from neural_hamilton.platform.config import SHIPPED_CONFIGS, Config, load_config, load_data_config, parse_assignments
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED_CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -94,3 +97,29 @@ def test_any_tree_loads_or_is_refused_in_words(values):
         assert isinstance(load_config(None, values), Config)
     except InputError as refusal:
         assert str(refusal)
+
+
+def test_data_alone_is_the_data_of_the_whole_tree():
+    overrides = {"data.train": 3, "data.depth": [1.0, 2.0]}
+    assert load_data_config(None, overrides) == load_config(None, overrides).data
+    assert load_data_config("demo", overrides) == load_config("demo", overrides).data
+    for wrong in ({"data.tran": 3}, {"data.train": -1}, {"data.train": 3, "training.epoch": 3}, {"archtecture.name": "fno"}):
+        with pytest.raises(InputError) as alone:
+            load_data_config(None, wrong)
+        with pytest.raises(InputError) as whole:
+            load_config(None, wrong)
+        assert str(alone.value) == str(whole.value)
+
+
+def test_an_architecture_that_is_no_mapping_is_refused():
+    with pytest.raises(InputError, match="architecture.*'fno' is no mapping"):
+        load_config(None, {"architecture": "fno"})
+
+
+def test_generating_loads_no_networks(tmp_path):
+    code = (
+        "import sys\nfrom neural_hamilton.platform.cli import main\n"
+        f"code = main(['generate', {str(tmp_path / 'data')!r}, '--train', '2', '--local'])\n"
+        "assert code in (None, 0) and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
