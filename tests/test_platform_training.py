@@ -18,6 +18,7 @@ import torch
 from neural_hamilton.architectures import build_operator, load_model, parse_architecture
 from neural_hamilton.architectures.selective_scan import use_backend
 from neural_hamilton.physics import InputError
+from neural_hamilton.platform import distributed
 from neural_hamilton.platform.checkpoints import load_checkpoint, save_checkpoint
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.datasets import read_split
@@ -221,8 +222,9 @@ def test_refusal_inside_ray_workers_is_one_sentence(ray_session, tiny_dataset, t
         train_with_ray(config, tiny_dataset, tmp_path / "run", 1, Progress("train", 3))
 
 
-def test_full_disk_under_ray_is_one_sentence_and_the_run_goes_on_later(ray_session, tiny_dataset, tmp_path):
+def test_full_disk_under_ray_is_one_sentence_and_the_run_goes_on_later(ray_session, tiny_dataset, tmp_path, monkeypatch):
     """A real file system with room for a run's first files and no more."""
+    monkeypatch.setattr(distributed, "_RESTARTS", 0)  # each would meet the same disk
     mount = tmp_path / "small"
     mount.mkdir()
     if os.geteuid() != 0 or os.system(f"mount -t tmpfs -o size=32k tmpfs {mount} 2>/dev/null") != 0:
