@@ -243,7 +243,9 @@ def test_failure_on_any_thread_is_raised(failure):
 
 
 @pytest.mark.usefixtures("thread_owner")
-def test_result_does_not_depend_on_the_number_of_threads():
+def test_result_does_not_depend_on_the_number_of_threads(monkeypatch):
+    used, run_on_threads = set(), threads.run_on_threads
+    monkeypatch.setattr(threads, "run_on_threads", lambda work, count: (used.add(count), run_on_threads(work, count)))
     tensors = scan_arguments((9, 90, 70, 16), torch.float32)  # enough work for several
     before = torch.get_num_threads()
     try:
@@ -251,6 +253,7 @@ def test_result_does_not_depend_on_the_number_of_threads():
         for count in (1, 2, 5):
             torch.set_num_threads(count)
             results.append(values_and_gradients(tensors, "cpu", True))
+        assert used >= {2, 5}
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
@@ -287,7 +290,7 @@ def test_works_in_a_child_process(method, tmp_path):
     code = f"""
 import multiprocessing
 import numpy, torch
-from neural_hamilton.architectures.selective_scan import selective_scan
+from neural_hamilton.architectures.selective_scan import selective_scan, threads
 
 def ones(*shape):  # NumPy makes and sums: a forked child of a process that used PyTorch's own threads hangs in them
     return torch.from_numpy(numpy.ones(shape, numpy.float32))
@@ -298,7 +301,10 @@ def scan(_):
     return float(selective_scan(x, x, torch.from_numpy(-numpy.ones((64, 16), numpy.float32)), B, B, ones(64), backend="cpu").numpy().sum())
 
 if __name__ == "__main__":
-    before = scan(0)  # starts threads in the parent, which a fork does not copy
+    started, run_on_threads = [], threads.run_on_threads
+    threads.run_on_threads = lambda work, count: (started.append(count), run_on_threads(work, count))
+    before = scan(0)
+    assert started and min(started) == 2  # threads in the parent, which a fork does not copy
     with multiprocessing.get_context("{method}").Pool(2) as pool:
         assert pool.map(scan, range(2)) == [before] * 2
 """
