@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import attention_kernels as kernels
 from .selective_scan.scan import refuse_second_derivatives
+from .selective_scan.threads import share
 
 _NARROW = 8  # width of the widest head on which the kernel is faster than PyTorch's (`python -m benchmarks attention`)
 
@@ -49,9 +51,6 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        from . import attention_kernels as kernels
-        from .selective_scan.threads import share
-
         refuse_second_derivatives()
         query_BTM, key_BSM, value_BSM, y_BTM, log_sums_BHT = ctx.saved_tensors
         gradients = [torch.empty_like(x) for x in (query_BTM, key_BSM, value_BSM)]
@@ -64,9 +63,6 @@ class _Attention(torch.autograd.Function):
 
 def _forward(query_BTM: Tensor, key_BSM: Tensor, value_BSM: Tensor, num_heads: int, keep_sums: bool) -> tuple[Tensor, Tensor]:
     """The answer, and log2 of the sums of each softmax (B, H, T), which is empty unless they are to be kept."""
-    from . import attention_kernels as kernels
-    from .selective_scan.threads import share
-
     batch, num_queries, _ = query_BTM.shape
     y_BTM = torch.empty_like(query_BTM)
     log_sums_BHT = query_BTM.new_empty((batch, num_heads, num_queries) if keep_sums else (0, 0, 0))

@@ -48,7 +48,7 @@ def measure_cpu() -> dict[str, Any]:
         difference = _largest_difference(networks["ours"], networks["mambapy"], batch)
         seconds = time_in_turns({f"training step, {name}": _training_step(network, batch) for name, network in networks.items()}, _ROUNDS)
         forwards = {f"forward, {name}": _forward(network, batch) for name, network in networks.items()}
-        seconds |= time_in_turns(forwards, _ROUNDS, _FORWARD_CALLS)
+        seconds |= time_in_turns(forwards, _ROUNDS, dict.fromkeys(forwards, _FORWARD_CALLS))
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
             seconds |= fresh.submit(_time_single).result()
         works = ("training step", "forward", "one trajectory")
@@ -74,7 +74,7 @@ def _time_single() -> dict[str, list[float]]:
     torch.set_num_threads(_THREADS)
     single = _batch(1, "cpu")
     works = {f"one trajectory, {name}": _forward(network, single) for name, network in _networks("cpu").items()}
-    return time_in_turns(works, _SINGLE_ROUNDS, _SINGLE_CALLS)
+    return time_in_turns(works, _SINGLE_ROUNDS, dict.fromkeys(works, _SINGLE_CALLS))
 
 
 def measure_cuda() -> dict[str, Any]:
@@ -238,6 +238,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     chosen = parser.parse_args().device
+    if chosen == "cuda" and not torch.cuda.is_available():
+        parser.error("--device is 'cuda' and PyTorch sees no GPU here; give cpu")
     result = measure_cuda() if chosen == "cuda" else measure_cpu()
     path = write_result("scan_cuda" if chosen == "cuda" else "scan", result)
     print(f"{result['what']}\n{format_comparisons(result['comparisons'])}\n{json.dumps(result.get('best_seconds', {}), indent=2)}\n{path}")

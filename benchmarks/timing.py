@@ -14,20 +14,21 @@ RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("numpy", "scipy", "numba", "torch", "mambapy")
 
 
-def time_in_turns(contestants: dict[str, Callable[[], Any]], repeats: int, calls: int = 1) -> dict[str, list[float]]:
+def time_in_turns(contestants: dict[str, Callable[[], Any]], repeats: int, calls: dict[str, int] | None = None) -> dict[str, list[float]]:
     """Seconds a call of every contestant, one after the other, `repeats` turns each; one unmeasured round first.
 
-    Work of a few milliseconds is called several times a turn: of one call a turn, the caches that the others have
-    emptied would be a large part.
+    Work of a few milliseconds is called several times a turn, `calls` of its name: of a single call, the caches that the
+    others have emptied, and their threads that still spin, would be a large part.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for round_number in range(repeats + 1):
         for name, work in contestants.items():
+            count = (calls or {}).get(name, 1)
             started = time.perf_counter()
-            for _ in range(calls):
+            for _ in range(count):
                 work()
             if round_number:
-                seconds[name].append((time.perf_counter() - started) / calls)
+                seconds[name].append((time.perf_counter() - started) / count)
     return seconds
 
 

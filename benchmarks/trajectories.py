@@ -10,7 +10,6 @@ is at most the target, and of a library's methods the fastest one counts.
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,10 +51,9 @@ def measure() -> dict[str, Any]:
     for method in ("taylor", "dop853", "rk4"):
         count = few if method == "rk4" else _first(rows, 200)
         contestants[f"certified by {method} to 1e-09"] = (count, _certified(count, method))
-    calls = {name: _OUR_CALLS if name.startswith("ours") else 1 for name in contestants}
-    turns = {name: partial(_repeat, solve, calls[name]) for name, (_, solve) in contestants.items()}
-    orbits = {name: len(problems) * calls[name] for name, (problems, _) in contestants.items()}
-    each = {name: [value / orbits[name] for value in values] for name, values in time_in_turns(turns, _REPEATS).items()}
+    calls = {name: _OUR_CALLS for name in contestants if name.startswith("ours")}
+    seconds = time_in_turns({name: solve for name, (_, solve) in contestants.items()}, _REPEATS, calls)
+    each = {name: [value / len(contestants[name][0]) for value in values] for name, values in seconds.items()}
     fastest = {
         label: min((n for n in each if n.startswith(label)), key=lambda n: np.median(each[n]))
         for label in ("ours", "diffrax", "torchdiffeq")
@@ -71,11 +69,6 @@ def measure() -> dict[str, Any]:
         "note": f"{_THREADS} threads for ours, XLA and torch; SciPy, on {_NUM_SLOW} orbits, is one Python thread by nature, and so are the "
         "three lines of certificates, which solve each orbit at least twice.",
     }
-
-
-def _repeat(solve: Solver, calls: int) -> None:
-    for _ in range(calls):
-        solve()
 
 
 def _first(rows: Rows, count: int) -> Rows:

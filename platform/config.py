@@ -117,8 +117,7 @@ def load_config(source: str | Path | None = None, overrides: dict[str, Any] | No
     InputError
         For an unreadable file, or an unknown or ill-typed key, with its path and the valid choices.
     """
-    values = _read_yaml(source) if source is not None else {}
-    return _validate(_merge(values, overrides or {}), Config)
+    return _validate(_read_values(source, overrides), Config)
 
 
 class _DataAlone(Section):
@@ -127,7 +126,7 @@ class _DataAlone(Section):
 
 def load_data_config(source: str | Path | None = None, overrides: dict[str, Any] | None = None) -> DataConfig:
     """The section `data` of `load_config`, without loading the networks where nothing else is said."""
-    values = _merge(_read_yaml(source) if source is not None else {}, overrides or {})
+    values = _read_values(source, overrides)
     return _validate(values, Config if set(values) - {"data"} else _DataAlone).data
 
 
@@ -153,6 +152,10 @@ def _parse_scalar(text: str) -> Any:
         except ValueError:
             return value
     return value
+
+
+def _read_values(source: str | Path | None, overrides: dict[str, Any] | None) -> dict[str, Any]:
+    return _merge(_read_yaml(source) if source is not None else {}, overrides or {})
 
 
 def _read_yaml(source: str | Path) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Compiled selective scan and causal convolution for CPUs, forward and backward.
 
-All compiled code lives in this one file because Numba's on-disk cache watches only the file of the outermost
-function. Shapes: B batch, L sequence, D channels, N states, K taps of the convolution or
-steps of a chunk, C chunks of the sequence, G blocks of channels, W channels of a block.
+All compiled code of the scan lives in this one file because Numba's on-disk cache watches only the file of the
+outermost function; attention, which uses `exp2` and `compiled` from here, says what follows for it. Shapes: B batch,
+L sequence, D channels, N states, K taps of the convolution or steps of a chunk, C chunks of the sequence, G blocks of
+channels, W channels of a block.
 
 A *program* is one block of channels of one sequence. A kernel runs the programs `start` to `stop` one after the
 other, without the GIL; who calls it decides how many threads share the programs. Programs write to disjoint
@@ -23,7 +24,7 @@ from numba.extending import overload
 # Contraction to fused multiply-adds everywhere; reassociation, which vector sums need, only in the kernels: it would
 # cancel the rounding by a large constant in exp2. Never "nnan" or "ninf": a NaN that comes in must come out.
 _EXACT = {"contract"}
-FAST = {"contract", "reassoc", "nsz"}
+_FAST = {"contract", "reassoc", "nsz"}
 
 CHUNK = 16  # steps between stored states: memory of one (B, L, D) tensor when N = 16
 BLOCK = 64  # channels of a program
@@ -125,14 +126,14 @@ def _log1p_ratio(w):
 
 def compiled(function: Callable[..., None]) -> Callable[..., None]:
     """Compile on first use and keep the machine code on disk, beside this file or in the user's cache folder."""
-    options = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
+    options = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:  # neither folder can be written: every process compiles for itself
         return njit(**options)(function)
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=_FAST)
 def _softplus_rows(raw, delta, slope):
     """delta = log(1 + exp(raw)) and its derivative, to full relative accuracy for any sign and size of raw."""
     real = delta.dtype.type
@@ -143,7 +144,7 @@ def _softplus_rows(raw, delta, slope):
         slope[j] = (real(1.0) if raw[j] >= real(0.0) else u) / (real(1.0) + u)
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=_FAST)
 def _sigmoid_rows(v, sigmoid):
     real = sigmoid.dtype.type
     for j in range(len(v)):
