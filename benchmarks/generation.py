@@ -99,7 +99,7 @@ def _time_steps() -> dict[str, float]:
         {
             "potential drawn and splined": spline,
             "potential drawn, splined and sampled at 100 sensors": lambda: spline().sample(sensors),
-            "certified row, in memory": lambda: draw_rows(ensemble, 0, "test", 0, count),
+            "certified row, in memory": lambda: draw_rows(ensemble, 0, "test", np.arange(count)),
         },
         repeats=5,
     )

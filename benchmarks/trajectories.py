@@ -32,7 +32,7 @@ Solver = Callable[[], Answer]
 
 def measure() -> dict[str, Any]:
     """Seconds of every contestant for the same orbits, and how its errors turned out."""
-    rows, _ = draw_rows(Ensemble("paper"), 0, "test", 0, _NUM_ORBITS)
+    rows, _ = draw_rows(Ensemble("paper"), 0, "test", np.arange(_NUM_ORBITS))
     few = _first(rows, _NUM_SLOW)
     contestants: dict[str, tuple[Rows, Solver]] = {}
     accuracy: dict[str, dict[str, float]] = {}

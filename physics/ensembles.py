@@ -109,17 +109,17 @@ class Rows:
         return self.control_q[row, : self.num_control[row]], self.control_v[row, : self.num_control[row]]
 
 
-def draw_rows(ensemble: Ensemble, seed: int, split: str, start: int, stop: int) -> tuple[Rows, Counter[Rejection]]:
-    """Rows [start, stop) of `split`, each the first attempt that could be certified, and why others could not.
+def draw_rows(ensemble: Ensemble, seed: int, split: str, indices: np.ndarray) -> tuple[Rows, Counter[Rejection]]:
+    """Rows `indices` (R,), increasing, of `split`, each the first attempt that could be certified, and why others could not.
 
-    A pure function of its arguments; row by row or all at once, in any grouping, the bytes are the same.
+    A pure function of its arguments; row by row or all at once, in any grouping, the bytes are the same. A split has no end.
 
     Raises
     ------
     InputError
         Where a row is rejected 20 times over, with the reasons.
     """
-    pending = np.arange(start, stop)
+    pending = np.asarray(indices)
     rejections: Counter[Rejection] = Counter()
     latest: dict[int, Rejection] = {}
     parts: list[dict[str, np.ndarray]] = []
@@ -141,9 +141,8 @@ def draw_rows(ensemble: Ensemble, seed: int, split: str, start: int, stop: int) 
     )
 
 
-def draw_noise(seed: int, split: str, start: int, stop: int, num_sensors: int) -> np.ndarray:
-    """Standard normals (stop - start, num_sensors) for the sensor noise of rows [start, stop)."""
-    indices = np.arange(start, stop)
+def draw_noise(seed: int, split: str, indices: np.ndarray, num_sensors: int) -> np.ndarray:
+    """Standard normals (R, num_sensors) for the sensor noise of rows `indices` (R,)."""
     return ndtri(_uniforms(seed, SPLITS.index(split), _Stream.NOISE, indices, 0, num_sensors))
 
 

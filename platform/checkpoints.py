@@ -1,4 +1,4 @@
-"""Training state as one safetensors file: tensors as tensors, the rest of the tree as JSON in its header."""
+"""Training state as safetensors files: tensors as tensors, the rest of the tree as JSON in the header."""
 
 import json
 from pathlib import Path
@@ -12,6 +12,49 @@ from ..physics import InputError
 from .provenance import write_atomically
 
 _TENSOR = "__tensor__"
+
+
+class CheckpointFolder:
+    """The states after the latest epochs and after the best one, a file each; all else is deleted as new ones come."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self._folder, self._keep = folder, keep
+
+    def save(self, epoch: int, best_epoch: int, state: dict[str, Any]) -> None:
+        """Write the state after `epoch`, whole or not at all, then delete what need not be kept."""
+        self._folder.mkdir(exist_ok=True)
+        save_checkpoint(self._path(epoch), state)
+        for old in self.epochs()[: -self._keep]:
+            if old != best_epoch:
+                self._path(old).unlink(missing_ok=True)
+
+    def epochs(self) -> list[int]:
+        """The epochs whose states are there, in order."""
+        return sorted(int(path.stem.removeprefix("epoch-")) for path in self._folder.glob("epoch-*.safetensors"))
+
+    def latest(self, device: torch.device) -> tuple[dict[str, Any] | None, str | None]:
+        """The latest state that can be read, or None where there is none yet; and what was passed over, as a sentence.
+
+        Raises
+        ------
+        InputError
+            Where there are checkpoints and none can be read.
+        """
+        damaged: list[int] = []
+        for epoch in reversed(self.epochs()):
+            try:
+                state = load_checkpoint(self._path(epoch), device)
+            except InputError:
+                damaged.append(epoch)
+                continue
+            passed_over = f"{', '.join(self._path(e).name for e in damaged)} damaged; went on from the state after epoch {epoch}"
+            return state, passed_over if damaged else None
+        if damaged:
+            raise InputError(f"every checkpoint in {str(self._folder)!r} is damaged; delete the run folder to start again")
+        return None, None
+
+    def _path(self, epoch: int) -> Path:
+        return self._folder / f"epoch-{epoch:05d}.safetensors"
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -28,7 +71,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
             tree = json.loads(stored.metadata()["tree"])
             return _fill(tree, stored)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-        raise InputError(f"checkpoint {str(path)!r} is damaged; delete it to start the run again") from None
+        raise InputError(f"checkpoint {str(path)!r} is damaged") from None
 
 
 def _strip(node: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:

@@ -137,23 +137,31 @@ def train(
     scan = f", selective scan: {result['scan_backend']}" if result["scan_backend"] else ""
     network = f"{result['architecture']} ({result['num_parameters']} parameters, on {result['device']}{scan})"
     best = f"validation loss {result['validation_loss']:.3e} at epoch {result['best_epoch']} of {result['epochs']}"
-    emit(result, as_json, f"{network}: {best}, model in {result['model']}")
+    warnings = "".join(f"\nwarning: {warning}" for warning in result["warnings"])
+    emit(result, as_json, f"{network}: {best}, model in {result['model']}{warnings}")
 
 
 def run_training(config: Config, dataset: Path, run: Path, workers: int, resume: bool) -> dict[str, Any]:
     """Prepare the run folder and train, in this process (`workers` 0) or under Ray Train; returns the result."""
     from .progress import track
-    from .training import prepare_run
+    from .run_folder import prepare_run
+    from .training import steps_of
     from .training import train as run_loop
 
     dataset, run = dataset.absolute(), run.absolute()
     config = prepare_run(run, dataset, config, resume)
-    with track(f"train {config.architecture.name}", config.training.epochs) as progress:
-        if not workers:
-            return run_loop(config, dataset, run, lambda r: progress.advance(note=f"validation loss {r['validation_loss']:.3e}"))
-        from .distributed import train_with_ray
+    with track(f"train {config.architecture.name}", steps_of(config)) as progress:
+        if workers:
+            from .distributed import train_with_ray
 
-        return train_with_ray(config, dataset, run, workers, progress)
+            return train_with_ray(config, dataset, run, workers, progress)
+        return run_loop(
+            config,
+            dataset,
+            run,
+            report=lambda record: progress.advance(0, f"validation loss {record['validation_loss']:.3e}"),
+            on_step=progress.advance,
+        )
 
 
 @cli.command()
@@ -214,15 +222,24 @@ def plan_generate_command(dest: Path | None, config_source: str | None, assignme
 @click.argument("dataset", type=_PATH)
 @click.option("--arch", "architecture__name", metavar="NAME", help="Architecture.  [default: mambonet]")
 @click.option("--out", type=_PATH, help="Ignored; so that a train command can be planned unchanged.")
+@click.option("--workers", default=1, type=click.IntRange(1), help="Ray Train workers (DDP).")
+@click.option("--local", is_flag=True, help="In one process, without Ray.")
 @config_options
 @json_option
 def plan_train_command(
-    dataset: Path, out: Path | None, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any
+    dataset: Path,
+    out: Path | None,
+    workers: int,
+    local: bool,
+    config_source: str | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+    **flags: Any,
 ) -> None:
     """The cost of one training run."""
     from .planning import plan_train
 
-    _emit_plan(plan_train(resolve_config(config_source, assignments, **flags), dataset), as_json)
+    _emit_plan(plan_train(resolve_config(config_source, assignments, **flags), dataset, 0 if local else workers), as_json)
 
 
 @plan.command("sweep")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from ..physics import InputError
 from .data_config import DataConfig, Section
@@ -27,13 +27,41 @@ class TrainingConfig(Section):
 
     epochs: int = Field(default=50, ge=1)
     batch_size: int = Field(default=100, ge=1, description="rows of a global batch, whatever the number of workers")
-    learning_rate: float = Field(default=1e-3, gt=0)
+    train_rows: int | None = Field(default=None, ge=1, description="use only the first rows of the training split")
+    endless: bool = Field(default=False, description="draw new rows while training: an epoch has as many as the training split")
+    resident_gib: float = Field(default=8.0, gt=0, description="larger training splits are streamed from disk")
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+    optimizer: Literal["adamw", "muon", "soap", "splus", "schedule-free"] = "adamw"
+    learning_rate: float = Field(default=1e-3, gt=0, description="for splus, about a hundred times that of the others")
     final_learning_rate: float = Field(default=1e-6, gt=0, description="where the schedule ends")
-    schedule: Literal["cosine", "exp-hyperbolic", "constant"] = "cosine"
+    schedule: Literal["cosine", "exp-hyperbolic", "warmup-stable-decay", "constant"] = "cosine"
+    warmup_epochs: float = Field(default=0.0, ge=0, description="the rate rises linearly over so many epochs, whatever the schedule")
+    decay_share: float = Field(default=0.2, gt=0, le=1, description="share of the epochs in which warmup-stable-decay decays")
     weight_decay: float = Field(default=1e-4, ge=0)
     gradient_clip: float = Field(default=1.0, gt=0, description="largest norm of a gradient")
-    train_rows: int | None = Field(default=None, ge=1, description="use only the first rows of the training split")
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    ema_decay: float | None = Field(default=None, gt=0, lt=1, description="average the weights by so much a step; the average is the model")
+
+    loss: Literal["mse", "log-cosh"] = "mse"
+    energy_weight: float = Field(default=0.0, ge=0, description="of the mean square of H - E along the answer")
+    sobolev_weight: float = Field(default=0.0, ge=0, description="of the mean square of the error's slope in time")
+    kl_warmup_epochs: float = Field(default=0.0, ge=0, description="the weight of VaRONet's divergence rises over so many epochs")
+    patience: int | None = Field(default=None, ge=1, description="stop after so many epochs without a smaller validation loss")
+
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    float32_epochs: int = Field(default=0, ge=0, description="the last epochs, in float32 whatever the precision of the others")
+    compile: bool = Field(default=False, description="run the network through torch.compile; on a GPU, with CUDA graphs")
+
+    keep_checkpoints: int = Field(default=2, ge=1, description="the latest so many, and the best")
+    trackers: list[Literal["tensorboard", "mlflow"]] = Field(default=["tensorboard"], description="who else is told of each epoch")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "TrainingConfig":
+        if self.ema_decay is not None and self.optimizer in ("splus", "schedule-free"):
+            raise ValueError(f"ema_decay is {self.ema_decay}; {self.optimizer} averages the weights itself: leave ema_decay out")
+        if self.optimizer == "schedule-free" and self.schedule != "constant":
+            raise ValueError(f"schedule is {self.schedule!r}; with the optimizer schedule-free it must be constant")
+        return self
 
 
 class SweepConfig(Section):

@@ -1,6 +1,7 @@
 """Reading and inspecting datasets."""
 
 import functools
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,20 +22,44 @@ _MAX_REFERENCE_ERROR = 1e-10  # what the reference solver itself may be wrong by
 
 
 @dataclass(frozen=True)
-class Split:
-    """The columns training and evaluation read, rows first; float64 states, tensors in the stored dtype."""
+class RowFile:
+    """A Parquet file of a dataset, and how many of its first rows are wanted."""
+
+    path: Path
+    rows: int
+    sha256: str
+
+    def read(self, columns: list[str] | None = None) -> pa.Table:
+        """The wanted rows. InputError where the file is missing, damaged, or not the one that the manifest lists."""
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            raise InputError(f"{self.path} is missing; run generate again to complete the dataset") from None
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be read: {error.strerror}") from None
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise InputError(
+                f"{self.path} is damaged or replaced: its checksum is not the manifest's; run generate again to repair the dataset"
+            )
+        return pq.read_table(pa.BufferReader(content), columns=columns).slice(0, self.rows)
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """The columns that training reads, rows first; tensors in the stored dtype."""
 
     potential: np.ndarray  # (N, S)
     times: np.ndarray  # (N, T)
     q: np.ndarray  # (N, T)
     p: np.ndarray  # (N, T)
     initial: np.ndarray  # (N, 2)
-    energy: np.ndarray  # (N,)
-    integration_error: np.ndarray  # (N,)
-    control: list[tuple[np.ndarray, np.ndarray]]  # N pairs of control_q, control_v
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> "TrainingRows":
+        return cls(**_training_columns(table))
 
     def __len__(self) -> int:
-        return len(self.energy)
+        return len(self.potential)
 
     @property
     def distinct_times(self) -> np.ndarray:
@@ -42,15 +67,23 @@ class Split:
         return self.times[:1] if np.all(self.times == self.times[:1]) else self.times
 
 
-def read_split(folder: str | Path, split: str, max_rows: int | None = None) -> Split:
-    """The first `max_rows` rows of a split (all by default).
+@dataclass(frozen=True)
+class Split(TrainingRows):
+    """What evaluation reads besides."""
+
+    energy: np.ndarray  # (N,)
+    integration_error: np.ndarray  # (N,)
+    control: list[tuple[np.ndarray, np.ndarray]]  # N pairs of control_q, control_v
+
+
+def list_files(folder: Path, split: str, max_rows: int | None = None) -> list[RowFile]:
+    """The files that hold the first `max_rows` rows of a split (all by default).
 
     Raises
     ------
     InputError
-        For an unknown, empty or short split, or a missing or truncated file, naming it.
+        For an unknown, empty or short split.
     """
-    folder = Path(folder)
     manifest = read_manifest(folder)
     if split not in SPLITS:
         raise InputError(f"split is {split!r}; choose one of {', '.join(SPLITS)}")
@@ -59,33 +92,36 @@ def read_split(folder: str | Path, split: str, max_rows: int | None = None) -> S
         raise InputError(f"split {split!r} of dataset {str(folder)!r} has no rows; generate it with --{split} N")
     if max_rows is not None and max_rows > available:
         raise InputError(f"{max_rows} rows of split {split!r} were asked for; dataset {str(folder)!r} has {available}")
-    wanted, tables, rows = max_rows or available, [], 0
+    wanted, files = max_rows or available, []
     for line in manifest["files"]:
-        if line["split"] == split and rows < wanted:
-            tables.append(_read_file(folder / line["file"], line["rows"]))
-            rows += line["rows"]
-    table = pa.concat_tables(tables).slice(0, wanted)
-    columns = {name: np.asarray(table.column(name)) for name in ("q0", "p0", "energy", "integration_error")}
+        if line["split"] == split and wanted > 0:
+            files.append(RowFile(folder / line["file"], min(wanted, line["rows"]), line["sha256"]))
+            wanted -= line["rows"]
+    return files
+
+
+def read_rows(files: list[RowFile]) -> TrainingRows:
+    """The rows of several files, in order; InputError as `RowFile.read`."""
+    return TrainingRows.from_table(pa.concat_tables([file.read(_TRAINING_COLUMNS) for file in files]))
+
+
+def read_split(folder: str | Path, split: str, max_rows: int | None = None) -> Split:
+    """The first `max_rows` rows of a split (all by default); InputError as `list_files` and `RowFile.read`."""
+    table = pa.concat_tables([file.read() for file in list_files(Path(folder), split, max_rows)])
     control = zip(table.column("control_q").to_pylist(), table.column("control_v").to_pylist(), strict=True)
     return Split(
-        **{name: tensor_column(table, name) for name in ("potential", "times", "q", "p")},
-        initial=np.stack([columns["q0"], columns["p0"]], axis=1),
-        energy=columns["energy"],
-        integration_error=columns["integration_error"],
+        **_training_columns(table),
+        **{name: np.asarray(table.column(name)) for name in ("energy", "integration_error")},
         control=[(np.array(q), np.array(v)) for q, v in control],
     )
 
 
-def _read_file(path: Path, rows: int) -> pa.Table:
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; run generate again to complete the dataset") from None
-    except (OSError, pa.ArrowException):
-        raise InputError(f"{path} is damaged or truncated; run generate again to repair the dataset") from None
-    if table.num_rows != rows:
-        raise InputError(f"{path} has {table.num_rows} rows and the manifest says {rows}; run generate again to repair the dataset")
-    return table
+_TRAINING_COLUMNS = ["potential", "times", "q", "p", "q0", "p0"]
+
+
+def _training_columns(table: pa.Table) -> dict[str, np.ndarray]:
+    tensors = {name: tensor_column(table, name) for name in ("potential", "times", "q", "p")}
+    return tensors | {"initial": np.stack([np.asarray(table.column(name)) for name in ("q0", "p0")], axis=1)}
 
 
 def inspect_dataset(folder: Path, recheck: int = 0, on_row: Callable[[], None] = lambda: None) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Ray Train: the same loop in several DDP workers, on CPUs or GPUs."""
 
-import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -8,11 +7,11 @@ from typing import Any
 from ..physics import InputError
 from .config import Config, load_config
 from .progress import Progress
-from .provenance import write_json
-from .training import CONFIG_FILE, HISTORY_FILE, RESULT_FILE, train
+from .run_folder import CONFIG_FILE, History
+from .training import train
 
 _RESTARTS = 3  # a worker that dies is replaced this often; the run folder says where to go on
-_FAILURE_FILE = "failure.json"
+_TIMEOUT_S = 600  # that a worker waits for the others of its group
 
 
 def train_with_ray(config: Config, dataset: Path, run: Path, num_workers: int, progress: Progress) -> dict[str, Any]:
@@ -29,18 +28,20 @@ def train_with_ray(config: Config, dataset: Path, run: Path, num_workers: int, p
     from .ray_runtime import connect
 
     ray = connect()
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
-    from ray.train.torch import TorchTrainer
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     resources = ray.cluster_resources()
     use_gpu = resources.get("GPU", 0) >= num_workers
-    if not use_gpu and num_workers > resources.get("CPU", 0):
-        raise InputError(f"--workers is {num_workers}; this cluster has {resources.get('CPU', 0):.0f} CPUs")
-    (run / _FAILURE_FILE).unlink(missing_ok=True)
+    cpus = resources.get("CPU", 0)
+    if not use_gpu and num_workers > cpus:
+        raise InputError(f"--workers is {num_workers}; this cluster has {cpus:.0f} CPUs")
+    resources_per_worker = {"CPU": cpus_per_worker(ray.nodes(), num_workers), "GPU": int(use_gpu)}
     trainer = TorchTrainer(
         _work,
         train_loop_config={"dataset": str(dataset.absolute()), "run": str(run.absolute())},
-        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
+        torch_config=TorchConfig(timeout_s=_TIMEOUT_S),
+        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu, resources_per_worker=resources_per_worker),
         run_config=RunConfig(
             name=".ray",
             storage_path=str(run.absolute()),
@@ -48,36 +49,29 @@ def train_with_ray(config: Config, dataset: Path, run: Path, num_workers: int, p
         ),
     )
     with _HistoryWatch(run, progress):
-        try:
-            trainer.fit()
-        except WorkerGroupError as error:
-            raise _system_failure(error.worker_failures, run) or error from None
-    if (run / _FAILURE_FILE).exists():
-        raise InputError(json.loads((run / _FAILURE_FILE).read_text())["reason"])
-    return json.loads((run / RESULT_FILE).read_text())
+        outcome: Any = trainer.fit().return_value  # the first worker's
+    if "failure" in outcome:
+        raise InputError(outcome["failure"])
+    return outcome
 
 
-def _work(settings: dict[str, str]) -> None:
-    """What each worker runs. A refusal is written down, not raised: Ray would restart the group for it."""
-    import ray.train
+def cpus_per_worker(nodes: list[dict[str, Any]], num_workers: int) -> int:
+    """An equal share, so that the workers together use the cluster and each fits on a node; PyTorch takes as many threads."""
+    sizes = [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
+    return max(share for share in range(1, max(sizes) + 1) if share == 1 or sum(size // share for size in sizes) >= num_workers)
+
+
+def _work(settings: dict[str, str]) -> dict[str, Any]:
+    """What each worker runs. A refusal is returned, not raised: Ray would restart the group for it."""
     from ray.train.torch import get_device
 
     run = Path(settings["run"])
     try:
         # No ray.train.report an epoch: the run folder is the record, and each report waits for the controller's
         # next poll, up to two seconds.
-        train(load_config(run / CONFIG_FILE), Path(settings["dataset"]), run, device=get_device())
+        return train(load_config(run / CONFIG_FILE), Path(settings["dataset"]), run, device=get_device())
     except InputError as error:
-        if ray.train.get_context().get_world_rank() == 0:
-            write_json(run / _FAILURE_FILE, {"reason": str(error)})
-
-
-def _system_failure(worker_failures: dict[int, Exception], run: Path) -> InputError | None:
-    """What the machine refused a worker, such as space on a full disk, as a sentence."""
-    for failure in worker_failures.values():
-        if isinstance(failure, OSError) and failure.strerror:
-            return InputError(f"a worker could not go on: {failure.strerror}; {str(run)!r} keeps the last whole epoch for --resume")
-    return None
+        return {"failure": str(error)}
 
 
 class _HistoryWatch(threading.Thread):
@@ -85,7 +79,7 @@ class _HistoryWatch(threading.Thread):
 
     def __init__(self, run: Path, progress: Progress) -> None:
         super().__init__(daemon=True)
-        self._history, self._progress = run / HISTORY_FILE, progress
+        self._history, self._progress = History(run), progress
         self._finished = threading.Event()
 
     def run(self) -> None:
@@ -93,10 +87,10 @@ class _HistoryWatch(threading.Thread):
             self._show()
 
     def _show(self) -> None:
-        lines = self._history.read_text().splitlines() if self._history.exists() else []
-        if len(lines) > self._progress.done:
-            loss = json.loads(lines[-1])["validation_loss"]
-            self._progress.advance(len(lines) - self._progress.done, f"validation loss {loss:.3e}")
+        lines = self._history.read()
+        steps = sum(line["steps"] for line in lines)
+        if steps > self._progress.done:
+            self._progress.advance(steps - self._progress.done, f"validation loss {lines[-1]['validation_loss']:.3e}")
 
     def __enter__(self) -> "_HistoryWatch":
         self.start()

@@ -1,23 +1,28 @@
 """What long work would cost here, from a micro-run of the real code."""
 
 import os
-import resource
-import sys
+import statistics
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..architectures import build_operator
-from .config import Config
+from .batches import Batch, Source, normalisation, open_source
+from .checkpoints import save_checkpoint
+from .config import Config, TrainingConfig
 from .data_config import DataConfig
-from .datasets import read_split
-from .generation import read_manifest
+from .datasets import list_files, read_rows
+from .machine import peak_memory_bytes
+from .process_group import Worker
+from .run_folder import prepare_run
 from .shards import measure_shard
-from .training import Batches, squared_error
+from .training import Learner, matmul_precision, precision_at, steps_of, validate
 
-_MICRO_STEPS = 3
+_MICRO_STEPS, _MICRO_SECONDS = 5, 3.0  # both at least, where the split is as large
+_MICRO_BATCHES = 3
 _RAY_STARTUP_SECONDS = 8.0  # starting Ray and its workers; the part a micro-run cannot see
 
 
@@ -30,41 +35,67 @@ def plan_generate(config: DataConfig) -> dict[str, Any]:
         "rows": rows,
         "files": shards,
         "disk_bytes": round(rows * measured["bytes_per_row"]),
-        "memory_bytes_per_task": round(_resident_bytes() + config.shard_rows * (config.sensors + 3 * config.times) * 16),
+        "memory_bytes_per_task": round(
+            peak_memory_bytes(torch.device("cpu")) + config.shard_rows * (config.sensors + 3 * config.times) * 16
+        ),
         "seconds": _RAY_STARTUP_SECONDS + rows * measured["seconds_per_row"] / min(cores, max(shards, 1)),
         "measured": measured,
     }
 
 
-def plan_train(config: Config, dataset: Path) -> dict[str, Any]:
-    """Steps, memory and time of one training run in one process, from a few real steps."""
-    counts = read_manifest(dataset)["counts"]
-    rows, settings = config.training.train_rows or counts["train"], config.training
-    batch = Batches.from_split(read_split(dataset, "train", min(settings.batch_size, rows)), torch.device("cpu"))
-    model = build_operator(config.override({"architecture.num_sensors": batch.potential.shape[1]}).architecture)
-    optimizer = torch.optim.AdamW(model.parameters())
-    seconds_forward, seconds_step = [], []
-    for _ in range(_MICRO_STEPS + 1):  # the first is a warm-up
-        started = time.perf_counter()
-        losses, auxiliary = squared_error(model, batch)
-        seconds_forward.append(time.perf_counter() - started)
-        optimizer.zero_grad()
-        (losses.mean() + auxiliary).backward()
-        optimizer.step()
-        seconds_step.append(time.perf_counter() - started)
-    step, forward = min(seconds_step[1:]), min(seconds_forward[1:])
-    steps = -(-rows // settings.batch_size)
-    validation = -(-counts["val"] // settings.batch_size) * forward
-    parameters = sum(p.numel() for p in model.parameters())
+def plan_train(config: Config, dataset: Path, workers: int = 0) -> dict[str, Any]:
+    """Steps, memory, disk and time of one training run on this machine's cores, from its first steps, done for real and dropped.
+
+    `workers` 0 is a run in one process, without Ray. Memory is of one process.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with tempfile.TemporaryDirectory() as scratch:
+        config = prepare_run(Path(scratch) / "run", dataset, config, resume=False)
+        settings, started = config.training, time.perf_counter()
+        source = open_source(config, dataset, device, Worker(0, 1))
+        validation = Batch.from_rows(read_rows(list_files(dataset, "val")), device)
+        learner = Learner(config, normalisation(dataset, settings), device, Worker(0, 1))
+        seconds_step, seconds_setup = _time_steps(learner, source, settings, device, started)
+        micro = validation.take(torch.arange(min(len(validation), _MICRO_BATCHES * settings.batch_size), device=device))
+        with learner.judged() as judged:
+            seconds_row = _seconds(lambda: validate(judged, micro, settings.batch_size, Worker(0, 1))) / len(micro)
+        checkpoint = Path(scratch) / "checkpoint.safetensors"
+        seconds_save = _seconds(lambda: save_checkpoint(checkpoint, learner.state_dict()))
+        bytes_checkpoint = checkpoint.stat().st_size
+    steps = steps_of(config)
+    seconds_epoch = steps / settings.epochs * seconds_step + len(validation) * seconds_row + seconds_save
+    parameters = sum(p.numel() for p in learner.model.parameters())
     return {
-        "rows": rows,
+        "rows": source.num_rows,
         "parameters": parameters,
-        "steps": steps * settings.epochs,
-        "seconds_per_step": step,
-        "seconds": settings.epochs * (steps * step + validation),
-        "disk_bytes": 4 * parameters * 4,  # weights, two moments, and the best model
-        "memory_bytes": _resident_bytes() + 4 * (rows + counts["val"]) * sum(t[0].numel() for t in vars(batch).values()),
+        "steps": steps,
+        "seconds_per_step": seconds_step,
+        "seconds": (_RAY_STARTUP_SECONDS if workers else 0.0) + seconds_setup + settings.epochs * seconds_epoch,
+        "disk_bytes": (settings.keep_checkpoints + 1) * bytes_checkpoint + 4 * parameters,
+        "memory_bytes": peak_memory_bytes(device),
     }
+
+
+def _time_steps(learner: Learner, source: Source, settings: TrainingConfig, device: torch.device, started: float) -> tuple[float, float]:
+    """Seconds of a usual step, and from `started` to the end of the first, which compiles and allocates."""
+    seconds: list[float] = []
+    with matmul_precision(precision_at(settings, 0), device) as autocast:
+        before = started
+        for share in source.epoch(0):
+            learner.step(share, 0.0, autocast).sum().item()  # waits for a GPU
+            now = time.perf_counter()
+            seconds.append(now - before)
+            before = now
+            if len(seconds) > 1 + _MICRO_STEPS and now - started - seconds[0] > _MICRO_SECONDS:
+                break
+    return statistics.median(seconds[1:] or seconds), seconds[0]
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    work()
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
 
 def plan_many(config: Config, dataset: Path, runs: int, concurrent: int) -> dict[str, Any]:
@@ -79,8 +110,3 @@ def plan_many(config: Config, dataset: Path, runs: int, concurrent: int) -> dict
         "memory_bytes": parallel * one["memory_bytes"],
         "one_run": one,
     }
-
-
-def _resident_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB

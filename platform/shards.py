@@ -58,12 +58,12 @@ def rows_config(config: DataConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude={"train", "val", "test", "shard_rows"}) | {"rows_version": ROWS_VERSION}
 
 
-def make_rows(config: DataConfig, split: str, start: int, stop: int) -> tuple[pa.Table, Counter[str]]:
-    """Rows [start, stop) of a split and the rejections by reason met on the way; a pure function."""
-    rows, rejections = draw_rows(config.ensemble, config.seed, split, start, stop)
+def make_rows(config: DataConfig, split: str, indices: np.ndarray) -> tuple[pa.Table, Counter[str]]:
+    """Rows `indices` (R,) of a split, and the rejections by reason met on the way; a pure function."""
+    rows, rejections = draw_rows(config.ensemble, config.seed, split, indices)
     potentials = rows.curves.sample(np.linspace(0.0, 1.0, config.sensors))
     if config.noise:
-        potentials += config.noise * draw_noise(config.seed, split, start, stop, config.sensors)
+        potentials += config.noise * draw_noise(config.seed, split, indices, config.sensors)
     table = rows_to_table(rows, potentials, dataset_schema(config.sensors, config.times, config.dtype))
     return table, Counter({reason.value: count for reason, count in rejections.items()})
 
@@ -79,7 +79,7 @@ def write_shard(config: DataConfig, folder: Path, shard: Shard) -> dict[str, Any
     step = max(1, _GROUP_VALUES // (config.sensors + 3 * config.times))
     with atomic_file(path) as stream, pq.ParquetWriter(stream, schema, **_PARQUET) as writer:
         for start in range(shard.start, shard.stop, step):
-            table, rejected = make_rows(config, shard.split, start, min(start + step, shard.stop))
+            table, rejected = make_rows(config, shard.split, np.arange(start, min(start + step, shard.stop)))
             rejections.update(rejected)
             certificates.update(_decades(table.column("integration_error").to_numpy()))
             writer.write_table(table)
@@ -116,9 +116,9 @@ def recognise_shard(config: DataConfig, folder: Path, shard: Shard, recorded: di
 
 def measure_shard(config: DataConfig, rows: int = 512) -> dict[str, float]:
     """Seconds and compressed bytes per row, from a micro-run in this process."""
-    make_rows(config, "train", 0, 1)  # compile first
+    make_rows(config, "train", np.arange(1))  # compile first
     started = time.perf_counter()
-    table, _ = make_rows(config, "train", 0, rows)
+    table, _ = make_rows(config, "train", np.arange(rows))
     buffer = io.BytesIO()
     pq.write_table(table, buffer, **_PARQUET)
     return {"seconds_per_row": (time.perf_counter() - started) / rows, "bytes_per_row": buffer.tell() / rows}

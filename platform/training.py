@@ -1,257 +1,268 @@
 """The training loop: plain PyTorch, one process or one of several DDP workers, with reporting injected.
 
-The run folder is the record of a run, the same for every way of running it:
-
-    config.yaml      the resolved configuration
-    history.jsonl    one line an epoch
-    checkpoint.safetensors    full state after the latest epoch, replaced atomically
-    model/           the best model so far by validation loss
-    result.json      written last: the run is finished
+Its record is the run folder (see `run_folder`), the same for every way of running it.
 """
 
-import json
-import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 
 from ..architectures import Operator, build_operator, save_model
 from ..architectures.mamba import uses_scan
 from ..architectures.selective_scan import choose_backend
 from ..physics import InputError
-from .checkpoints import load_checkpoint, save_checkpoint
-from .config import Config, load_config
-from .datasets import Split, read_split
+from .batches import Batch, Share, Source, describe, normalisation, open_source
+from .checkpoints import CheckpointFolder
+from .config import Config, TrainingConfig
+from .datasets import list_files, read_rows
 from .generation import read_manifest
-from .provenance import code_version, hash_json, write_atomically, write_json
-from .schedules import learning_rate_at
+from .machine import peak_memory_bytes
+from .objectives import Objective, total_losses
+from .optimizers import Optimizer, WeightAverage
+from .process_group import Worker
+from .provenance import code_version, hash_json, write_json
+from .run_folder import CHECKPOINTS_FOLDER, MODEL_FOLDER, RESULT_FILE, History
+from .schedules import learning_rate_at, ramp
 from .shards import rows_config
+from .trackers import tracking
 
 Report = Callable[[dict[str, float]], None]
-CHECKPOINT_FILE, HISTORY_FILE, RESULT_FILE, CONFIG_FILE = "checkpoint.safetensors", "history.jsonl", "result.json", "config.yaml"
+_CHECK_EVERY = 100  # steps between looks at the losses: each look makes a GPU wait
 
 
-@dataclass(frozen=True)
-class Batches:
-    """A split as tensors on one device. Shapes: potential (N, S), q, p (N, T), initial (N, 2).
+def train(
+    config: Config,
+    dataset: Path,
+    run: Path,
+    report: Report = lambda _: None,
+    device: torch.device | None = None,
+    on_step: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Train until `training.epochs` or `training.patience` ends it, from the run folder's checkpoint if there is one; returns the result.
 
-    `times` is (N, T), or (1, T) where all rows share them: networks then compute what depends on them alone once.
-    """
-
-    potential: Tensor
-    times: Tensor
-    q: Tensor
-    p: Tensor
-    initial: Tensor
-
-    @classmethod
-    def from_split(cls, split: Split, device: torch.device) -> "Batches":
-        arrays = (split.potential, split.distinct_times, split.q, split.p, split.initial)
-        return cls(*(torch.from_numpy(np.array(a, dtype=np.float32)).to(device) for a in arrays))
-
-    def __len__(self) -> int:
-        return len(self.potential)
-
-    def take(self, rows: Tensor) -> "Batches":
-        times = self.times if len(self.times) == 1 else self.times[rows]
-        return Batches(self.potential[rows], times, self.q[rows], self.p[rows], self.initial[rows])
-
-
-def prepare_run(run: Path, dataset: Path, config: Config, resume: bool) -> Config:
-    """Check the inputs and claim the run folder, before any worker starts; returns the resolved configuration.
+    In a process group every rank calls this; ranks share one global batch order, so the number of workers changes nothing
+    but rounding. On every rank `report` is called once an epoch, `on_step` after each step.
 
     Raises
     ------
     InputError
-        For an unusable dataset, a run folder already in use, or a resumed run whose configuration or data changed.
+        Where the loss is not finite, the dataset or every checkpoint is damaged, the run folder cannot be written, or a
+        setting cannot run here.
     """
-    manifest = read_manifest(dataset)
-    for split in ("train", "val"):
-        if manifest["counts"][split] == 0:
-            raise InputError(f"split {split!r} of dataset {str(dataset)!r} has no rows; training needs both train and val")
-    rows = config.training.train_rows
-    if rows is not None and rows > manifest["counts"]["train"]:
-        raise InputError(f"training.train_rows is {rows}; dataset {str(dataset)!r} has {manifest['counts']['train']} training rows")
-    config = config.override(
-        {f"data.{key}": value for key, value in manifest["config"].items()} | {"architecture.num_sensors": manifest["config"]["sensors"]}
-    )
-    build_operator(config.architecture)  # refuses sizes that do not fit together
-    recorded = run / CONFIG_FILE
-    if recorded.exists():
-        if not resume:
-            raise InputError(f"--out {str(run)!r} already holds a run; add --resume to continue it or choose another folder")
-        before, now = load_config(recorded).dump(), config.dump()
-        changed = [
-            f"{s}.{k} was {before[s][k]!r}, is {v!r}"
-            for s in ("data", "architecture", "training")
-            for k, v in now[s].items()
-            if before[s].get(k) != v
-        ]
-        if changed:
-            raise InputError(f"--resume needs the configuration the run began with: {'; '.join(changed)}")
-    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise InputError(f"--out {str(run)!r} exists and holds no run; choose another folder")
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        config.save(recorded)
-    except OSError as error:
-        raise InputError(f"--out {str(run)!r} cannot be written: {error.strerror}") from None
-    return config
-
-
-def train(config: Config, dataset: Path, run: Path, report: Report = lambda _: None, device: torch.device | None = None) -> dict[str, Any]:
-    """Train to `training.epochs`, continuing from the run folder's checkpoint if there is one; returns the result.
-
-    In a process group every rank calls this; ranks share one global batch order, so the number of
-    workers changes nothing but rounding. `report` is called once an epoch on every rank.
-    """
-    worker = _Worker.current()
+    worker = Worker.current()
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     settings = config.training
-    train_split = read_split(dataset, "train", settings.train_rows)
-    training, validation = Batches.from_split(train_split, device), Batches.from_split(read_split(dataset, "val"), device)
+    source = open_source(config, dataset, device, worker)
+    validation = Batch.from_rows(read_rows(list_files(dataset, "val")), device)
+    learner = Learner(config, normalisation(dataset, settings), device, worker)
+    record = _Record(config, dataset, run, worker)
+    record.resume(learner, device)
+    about = {"device": device.type, "scan_backend": choose_backend(device) if uses_scan(learner.model) else None, "data": describe(source)}
 
-    torch.manual_seed(settings.seed)
-    model = build_operator(config.architecture).to(device)
-    model.set_normalisation(float(training.potential.mean()), float(training.potential.std()))
-    replica = nn.parallel.DistributedDataParallel(model) if worker.size > 1 else model
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    state = _restore(run, model, optimizer, device)
-    history: list[dict[str, Any]] = state["history"]
-    hardware = {"device": device.type, "scan_backend": choose_backend(device) if uses_scan(model) else None}
-
-    for epoch in range(state["epoch"], settings.epochs):
-        started = time.perf_counter()
-        rate = learning_rate_at(settings, epoch)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        train_loss = _run_epoch(replica, optimizer, training, settings, epoch, worker)
-        validation_loss = _validate(model, validation, settings.batch_size, worker)
-        record = {
-            "epoch": epoch + 1,
-            "train_loss": train_loss,
-            "validation_loss": validation_loss,
-            "learning_rate": rate,
-            "seconds": time.perf_counter() - started,
-            "rows_per_second": len(training) / (time.perf_counter() - started),
-            **hardware,
-        }
-        if not math.isfinite(train_loss) or not math.isfinite(validation_loss):
-            raise InputError(
-                f"the loss is not finite in epoch {epoch + 1}; {str(run)!r} keeps the last good checkpoint: lower training.learning_rate"
-            )
-        history.append(record)
-        if validation_loss < state["best"]:
-            state["best"] = validation_loss
-            if worker.rank == 0:
-                save_model(model, run / "model", _provenance(config, dataset, record))
-        if worker.rank == 0:
-            save_checkpoint(
-                run / CHECKPOINT_FILE,
-                {
-                    "epoch": epoch + 1,
-                    "best": state["best"],
-                    "history": history,
-                    "model": model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                },
-            )
-            write_atomically(run / HISTORY_FILE, "".join(json.dumps(line) + "\n" for line in history).encode())
-        report({key: float(value) for key, value in record.items() if key not in hardware})
-
-    best = min(history, key=lambda line: line["validation_loss"])
+    with tracking(config, run, len(record.history)) if worker.rank == 0 else nullcontext(lambda *_: None) as track:
+        for epoch in range(len(record.history), settings.epochs):
+            if record.out_of_patience:
+                break
+            started = time.perf_counter()
+            figures = learner.run_epoch(epoch, source, on_step)
+            with learner.judged() as judged:
+                figures["validation_loss"] = validate(judged, validation, settings.batch_size, worker)
+                seconds = time.perf_counter() - started
+                figures |= {"seconds": seconds, "rows_per_second": source.num_rows / seconds, "memory_bytes": peak_memory_bytes(device)}
+                record.add({"epoch": epoch + 1, **figures, "precision": precision_at(settings, epoch), **about}, judged)
+            record.save(learner)
+            track(epoch + 1, figures)
+            report({"epoch": epoch + 1.0} | {key: float(value) for key, value in figures.items()})
     result = {
         "run": str(run),
-        "model": str(run / "model"),
+        "model": str(run / MODEL_FOLDER),
         "architecture": config.architecture.name,
-        "num_parameters": sum(p.numel() for p in model.parameters()),
-        "train_rows": len(training),
-        "epochs": len(history),
-        "best_epoch": best["epoch"],
-        "validation_loss": best["validation_loss"],
-        "seconds": sum(line["seconds"] for line in history),
-        **hardware,
+        "num_parameters": sum(p.numel() for p in learner.model.parameters()),
+        "train_rows": source.num_rows,
+        "epochs": len(record.history),
+        "stopped_early": len(record.history) < settings.epochs,
+        "best_epoch": record.best["epoch"],
+        "validation_loss": record.best["validation_loss"],
+        "seconds": sum(line["seconds"] for line in record.history),
+        **about,
+        "warnings": [line["warning"] for line in record.history if "warning" in line],
     }
-    if worker.rank == 0:
-        write_json(run / RESULT_FILE, result)
+    worker.first_writes(lambda: write_json(run / RESULT_FILE, result))
     return result
 
 
-@dataclass(frozen=True)
-class _Worker:
-    rank: int
-    size: int
-
-    @classmethod
-    def current(cls) -> "_Worker":
-        if dist.is_available() and dist.is_initialized():
-            return cls(dist.get_rank(), dist.get_world_size())
-        return cls(0, 1)
-
-    def sum(self, value: Tensor) -> Tensor:
-        if self.size > 1:
-            dist.all_reduce(value)
-        return value
+def steps_of(config: Config) -> int:
+    """Steps of a whole run of a resolved configuration."""
+    return config.training.epochs * -(-(config.training.train_rows or config.data.train) // config.training.batch_size)
 
 
-def batch_rows(num_rows: int, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:
-    """Global batches of an epoch: a permutation seeded by (seed, epoch) alone, cut in order."""
-    order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(num_rows)
-    yield from torch.from_numpy(order).split(batch_size)
+class Learner:
+    """A network, its optimizer and what else changes as it learns."""
 
+    def __init__(self, config: Config, statistics: tuple[float, float], device: torch.device, worker: Worker) -> None:
+        self._settings, self._device, self._worker = config.training, device, worker
+        if self._settings.precision == "tf32" and device.type != "cuda":
+            raise InputError("training.precision is 'tf32', which needs a CUDA device; choose float32 or bf16")
+        torch.manual_seed(self._settings.seed)
+        self.model = build_operator(config.architecture).to(device)
+        self.model.set_normalisation(*statistics)
+        self._optimizer = Optimizer(self.model, self._settings)
+        self._average = WeightAverage(self.model, self._settings.ema_decay) if self._settings.ema_decay else None
+        objective: nn.Module = Objective(self.model, self._settings)
+        if worker.size > 1:
+            objective = nn.parallel.DistributedDataParallel(objective)
+        if self._settings.compile:
+            objective = torch.compile(objective, mode="reduce-overhead" if device.type == "cuda" else None)  # pyright: ignore
+        self._objective = objective
 
-def squared_error(model: nn.Module, batch: Batches) -> tuple[Tensor, Tensor]:
-    """Total loss of each trajectory (B,), half the sum of mean squared errors of q and p; and the auxiliary loss."""
-    output = model(batch.potential, batch.times, batch.initial)
-    losses = 0.5 * ((output.q - batch.q).square().mean(dim=1) + (output.p - batch.p).square().mean(dim=1))
-    return losses, output.auxiliary_loss
+    def run_epoch(self, epoch: int, source: Source, on_step: Callable[[], None] = lambda: None) -> dict[str, float]:
+        """One pass over an epoch of `source`; its figures. InputError, naming the step, where a loss is not finite."""
+        self._seed(epoch)
+        self.model.train()
+        num_steps = -(-source.num_rows // self._settings.batch_size)
+        steps, rows = list[Tensor](), list[int]()
+        with matmul_precision(precision_at(self._settings, epoch), self._device) as autocast:
+            for step, share in enumerate(source.epoch(epoch)):
+                steps.append(self.step(share, epoch + step / num_steps, autocast))
+                rows.append(share.rows)
+                if (step + 1) % _CHECK_EVERY == 0 or step + 1 == num_steps:
+                    self._check_finite(steps, epoch, num_steps)
+                on_step()
+        shares = torch.tensor(rows, device=self._device).unsqueeze(1) / source.num_rows
+        objective, total, norm = (self._worker.sum(torch.stack(steps)) * shares).sum(dim=0).tolist()
+        return {
+            "train_loss": total,
+            "objective": objective,
+            "gradient_norm": norm,
+            "learning_rate": learning_rate_at(self._settings, epoch),
+            "steps": num_steps,
+        }
 
+    def step(self, share: Share, epoch: float, autocast: Callable[[], Any]) -> Tensor:
+        """One step of the optimizer; this worker's part of the mean objective, total loss and gradient norm, on the device."""
+        weight = share.weight
+        with autocast():
+            objective_B, total_B, auxiliary = self._objective(share.batch)
+        objective = objective_B.mean()
+        (weight * (objective + ramp(epoch, self._settings.kl_warmup_epochs) * auxiliary)).backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._settings.gradient_clip)
+        self._optimizer.step(learning_rate_at(self._settings, epoch))
+        if self._average:
+            self._average.update()
+        return torch.stack([weight * objective.detach(), weight * total_B.detach().mean(), norm]) / self._worker.size
 
-def _run_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, data: Batches, settings: Any, epoch: int, worker: _Worker) -> float:
-    model.train()
-    total = torch.zeros((), device=data.potential.device)
-    for rows in batch_rows(len(data), settings.batch_size, settings.seed, epoch):
-        mine = rows[worker.rank :: worker.size]
-        # Every rank must step equally often: one without rows takes a row at weight zero.
-        weight = 1.0 if len(mine) else 0.0
-        losses, auxiliary = squared_error(model, data.take(mine if len(mine) else rows[:1]))
-        # DDP averages over ranks; this scale makes that average the mean over the global batch.
-        share = worker.size * weight * losses.numel() / len(rows)
-        loss = share * (losses.mean() + auxiliary)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
-        optimizer.step()
-        total += weight * losses.detach().sum()
-    return float(worker.sum(total)) / len(data)
+    def _check_finite(self, steps: list[Tensor], epoch: int, num_steps: int) -> None:
+        """Every rank learns of it at once, so that none waits for another in vain."""
+        recent = torch.stack(steps[-_CHECK_EVERY:]).isfinite().all(dim=1)
+        finite = self._worker.sum((~recent).float()) == 0
+        if not finite.all():
+            step = max(0, len(steps) - _CHECK_EVERY) + int(finite.float().argmin()) + 1
+            raise InputError(
+                f"the loss or its gradient is not finite in epoch {epoch + 1}, step {step} of {num_steps}; "
+                "the run keeps the last good checkpoint: start another with a lower training.learning_rate"
+            )
+
+    def _seed(self, epoch: int) -> None:
+        """What networks draw depends on (seed, epoch, rank) alone: a resumed run draws what an uninterrupted one does."""
+        torch.manual_seed(int(np.random.SeedSequence([self._settings.seed, epoch, self._worker.rank]).generate_state(1)[0]))
+
+    @contextmanager
+    def judged(self) -> Iterator[Operator]:
+        """The network whose loss counts and that is saved: an average of weights where there is one."""
+        with self._optimizer.evaluating():
+            yield self._average.model if self._average else self.model
+
+    def state_dict(self) -> dict[str, Any]:
+        average = {"model": self._average.model.state_dict(), "steps": self._average.steps} if self._average else None
+        return {"model": self.model.state_dict(), "optimizer": self._optimizer.state_dict(), "average": average}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._average:
+            self._average.model.load_state_dict(state["average"]["model"])
+            self._average.steps = state["average"]["steps"]
 
 
 @torch.no_grad()
-def _validate(model: Operator, data: Batches, batch_size: int, worker: _Worker) -> float:
+def validate(model: Operator, rows: Batch, batch_size: int, worker: Worker) -> float:
+    """Mean total loss over `rows`, in float32 whatever the precision of training."""
     model.eval()
-    total = torch.zeros((), dtype=torch.float64, device=data.potential.device)
-    for rows in torch.arange(len(data)).split(batch_size):
-        mine = rows[worker.rank :: worker.size]
-        if len(mine):
-            total += squared_error(model, data.take(mine))[0].double().sum()
-    return float(worker.sum(total)) / len(data)
+    total = torch.zeros((), dtype=torch.float64, device=rows.potential.device)
+    with matmul_precision("float32", rows.potential.device):
+        for batch in torch.arange(len(rows), device=rows.potential.device).split(batch_size):
+            mine = worker.share(batch)
+            if len(mine):
+                total += total_losses(model, rows.take(mine)).double().sum()
+    return float(worker.sum(total)) / len(rows)
 
 
-def _restore(run: Path, model: Operator, optimizer: torch.optim.Optimizer, device: torch.device) -> dict[str, Any]:
-    path = run / CHECKPOINT_FILE
-    if not path.exists():
-        return {"epoch": 0, "best": math.inf, "history": []}
-    state = load_checkpoint(path, device)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state
+def precision_at(settings: TrainingConfig, epoch: int) -> str:
+    """That of the bulk, or float32 in the last epochs."""
+    return "float32" if epoch >= settings.epochs - settings.float32_epochs else settings.precision
+
+
+@contextmanager
+def matmul_precision(precision: str, device: torch.device) -> Iterator[Callable[[], Any]]:
+    """Set the precision of matrix products within; gives the context in which to evaluate the network (autocast for bf16)."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    try:
+        yield (lambda: torch.autocast(device.type, torch.bfloat16)) if precision == "bf16" else nullcontext
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+class _Record:
+    """What a run folder learns of an epoch, in the order that survives a crash: model, line of the history, checkpoint."""
+
+    def __init__(self, config: Config, dataset: Path, run: Path, worker: Worker) -> None:
+        self._config, self._dataset, self._run, self._worker = config, dataset, run, worker
+        self._lines = History(run)
+        self._checkpoints = CheckpointFolder(run / CHECKPOINTS_FOLDER, config.training.keep_checkpoints)
+        self._warning: str | None = None
+        self.history: list[dict[str, Any]] = []
+
+    def resume(self, learner: "Learner", device: torch.device) -> None:
+        """Bring learner and history to the latest state that can be read, if there is any."""
+        state, self._warning = self._checkpoints.latest(device)
+        done = state["epoch"] if state else 0
+        self._worker.first_writes(lambda: self._lines.cut(done))
+        self.history = self._lines.read()[:done]
+        if state:
+            learner.load_state_dict(state["learner"])
+
+    @property
+    def best(self) -> dict[str, Any]:
+        return min(self.history, key=lambda line: line["validation_loss"])
+
+    @property
+    def out_of_patience(self) -> bool:
+        patience = self._config.training.patience
+        return patience is not None and bool(self.history) and len(self.history) - self.best["epoch"] >= patience
+
+    def add(self, line: dict[str, Any], judged: Operator) -> None:
+        """An epoch's line; its network is saved where it is the best so far."""
+        if self._warning:
+            line, self._warning = line | {"warning": self._warning}, None
+        self.history.append(line)
+        if self.best is line:
+            self._worker.first_writes(lambda: save_model(judged, self._run / MODEL_FOLDER, _provenance(self._config, self._dataset, line)))
+        self._worker.first_writes(lambda: self._lines.append(line))
+
+    def save(self, learner: "Learner") -> None:
+        """The state after the latest epoch."""
+        epoch = len(self.history)
+        state = {"epoch": epoch, "learner": learner.state_dict()}
+        self._worker.first_writes(lambda: self._checkpoints.save(epoch, self.best["epoch"], state))
 
 
 def _provenance(config: Config, dataset: Path, record: dict[str, Any]) -> dict[str, Any]:

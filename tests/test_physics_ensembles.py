@@ -30,7 +30,7 @@ def part(rows, start, stop):
 
 @pytest.fixture(scope="module")
 def rows():
-    return {preset: draw_rows(ENSEMBLES[preset], 3, "train", 0, NUM_ROWS)[0] for preset in PRESETS}
+    return {preset: draw_rows(ENSEMBLES[preset], 3, "train", np.arange(NUM_ROWS))[0] for preset in PRESETS}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -40,14 +40,14 @@ class TestEveryPreset:
     def test_any_grouping_gives_the_same_bytes(self, preset, rows, cut):
         """Alone or together, after other draws or none: a row does not know its neighbours."""
         start, stop = cut[0], min(cut[1], cut[0] + 37)
-        draw_rows(ENSEMBLES[preset], 99, "val", stop, stop + 2)
+        draw_rows(ENSEMBLES[preset], 99, "val", np.arange(stop, stop + 2))
         np.random.default_rng().normal(size=stop)
         if start < stop:
-            assert_same_bytes(draw_rows(ENSEMBLES[preset], 3, "train", start, stop)[0], part(rows[preset], start, stop))
+            assert_same_bytes(draw_rows(ENSEMBLES[preset], 3, "train", np.arange(start, stop))[0], part(rows[preset], start, stop))
 
     @pytest.mark.parametrize("integrator", ["dop853", "rk4"])
     def test_integrators_agree_on_the_same_draws(self, preset, rows, integrator):
-        others, _ = draw_rows(dataclasses.replace(ENSEMBLES[preset], integrator=integrator), 3, "train", 0, 8)
+        others, _ = draw_rows(dataclasses.replace(ENSEMBLES[preset], integrator=integrator), 3, "train", np.arange(8))
         assert others.control_v.tobytes() == rows[preset].control_v[:8].tobytes()
         np.testing.assert_allclose(others.q, rows[preset].q[:8], atol=2e-9, rtol=0)
         np.testing.assert_allclose(others.p, rows[preset].p[:8], atol=2e-9, rtol=0)
@@ -55,13 +55,13 @@ class TestEveryPreset:
     def test_seeds_splits_and_indices_differ(self, preset):
         stride = ENSEMBLES[preset].orbits_per_potential
         heights = [
-            draw_rows(ENSEMBLES[preset], seed, split, 0, 8 * stride)[0].control_v[::stride]
+            draw_rows(ENSEMBLES[preset], seed, split, np.arange(8 * stride))[0].control_v[::stride]
             for seed, split in ((3, "train"), (3, "val"), (3, "test"), (4, "train"))
         ]
         assert len({row.tobytes() for block in heights for row in block}) == 32
 
     def test_ids_are_unique_over_splits(self, preset):
-        drawn = [draw_rows(ENSEMBLES[preset], 3, split, 0, 8)[0] for split in SPLITS]
+        drawn = [draw_rows(ENSEMBLES[preset], 3, split, np.arange(8))[0] for split in SPLITS]
         assert np.unique(np.concatenate([d.trajectory_id for d in drawn])).size == 24
         assert np.unique(np.concatenate([d.potential_id for d in drawn])).size == 24 // ENSEMBLES[preset].orbits_per_potential
 
@@ -153,7 +153,7 @@ def test_orbits_of_a_potential_share_it(rows):
 )
 def test_families_out_of_distribution_are_certified_too(fields):
     ensemble = Ensemble(**fields, num_times=20)
-    d, _ = draw_rows(ensemble, 1, "test", 0, 40)
+    d, _ = draw_rows(ensemble, 1, "test", np.arange(40))
     assert d.integration_error.max() <= 1e-9
     assert d.num_control.min() >= 2 + ensemble.control_points[0] and d.num_control.max() <= 2 + ensemble.control_points[1]
     low, high = ensemble.length_scale
@@ -174,12 +174,12 @@ def test_random_field_has_its_covariance(length_scale):
 
 
 def test_noise_is_standard_pure_and_unlike_its_neighbours():
-    noise = draw_noise(0, "train", 0, 50, 100)
-    np.testing.assert_array_equal(noise[13:17], draw_noise(0, "train", 13, 17, 100))
+    noise = draw_noise(0, "train", np.arange(50), 100)
+    np.testing.assert_array_equal(noise[13:17], draw_noise(0, "train", np.arange(13, 17), 100))
     assert stats.kstest(noise.ravel(), "norm").pvalue > 1e-3
     assert np.abs(np.corrcoef(noise) - np.eye(50)).max() < 0.5
-    assert not np.array_equal(noise[13], draw_noise(0, "val", 13, 14, 100)[0])
-    assert not np.array_equal(noise[13], draw_noise(1, "train", 13, 14, 100)[0])
+    assert not np.array_equal(noise[13], draw_noise(0, "val", np.arange(13, 14), 100)[0])
+    assert not np.array_equal(noise[13], draw_noise(1, "train", np.arange(13, 14), 100)[0])
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -197,9 +197,9 @@ def test_rejections_are_counted_and_the_next_attempt_taken(preset, monkeypatch):
             solved.rejection[0] = Rejection.POSITION_OUT_OF_RANGE
         return solved
 
-    undisturbed, _ = draw_rows(ENSEMBLES[preset], 0, "train", 0, 8)
+    undisturbed, _ = draw_rows(ENSEMBLES[preset], 0, "train", np.arange(8))
     monkeypatch.setattr(ensembles, "solve_certified_batch", reluctant)
-    drawn, rejections = draw_rows(ENSEMBLES[preset], 0, "train", 0, 8)
+    drawn, rejections = draw_rows(ENSEMBLES[preset], 0, "train", np.arange(8))
     assert rejections == {Rejection.NOT_CERTIFIED: 1, Rejection.POSITION_OUT_OF_RANGE: 1}
     assert len(set(seen)) == len(seen) == 3, "every attempt is another draw"
     potentials = {potential for potential, _ in seen}
@@ -211,7 +211,7 @@ def test_rejections_are_counted_and_the_next_attempt_taken(preset, monkeypatch):
 
 def test_a_hopeless_ensemble_is_refused_with_its_reason():
     with pytest.raises(InputError, match=r"row 0 of split 'train' .*potential_out_of_range"):
-        draw_rows(Ensemble("phase-space", depth=(30.0, 30.0)), 0, "train", 0, 1)
+        draw_rows(Ensemble("phase-space", depth=(30.0, 30.0)), 0, "train", np.arange(1))
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_energy_and_reversal(problem):
 @pytest.mark.parametrize("preset", ["paper", "phase-space"])
 def test_agrees_with_the_rows_of_datasets(preset):
     """Two truths of different make: Taylor series in time, and an integral over position."""
-    rows, _ = draw_rows(Ensemble(preset), 0, "test", 0, 48)
+    rows, _ = draw_rows(Ensemble(preset), 0, "test", np.arange(48))
     for i in range(48):
         n = rows.num_control[i]
         potential = CurvePotential.from_control_points(rows.control_q[i, :n], rows.control_v[i, :n])

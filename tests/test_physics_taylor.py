@@ -55,5 +55,5 @@ def test_query_times_do_not_move_the_orbit():
 
 
 def test_energy_is_kept_to_rounding():
-    rows, _ = draw_rows(Ensemble("phase-space"), 5, "val", 0, 200)
+    rows, _ = draw_rows(Ensemble("phase-space"), 5, "val", np.arange(200))
     assert rows.energy_drift.max() < 1e-12

@@ -27,7 +27,7 @@ TIMES = np.linspace(0.0, 2.0, 21)
 @pytest.mark.parametrize("preset", ["paper", "phase-space"])
 def test_certificates_bound_the_error(preset, integrator):
     """Rows from their control polygons alone, solved again by SciPy in the curve's parameter."""
-    rows, _ = draw_rows(Ensemble(preset, integrator=integrator), 11, "test", 0, 25)
+    rows, _ = draw_rows(Ensemble(preset, integrator=integrator), 11, "test", np.arange(25))
     for row in range(0, 25, 3):
         q, p = solve_control_polygon(*rows.polygon(row), rows.q0[row], rows.p0[row], rows.times[row])
         error = max(np.abs(rows.q[row] - q).max(), np.abs(rows.p[row] - p).max())
@@ -86,7 +86,7 @@ def test_impossible_tolerance_is_not_certified(method):
 
 
 def test_a_batch_without_certificates_is_as_accurate_as_asked():
-    rows, _ = draw_rows(Ensemble("phase-space"), 11, "test", 0, 60)
+    rows, _ = draw_rows(Ensemble("phase-space"), 11, "test", np.arange(60))
     for tolerance in (1e-4, 1e-7, 1e-10):
         q, p = solve_batch(rows.curves, rows.q0, rows.p0, rows.times, tolerance=tolerance)
         error = np.maximum(np.abs(q - rows.q).max(axis=1), np.abs(p - rows.p).max(axis=1))

@@ -4,7 +4,9 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -18,22 +20,24 @@ import torch
 from neural_hamilton.architectures import build_operator, load_model, parse_architecture
 from neural_hamilton.architectures.selective_scan import use_backend
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform import distributed
+from neural_hamilton.platform import training
+from neural_hamilton.platform.batches import Batch
 from neural_hamilton.platform.checkpoints import load_checkpoint, save_checkpoint
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.datasets import read_split
-from neural_hamilton.platform.distributed import train_with_ray
+from neural_hamilton.platform.distributed import cpus_per_worker, train_with_ray
+from neural_hamilton.platform.objectives import total_losses
 from neural_hamilton.platform.progress import Progress
-from neural_hamilton.platform.schedules import learning_rate_at
-from neural_hamilton.platform.training import Batches, batch_rows, prepare_run, squared_error, train
+from neural_hamilton.platform.run_folder import prepare_run
+from neural_hamilton.platform.training import train
 
 TINY = {"architecture.name": "deeponet", "architecture.width": 16, "architecture.num_layers": 1, "architecture.num_channels": 8}
 
 
 def config_with(**fields):
-    return load_config(
-        None, {**TINY, "training.epochs": 3, "training.batch_size": 10} | {k.replace("__", "."): v for k, v in fields.items()}
-    )
+    network = {} if "architecture__name" in fields else TINY
+    settings = {"training.epochs": 3, "training.batch_size": 10} | {key.replace("__", "."): value for key, value in fields.items()}
+    return load_config(None, network | settings)
 
 
 def train_in(run, dataset, config, resume=False, **options):
@@ -48,12 +52,27 @@ def history(run):
     return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
 
 
+def figures(run):
+    """What a run's history says that does not depend on how fast it went."""
+    timed = {"seconds", "rows_per_second", "memory_bytes", "warning"}
+    return [{key: value for key, value in line.items() if key not in timed} for line in history(run)]
+
+
+def checkpoints(run):
+    return sorted((run / "checkpoints").iterdir())
+
+
+def last_checkpoint(run):
+    return checkpoints(run)[-1]
+
+
 def test_loss_falls_and_the_run_folder_is_complete(tiny_dataset, tmp_path):
     result = train_in(tmp_path / "run", tiny_dataset, config_with(training__epochs=30, training__learning_rate=5e-3))
     lines = history(tmp_path / "run")
     assert len(lines) == 30 and lines[-1]["train_loss"] < 0.5 * lines[0]["train_loss"]
     assert result["validation_loss"] == min(line["validation_loss"] for line in lines)
-    assert {"config.yaml", "history.jsonl", "result.json", "checkpoint.safetensors", "model"} == set(os.listdir(tmp_path / "run"))
+    contents = {"config.yaml", "dataset.json", "history.jsonl", "result.json", "checkpoints", "model", "tensorboard"}
+    assert contents == set(os.listdir(tmp_path / "run"))
     card = json.loads((tmp_path / "run" / "model" / "model.json").read_text())
     assert card["provenance"]["dataset_hash"] == json.loads((tiny_dataset / "manifest.json").read_text())["dataset_hash"]
     assert card["provenance"]["metrics"]["validation_loss"] == result["validation_loss"]
@@ -73,18 +92,40 @@ def test_the_log_names_the_scan_backend(tiny_dataset, tmp_path):
 
 def test_shared_times_are_held_once_and_change_no_answer(tiny_dataset):
     split = read_split(tiny_dataset, "train")
-    shared = Batches.from_split(split, torch.device("cpu"))
+    shared = Batch.from_rows(split, torch.device("cpu"))
     assert shared.times.shape == (1, split.times.shape[1])
     torch.manual_seed(0)
     model = build_operator(parse_architecture({"name": "deeponet", "num_sensors": 20, "width": 16}))
     rows = torch.arange(4)
     apart = dataclasses.replace(shared, times=torch.tensor(split.times, dtype=torch.float32))
-    losses = [squared_error(model, batches.take(rows))[0] for batches in (shared, apart)]
+    losses = [total_losses(model, batches.take(rows)) for batches in (shared, apart)]
     torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
 
 
-def test_interrupted_and_resumed_ends_with_the_same_bits(tiny_dataset, tmp_path):
-    config = config_with(training__epochs=5)
+VARONET = {
+    "architecture__name": "varonet", "architecture__hidden_size": 8, "architecture__num_encoder_layers": 1,
+    "architecture__num_decoder_layers": 1, "architecture__latent_size": 4, "training__kl_warmup_epochs": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"training__ema_decay": 0.9, "training__warmup_epochs": 1.5, "training__schedule": "warmup-stable-decay"},
+        {"training__optimizer": "muon"},
+        {"training__optimizer": "soap", "training__learning_rate": 1e-2},
+        {"training__optimizer": "splus", "training__learning_rate": 0.1},
+        {"training__optimizer": "schedule-free", "training__schedule": "constant"},
+        {"training__endless": True, "training__precision": "bf16", "training__float32_epochs": 2},
+        {"training__resident_gib": 1e-5, "training__loss": "log-cosh", "training__sobolev_weight": 0.01},
+        VARONET,
+    ],
+    ids=lambda fields: ",".join(str(value) for value in fields.values()) or "default",
+)
+def test_interrupted_and_resumed_ends_with_the_same_bits(tiny_dataset, tmp_path, fields):
+    """Whatever else a run carries along: averages, preconditioners, what networks draw, where streamed rows are."""
+    config = config_with(training__epochs=5, **fields)
     train_in(tmp_path / "whole", tiny_dataset, config)
 
     class Interrupted(Exception):
@@ -98,8 +139,8 @@ def test_interrupted_and_resumed_ends_with_the_same_bits(tiny_dataset, tmp_path)
         train_in(tmp_path / "cut", tiny_dataset, config, report=interrupt)
     train_in(tmp_path / "cut", tiny_dataset, config, resume=True)
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
-    final = [load_checkpoint(tmp_path / name / "checkpoint.safetensors", torch.device("cpu"))["model"] for name in ("whole", "cut")]
-    assert all(torch.equal(final[0][key], final[1][key]) for key in final[0])
+    assert last_checkpoint(tmp_path / "cut").read_bytes() == last_checkpoint(tmp_path / "whole").read_bytes()
+    assert figures(tmp_path / "cut") == figures(tmp_path / "whole")
 
 
 def test_finished_run_resumes_to_the_same_result(tiny_dataset, tmp_path):
@@ -136,6 +177,24 @@ def test_run_folder_in_use_is_refused(tiny_dataset, tmp_path):
         prepare_run(tmp_path / "run", tiny_dataset, config_with(training__epochs=4), True)
 
 
+def test_dataset_changed_since_training_began_is_refused(tiny_dataset, tmp_path):
+    """One made anew under the same configuration, and one whose file was changed behind its manifest's back."""
+    dataset = tmp_path / "dataset"
+    shutil.copytree(tiny_dataset, dataset)
+    train_in(tmp_path / "run", dataset, config_with())
+    manifest = json.loads((dataset / "manifest.json").read_text())
+    (dataset / "manifest.json").write_text(json.dumps(manifest | {"dataset_hash": "0" * 64}))
+    with pytest.raises(InputError, match=rf"hash was {manifest['dataset_hash'][:16]}, is 0000000000000000"):
+        prepare_run(tmp_path / "run", dataset, config_with(), True)
+    (dataset / "manifest.json").write_text(json.dumps(manifest))
+    victim = dataset / manifest["files"][0]["file"]
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{victim.name} is damaged or replaced"):
+        train_in(tmp_path / "run", dataset, config_with(), resume=True)
+
+
 def test_folder_with_other_things_is_left_alone(tiny_dataset, tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(InputError, match="holds no run"):
@@ -143,20 +202,155 @@ def test_folder_with_other_things_is_left_alone(tiny_dataset, tmp_path):
     assert os.listdir(tmp_path) == ["thesis.tex"]
 
 
-def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tiny_dataset, tmp_path):
-    config = config_with(training__learning_rate=1e30, training__final_learning_rate=1e29)
-    with pytest.raises(InputError, match=r"not finite in epoch \d"):
-        train_in(tmp_path / "run", tiny_dataset, config)
-    for path in (tmp_path / "run").glob("checkpoint*"):
-        assert np.isfinite(load_checkpoint(path, torch.device("cpu"))["best"])
+@pytest.mark.parametrize("at", [3, 10])
+def test_loss_that_is_not_finite_stops_names_the_step_and_keeps_the_last_good_checkpoint(tiny_dataset, tmp_path, monkeypatch, at):
+    """A rate that ruins the weights in step `at`; the loss of the next one shows it. Seven steps an epoch."""
+    sane, steps = training.learning_rate_at, iter(range(1, 1000))
+    monkeypatch.setattr(training, "learning_rate_at", lambda *about: 1e30 if next(steps) == at + (at > 7) else sane(*about))
+    epoch, step = divmod(at, 7)
+    with pytest.raises(InputError, match=rf"not finite in epoch {epoch + 1}, step {step + 1} of 7"):
+        train_in(tmp_path / "run", tiny_dataset, config_with())
+    monkeypatch.undo()
+    assert len(history(tmp_path / "run")) == epoch if epoch else not (tmp_path / "run" / "history.jsonl").exists()
+    assert train_in(tmp_path / "run", tiny_dataset, config_with(), resume=True)["epochs"] == 3
+    train_in(tmp_path / "quiet", tiny_dataset, config_with())
+    assert last_checkpoint(tmp_path / "run").read_bytes() == last_checkpoint(tmp_path / "quiet").read_bytes()
 
 
-def test_damaged_checkpoint_is_named(tiny_dataset, tmp_path):
-    train_in(tmp_path / "run", tiny_dataset, config_with())
-    path = tmp_path / "run" / "checkpoint.safetensors"
+def test_truncated_checkpoint_gives_way_to_the_one_before_and_the_run_says_so(tiny_dataset, tmp_path):
+    config = config_with(training__epochs=5)
+    train_in(tmp_path / "whole", tiny_dataset, config)
+    train_in(tmp_path / "run", tiny_dataset, config)
+    path = last_checkpoint(tmp_path / "run")
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(InputError, match=r"checkpoint\.safetensors"):
+    result = train_in(tmp_path / "run", tiny_dataset, config, resume=True)
+    assert result["warnings"] == ["epoch-00005.safetensors damaged; went on from the state after epoch 4"]
+    assert history(tmp_path / "run")[-1]["warning"] == result["warnings"][0]
+    assert figures(tmp_path / "run") == figures(tmp_path / "whole")
+    assert last_checkpoint(tmp_path / "run").read_bytes() == last_checkpoint(tmp_path / "whole").read_bytes()
+
+
+def test_run_without_any_whole_checkpoint_is_refused(tiny_dataset, tmp_path):
+    train_in(tmp_path / "run", tiny_dataset, config_with())
+    for path in checkpoints(tmp_path / "run"):
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match="every checkpoint in .* is damaged"):
         train_in(tmp_path / "run", tiny_dataset, config_with(), resume=True)
+
+
+def test_the_latest_checkpoints_and_the_best_are_kept(tiny_dataset, tmp_path):
+    """A rate that rises without bound, so that the best epoch is an early one."""
+    config = config_with(training__epochs=12, training__keep_checkpoints=3, training__learning_rate=1.0, training__schedule="constant")
+    best = train_in(tmp_path / "run", tiny_dataset, config)["best_epoch"]
+    assert best < 10, "the run must have got worse for this test to mean anything"
+    assert [path.stem for path in checkpoints(tmp_path / "run")] == [f"epoch-{epoch:05d}" for epoch in (best, 10, 11, 12)]
+
+
+def test_history_cut_short_by_a_crash_is_made_whole(tiny_dataset, tmp_path):
+    """The line of an epoch is written before its checkpoint: one too many, and half of another, are what a crash can leave."""
+    train_in(tmp_path / "run", tiny_dataset, config_with())
+    whole = figures(tmp_path / "run")
+    last_checkpoint(tmp_path / "run").unlink()
+    with (tmp_path / "run" / "history.jsonl").open("a") as stream:
+        stream.write('{"epoch": 4, "train_l')
+    train_in(tmp_path / "run", tiny_dataset, config_with(), resume=True)
+    assert figures(tmp_path / "run") == whole
+
+
+def test_patience_ends_a_run_and_resuming_does_not_begin_it_again(tiny_dataset, tmp_path):
+    config = config_with(training__epochs=40, training__patience=3, training__learning_rate=1.0, training__schedule="constant")
+    result = train_in(tmp_path / "run", tiny_dataset, config)
+    assert result["stopped_early"] and result["epochs"] == result["best_epoch"] + 3 < 40
+    assert train_in(tmp_path / "run", tiny_dataset, config, resume=True) == result
+
+
+def test_average_of_weights_is_what_is_judged_and_saved(tiny_dataset, tmp_path):
+    """The saved model's own loss is the recorded one, and its weights are not the ones being trained."""
+    run = tmp_path / "run"
+    train_in(run, tiny_dataset, config_with(training__ema_decay=0.9, training__epochs=4, training__learning_rate=5e-3))
+    losses = total_losses(load_model(run / "model"), Batch.from_rows(read_split(tiny_dataset, "val")))
+    assert float(losses.double().mean()) == pytest.approx(history(run)[-1]["validation_loss"], rel=1e-5)
+    learner = load_checkpoint(last_checkpoint(run), torch.device("cpu"))["learner"]
+    saved = load_model(run / "model").state_dict()
+    assert all(torch.equal(saved[key], value) for key, value in learner["average"]["model"].items())
+    assert any(not torch.equal(saved[key], value) for key, value in learner["model"].items())
+
+
+def test_trackers_hold_what_the_history_holds(tiny_dataset, tmp_path, monkeypatch):
+    """TensorBoard's event files and a real MLflow store, read back; a resumed run continues its MLflow run."""
+    mlflow = pytest.importorskip("mlflow")
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import RecordWriter  # noqa: F401  (the format read below)
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.set_tracking_uri(None)
+    config = config_with(training__trackers=["tensorboard", "mlflow"])
+    run = tmp_path / "run"
+
+    def interrupt(record):
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_in(run, tiny_dataset, config, report=interrupt)
+    train_in(run, tiny_dataset, config, resume=True)
+    recorded = {line["epoch"]: line["validation_loss"] for line in history(run)}
+    events = [Event.FromString(data) for path in sorted((run / "tensorboard").iterdir()) for data in tfrecords(path.read_bytes())]
+    shown = {e.step: v.simple_value for e in events for v in e.summary.value if v.tag == "validation_loss"}
+    assert shown == pytest.approx(recorded, rel=1e-6)
+    client = mlflow.MlflowClient()
+    (found,) = client.search_runs([client.get_experiment_by_name("neural-hamilton").experiment_id])
+    assert {m.step: m.value for m in client.get_metric_history(found.info.run_id, "validation_loss")} == pytest.approx(recorded)
+    assert found.data.params["training.epochs"] == "3" and found.info.status == "FINISHED"
+
+
+def tfrecords(content):
+    """The payloads of a TFRecord file: length, its checksum, payload, its checksum."""
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        yield content[12 : 12 + length]
+        content = content[16 + length :]
+
+
+def test_tracker_that_is_not_installed_is_refused_by_name(tiny_dataset, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(InputError, match=r"mlflow-skinny.*training\.trackers"):
+        train_in(tmp_path / "run", tiny_dataset, config_with(training__trackers=["mlflow"]))
+
+
+def test_reduced_precision_changes_the_bulk_and_not_the_last_epochs(tiny_dataset, tmp_path):
+    fields = {"training__epochs": 4, "training__float32_epochs": 2}
+    for precision in ("float32", "bf16"):
+        train_in(tmp_path / precision, tiny_dataset, config_with(training__precision=precision, **fields))
+    assert [line["precision"] for line in history(tmp_path / "bf16")] == ["bf16", "bf16", "float32", "float32"]
+    losses = {name: history(tmp_path / name)[0]["train_loss"] for name in ("float32", "bf16")}
+    assert losses["bf16"] != losses["float32"] and losses["bf16"] == pytest.approx(losses["float32"], rel=0.05)
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device has TF32")
+def test_precision_that_the_device_lacks_is_refused(tiny_dataset, tmp_path):
+    with pytest.raises(InputError, match="tf32.*CUDA"):
+        train_in(tmp_path / "run", tiny_dataset, config_with(training__precision="tf32"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"training.ema_decay": 0.99, "training.optimizer": "splus"}, "averages the weights itself"),
+        ({"training.optimizer": "schedule-free"}, "must be constant"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(fields, words):
+    with pytest.raises(InputError, match=words):
+        load_config(None, fields)
+
+
+def test_compiled_network_trains_as_the_plain_one(tiny_dataset, tmp_path):
+    for compiled in (False, True):
+        train_in(tmp_path / str(compiled), tiny_dataset, config_with(training__compile=compiled))
+    losses = [[line["validation_loss"] for line in history(tmp_path / str(compiled))] for compiled in (False, True)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
 
 
 def test_checkpoint_keeps_every_kind_of_state(tmp_path):
@@ -171,34 +365,6 @@ def test_checkpoint_keeps_every_kind_of_state(tmp_path):
     assert list(loaded["optimizer"]["state"]) == list(state["optimizer"]["state"])
     for key, entry in state["optimizer"]["state"].items():
         assert all(torch.equal(value, loaded["optimizer"]["state"][key][name]) for name, value in entry.items())
-
-
-def test_batches_are_a_permutation_that_depends_on_seed_and_epoch_alone():
-    batches = [torch.cat(list(batch_rows(103, 10, seed, epoch))) for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))]
-    assert sorted(batches[0].tolist()) == list(range(103))
-    assert torch.equal(batches[0], batches[1])
-    assert not torch.equal(batches[0], batches[2]) and not torch.equal(batches[0], batches[3])
-
-
-def test_schedules_go_from_first_to_last_rate():
-    for schedule in ("cosine", "exp-hyperbolic"):
-        settings = load_config(
-            None, {"training.schedule": schedule, "training.epochs": 250, "training.final_learning_rate": 3.05e-7}
-        ).training
-        rates = [learning_rate_at(settings, epoch) for epoch in range(250)]
-        assert rates[0] == pytest.approx(1e-3) and all(np.diff(rates) < 0)
-    settings = load_config(
-        None,
-        {
-            "training.schedule": "exp-hyperbolic",
-            "training.epochs": 250,
-            "training.learning_rate": 1.46e-3,
-            "training.final_learning_rate": 3.05e-7,
-        },
-    )
-    # By hand from the published formula at x = 125, U = 300, N = 250.
-    exponent = ((125 / 300) * (2 - 375 / 300)) ** 0.5 - ((250 / 300) * (2 - 250 / 300)) ** 0.5
-    assert learning_rate_at(settings.training, 125) == pytest.approx(1.46e-3 * (1.46e-3 / 3.05e-7) ** exponent)
 
 
 def test_one_worker_and_two_agree_with_this_process(ray_session, tiny_dataset, tmp_path):
@@ -222,21 +388,35 @@ def test_refusal_inside_ray_workers_is_one_sentence(ray_session, tiny_dataset, t
         train_with_ray(config, tiny_dataset, tmp_path / "run", 1, Progress("train", 3))
 
 
-def test_full_disk_under_ray_is_one_sentence_and_the_run_goes_on_later(ray_session, tiny_dataset, tmp_path, monkeypatch):
-    """A real file system with room for a run's first files and no more."""
-    monkeypatch.setattr(distributed, "_RESTARTS", 0)  # each would meet the same disk
+@pytest.mark.parametrize("workers", [0, 2])
+def test_full_disk_is_one_sentence_and_the_run_goes_on_later(ray_session, tiny_dataset, tmp_path, workers):
+    """A real file system with room for a run's first files and no more; every worker hears of it, and none waits."""
     mount = tmp_path / "small"
     mount.mkdir()
     if os.geteuid() != 0 or os.system(f"mount -t tmpfs -o size=32k tmpfs {mount} 2>/dev/null") != 0:
         pytest.skip("mounting a small file system needs root")
+    run = mount / "run"
     try:
-        config = prepare_run(mount / "run", tiny_dataset, config_with(architecture__width=64), False)
+        config = prepare_run(run, tiny_dataset, config_with(architecture__width=64, training__trackers=[]), False)
+
+        def go():
+            return train_with_ray(config, tiny_dataset, run, workers, Progress("", 1)) if workers else train(config, tiny_dataset, run)
+
         with pytest.raises(InputError, match="No space left on device"):
-            train_with_ray(config, tiny_dataset, mount / "run", 1, Progress("train", 3))
+            go()
         os.system(f"mount -o remount,size=8m {mount}")
-        assert train_with_ray(config, tiny_dataset, mount / "run", 1, Progress("train", 3))["epochs"] == 3
+        assert go()["epochs"] == 3
     finally:
         os.system(f"umount -l {mount}")  # lazily: a Ray worker may still hold a file
+
+
+def test_workers_share_the_cpus_of_the_cluster():
+    def nodes(*cpus):
+        return [{"Alive": True, "Resources": {"CPU": float(count)}} for count in cpus]
+
+    assert [cpus_per_worker(nodes(2), workers) for workers in (1, 2)] == [2, 1]
+    assert cpus_per_worker(nodes(8, 8), 2) == 8 and cpus_per_worker(nodes(8, 4), 3) == 4
+    assert cpus_per_worker([*nodes(2), {"Alive": False, "Resources": {"CPU": 64.0}}], 1) == 2
 
 
 def test_more_workers_than_the_cluster_has_is_refused(ray_session, tiny_dataset, tmp_path):

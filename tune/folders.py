@@ -11,7 +11,7 @@ from typing import Any
 from ..physics import InputError
 from ..platform.config import Config
 from ..platform.provenance import changed_keys, write_json
-from ..platform.training import prepare_run
+from ..platform.run_folder import prepare_run
 
 RECORD_FILE = "study.json"
 _LOCK_FILE = ".lock"

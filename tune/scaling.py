@@ -25,7 +25,8 @@ from ..platform.generation import read_manifest
 from ..platform.measurement import predict_split
 from ..platform.progress import track
 from ..platform.provenance import changed_keys, code_version, write_atomically, write_json
-from ..platform.training import CONFIG_FILE, prepare_run, train
+from ..platform.run_folder import CONFIG_FILE, prepare_run
+from ..platform.training import train
 from .fits import fit_power_law
 from .folders import claimed, resolve
 from .trials import attempt, read_failure, run_trials

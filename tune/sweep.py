@@ -22,7 +22,8 @@ from ..platform.config import Config, load_config
 from ..platform.generation import read_manifest
 from ..platform.progress import track
 from ..platform.provenance import write_atomically, write_json
-from ..platform.training import CONFIG_FILE, prepare_run, train
+from ..platform.run_folder import CONFIG_FILE, prepare_run
+from ..platform.training import train
 from .folders import claimed, resolve
 from .search_spaces import Space, dump_space, parse_space
 from .trials import attempt, read_failure, read_history, run_trials

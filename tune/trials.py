@@ -12,7 +12,7 @@ from ..physics import InputError
 from ..platform.progress import Progress
 from ..platform.provenance import write_json
 from ..platform.ray_runtime import connect
-from ..platform.training import HISTORY_FILE
+from ..platform.run_folder import History
 
 FAILURE_FILE = "failure.json"
 _RESTARTS = 2  # a worker that dies is replaced this often; its trial goes on from the run folder's checkpoint
@@ -90,8 +90,7 @@ def read_failure(run: Path) -> str | None:
 
 def read_history(run: Path) -> list[dict[str, Any]]:
     """One record an epoch trained so far."""
-    path = run / HISTORY_FILE
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return History(run).read()
 
 
 def _progress_callback(progress: Progress) -> Any:
