@@ -39,7 +39,7 @@ class Optimizer:
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Within, the network holds the weights to be judged, where the optimizer itself keeps an average of them."""
-        averaging: list[Any] = [part for part in self._parts if hasattr(part, "eval")]
+        averaging: list[Any] = [part for part in self._parts if hasattr(part, "eval") and part.state]
         for part in averaging:
             part.eval()
         try:

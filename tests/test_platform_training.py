@@ -1,7 +1,6 @@
 """Training: exact resumption, refusals, and real Ray Train workers, one of them really killed."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import shutil
@@ -88,18 +87,6 @@ def test_the_log_names_the_scan_backend(tiny_dataset, tmp_path):
     with use_backend("reference"):
         result = train_in(tmp_path / "run", tiny_dataset, config)
     assert result["scan_backend"] == history(tmp_path / "run")[0]["scan_backend"] == "reference"
-
-
-def test_shared_times_are_held_once_and_change_no_answer(tiny_dataset):
-    split = read_split(tiny_dataset, "train")
-    shared = Batch.from_rows(split, torch.device("cpu"))
-    assert shared.times.shape == (1, split.times.shape[1])
-    torch.manual_seed(0)
-    model = build_operator(parse_architecture({"name": "deeponet", "num_sensors": 20, "width": 16}))
-    rows = torch.arange(4)
-    apart = dataclasses.replace(shared, times=torch.tensor(split.times, dtype=torch.float32))
-    losses = [total_losses(model, batches.take(rows)) for batches in (shared, apart)]
-    torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
 
 
 VARONET = {

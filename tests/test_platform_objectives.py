@@ -1,0 +1,123 @@
+"""What is minimised: against formulas written out here, and on exact solutions."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from neural_hamilton.architectures import OperatorOutput
+from neural_hamilton.physics import NAMED_POTENTIALS
+from neural_hamilton.platform.batches import Batch
+from neural_hamilton.platform.config import load_config
+from neural_hamilton.platform.objectives import Objective, energy_defect, interpolate, log_cosh, slope_error, total_losses
+
+
+def exact_batch(name="harmonic", num_sensors=100, num_times=60):
+    times = np.linspace(0.0, 2.0, num_times)
+    potential = NAMED_POTENTIALS[name]
+    q, p = potential.truth(times)
+    arrays = (potential.value(np.linspace(0, 1, num_sensors))[None], times[None], q[None], p[None], np.zeros((1, 2)))
+    return Batch(*(torch.tensor(a, dtype=torch.float64) for a in arrays))
+
+
+class Answer(torch.nn.Module):
+    """A network that answers with given numbers."""
+
+    def __init__(self, q, p, auxiliary=0.0):
+        super().__init__()
+        self.q, self.p, self.auxiliary = q, p, torch.tensor(auxiliary)
+
+    def forward(self, potential, times, initial):
+        return OperatorOutput(self.q, self.p, self.auxiliary)
+
+
+def objective(batch, q, p, **settings):
+    settings = load_config(None, {f"training.{key}": value for key, value in settings.items()}).training
+    return Objective(Answer(q, p, 0.25), settings)(batch)
+
+
+def test_total_loss_is_half_the_sum_of_mean_squares():
+    batch = exact_batch()
+    q, p = batch.q + 0.1, batch.p - 0.3
+    expected = 0.5 * (0.1**2 + 0.3**2)
+    assert float(total_losses(Answer(q, p), batch)) == pytest.approx(expected)
+    minimised, reported, auxiliary = objective(batch, q, p)
+    assert float(minimised) == pytest.approx(expected) and float(reported) == pytest.approx(expected)
+    assert float(auxiliary) == 0.25
+
+
+def test_log_cosh_is_what_it_says_and_is_reported_as_a_square():
+    x = torch.tensor([0.0, 1e-6, -1e-3, 0.0999, 0.1001, -1.0, 5.0], dtype=torch.float64)
+    expected = [math.log(math.cosh(v)) for v in x.tolist()]
+    torch.testing.assert_close(log_cosh(x), torch.tensor(expected, dtype=torch.float64), rtol=1e-5, atol=1e-16)
+    assert float(log_cosh(torch.tensor(1e4))) == pytest.approx(1e4 - math.log(2))
+    small = torch.tensor([1e-4, 3e-4])
+    torch.testing.assert_close(log_cosh(small), 0.5 * small.square(), rtol=1e-6, atol=0)  # no cancellation in float32
+    assert torch.autograd.gradcheck(log_cosh, x.clone().requires_grad_(True), atol=1e-4)
+    batch = exact_batch()
+    minimised, reported, _ = objective(batch, batch.q + 2.0, batch.p, loss="log-cosh")
+    assert float(minimised) == pytest.approx(math.log(math.cosh(2.0))) and float(reported) == pytest.approx(2.0)
+    minimised, reported, _ = objective(batch, batch.q + 0.01, batch.p, loss="log-cosh")
+    assert float(minimised) == pytest.approx(float(reported), rel=1e-3)  # small errors: the same as squares
+
+
+def test_cubics_through_the_sensors_give_cubics_exactly_and_smooth_potentials_closely():
+    sensors = torch.linspace(0, 1, 30, dtype=torch.float64)
+    q = torch.linspace(-0.05, 1.05, 77, dtype=torch.float64).unsqueeze(0)
+
+    def cubic(x):
+        return 2 - 3 * x + x**2 - 5 * x**3
+
+    torch.testing.assert_close(interpolate(cubic(sensors).unsqueeze(0), q), cubic(q))
+    batch = exact_batch("double-well")
+    inside = q.clamp(0, 1)
+    exact = NAMED_POTENTIALS["double-well"].value(inside.numpy())
+    np.testing.assert_allclose(interpolate(batch.potential, inside).numpy(), exact, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["harmonic", "double-well", "morse"])
+def test_energy_defect_is_zero_on_exact_orbits_and_grows_with_the_error(name):
+    batch = exact_batch(name)
+    assert float(energy_defect(batch.q, batch.p, batch)) < 1e-6
+    wrong = float(energy_defect(batch.q, 1.1 * batch.p, batch))
+    kinetic = 0.5 * batch.p.square() * (1.1**2 - 1)
+    assert wrong == pytest.approx(float(kinetic.square().mean()), rel=0.02)
+
+
+def test_energy_defect_leads_an_answer_home():
+    """Its gradient, in q alone, moves a wrong q towards the energy surface."""
+    batch = exact_batch()
+    q = (batch.q + 0.02).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(energy_defect(q, batch.p, batch).sum(), q)
+    after = energy_defect((q - 0.01 * gradient).detach(), batch.p, batch)
+    assert float(after) < float(energy_defect(q.detach(), batch.p, batch))
+
+
+EVEN = torch.linspace(0, 2, 2001)
+UNEVEN = torch.cat([torch.zeros(1), 2 * torch.rand(3000, generator=torch.Generator().manual_seed(0)).sort().values, torch.full((1,), 2.0)])
+
+
+@pytest.mark.parametrize("times", [EVEN, UNEVEN], ids=["even", "uneven"])
+def test_slope_error_is_the_mean_square_of_the_derivative(times):
+    """Of sin(3t) in q and cos(t) in p, by the integrals done by hand; times even or not."""
+    times = times.double()
+    error = torch.stack([torch.sin(3 * times), torch.cos(times)]).unsqueeze(1)
+    expected = 0.5 * (9 * (0.5 + math.sin(12) / 24) + (0.5 - math.sin(4) / 8))
+    assert float(slope_error(error, times.unsqueeze(0))) == pytest.approx(expected, rel=2e-3)
+
+
+def test_slope_error_survives_times_that_coincide():
+    times = torch.tensor([[0.0, 0.5, 0.5, 2.0]])
+    assert torch.isfinite(slope_error(torch.randn(2, 1, 4), times)).all()
+
+
+def test_terms_are_added_with_their_weights():
+    batch = exact_batch()
+    q, p = batch.q + 0.1 * torch.sin(batch.times), batch.p
+    plain, total, _ = objective(batch, q, p)
+    weighted, same, _ = objective(batch, q, p, energy_weight=2.0, sobolev_weight=0.5)
+    error = torch.stack([q - batch.q, p - batch.p])
+    expected = plain + 2.0 * energy_defect(q, p, batch) + 0.5 * slope_error(error, batch.times)
+    torch.testing.assert_close(weighted, expected.to(weighted.dtype), rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(same, total)
