@@ -10,7 +10,8 @@ from .progress import Progress
 from .run_folder import CONFIG_FILE, History
 from .training import train
 
-_RESTARTS = 3  # a worker that dies is replaced this often; the run folder says where to go on
+_RESTARTS = 3  # workers that die are replaced this often; the run folder says where to go on
+_STARTS = 10  # minutes that a group waits for room on the cluster, as where a node is gone and another is to come
 _TIMEOUT_S = 600  # that a worker waits for the others of its group
 
 
@@ -23,12 +24,13 @@ def train_with_ray(config: Config, dataset: Path, run: Path, num_workers: int, p
     Raises
     ------
     InputError
-        Where the cluster is too small, or the loop refuses to go on.
+        Where the cluster is too small, the loop refuses to go on, or workers die again and again.
     """
     from .ray_runtime import connect
 
     ray = connect()
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.exceptions import RayActorError
+    from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     resources = ray.cluster_resources()
@@ -45,11 +47,19 @@ def train_with_ray(config: Config, dataset: Path, run: Path, num_workers: int, p
         run_config=RunConfig(
             name=".ray",
             storage_path=str(run.absolute()),
-            failure_config=FailureConfig(max_failures=_RESTARTS, controller_failure_limit=0),
+            failure_config=FailureConfig(max_failures=_RESTARTS, controller_failure_limit=_STARTS),
         ),
     )
+    kept = f"{str(run)!r} keeps the last whole epoch for --resume"
     with _HistoryWatch(run, progress):
-        outcome: Any = trainer.fit().return_value  # the first worker's
+        try:
+            outcome: Any = trainer.fit().return_value  # the first worker's
+        except ControllerError as error:
+            raise InputError(f"the workers could not be started: {' '.join(str(error).split())}; {kept}") from None
+        except WorkerGroupError as error:
+            if not all(isinstance(failure, RayActorError) for failure in error.worker_failures.values()):
+                raise
+            raise InputError(f"a worker died {_RESTARTS + 1} times, and nothing of ours says why; {kept}") from None
     if "failure" in outcome:
         raise InputError(outcome["failure"])
     return outcome
