@@ -2,7 +2,7 @@
 
 import sys
 
-from . import architectures, attention, generation, integrators, scan, trajectories
+from . import architectures, attention, generation, integrators, scan, training, trajectories
 from .timing import describe_machine, format_comparisons, write_result
 
 BENCHMARKS = {
@@ -12,16 +12,19 @@ BENCHMARKS = {
     "scan": scan.measure,
     "attention": attention.measure,
     "architectures": architectures.measure,
+    "training": training.measure,
 }
+ON_DEMAND = {"training-long": training.measure_long}  # run when they are named
 
 
 def main(names: list[str]) -> int:
-    unknown = [name for name in names if name not in BENCHMARKS]
+    choices = BENCHMARKS | ON_DEMAND
+    unknown = [name for name in names if name not in choices]
     if unknown:
-        print(f"error: benchmark is {unknown[0]!r}; choose from {', '.join(BENCHMARKS)}", file=sys.stderr)
+        print(f"error: benchmark is {unknown[0]!r}; choose from {', '.join(choices)}", file=sys.stderr)
         return 2
     for name in names or BENCHMARKS:
-        result = BENCHMARKS[name]()
+        result = choices[name]()
         path = write_result(name, result | {"machine": describe_machine()})
         print(f"{name}: {result['what']}\n{format_comparisons(result['comparisons'])}\n{path}\n")
     return 0

@@ -5,7 +5,7 @@ S sensors, T query times.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +24,8 @@ from .schema import tensor_column
 from .shards import make_rows
 
 _GIB = 1 << 30
-_ENDLESS_AT_ONCE = 4096  # rows a thread draws in one go
-_ENDLESS_AHEAD = 4  # goes drawn ahead, a thread
+_ROWS_AT_ONCE = 4096  # gathered or drawn in one go, for many batches
+_DRAWN_AHEAD = 4  # such goes, a thread
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,12 @@ class Batch:
     def take(self, rows: Tensor) -> "Batch":
         times = self.times if len(self.times) == 1 else self.times[rows]
         return Batch(self.potential[rows], times, self.q[rows], self.p[rows], self.initial[rows])
+
+    def split(self, sizes: list[int]) -> "list[Batch]":
+        """The first rows, the next ones, and so on, without a copy."""
+        times = [self.times] * len(sizes) if len(self.times) == 1 else self.times.split(sizes)
+        others = (getattr(self, name).split(sizes) for name in ("potential", "q", "p", "initial"))
+        return [Batch(v, t, q, p, i) for t, v, q, p, i in zip(times, *others, strict=True)]
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in vars(self).values()))
@@ -118,8 +124,8 @@ class Resident:
 
     def epoch(self, number: int) -> Iterator[Share]:
         order = order_of_rows(self.num_rows, self._settings.seed, number).to(self._rows.potential.device)
-        for batch in order.split(self._settings.batch_size):
-            yield _share(self._rows.take, batch, self._worker)
+        for batches in _groups(order.split(self._settings.batch_size)):
+            yield from _shares(self._rows.take, batches, self._worker)
 
 
 class Streamed:
@@ -141,9 +147,8 @@ class Streamed:
             rows = window.take(order_of_rows(len(window), self._settings.seed, number * len(windows) + position))
             rows = rows if rest is None else Batch.concatenate([rest, rows])
             whole = len(rows) if position == len(windows) - 1 else len(rows) // self._settings.batch_size * self._settings.batch_size
-            for batch in torch.arange(whole).split(self._settings.batch_size) if whole else ():
-                share = _share(rows.take, batch, self._worker)
-                yield share._replace(batch=share.batch.to(self._device))
+            for batches in _groups(torch.arange(whole).split(self._settings.batch_size)) if whole else ():
+                yield from _shares(lambda chosen, rows=rows: rows.take(chosen).to(self._device), batches, self._worker)
             rest = rows.take(torch.arange(whole, len(rows))) if whole < len(rows) else None
 
     def _windows(self, epoch: int) -> list[list[RowFile]]:
@@ -170,29 +175,32 @@ class Endless:
 
     def epoch(self, number: int) -> Iterator[Share]:
         num_batches = -(-self.num_rows // self._settings.batch_size)
-        batches = [torch.arange(first, self.num_rows, num_batches) for first in range(num_batches)]
-        group = max(1, _ENDLESS_AT_ONCE // self._settings.batch_size)
-        groups = [batches[start : start + group] for start in range(0, num_batches, group)]
-        draws = ((lambda g=g: self._draw(number * self.num_rows, g)) for g in groups)
-        for batches_of_group, shares in zip(groups, _ahead(draws, torch.get_num_threads(), _ENDLESS_AHEAD), strict=True):
-            for batch, rows in zip(batches_of_group, shares, strict=True):
-                yield _share(lambda _, rows=rows: rows, batch, self._worker)._replace(batch=rows.to(self._device))
+        groups = _groups([torch.arange(first, self.num_rows, num_batches) for first in range(num_batches)])
+        draws = ((lambda g=g: list(_shares(lambda chosen: self._draw(number, chosen), g, self._worker))) for g in groups)
+        for shares in _ahead(draws, torch.get_num_threads(), _DRAWN_AHEAD):
+            for share in shares:
+                yield share._replace(batch=share.batch.to(self._device))
 
-    def _draw(self, offset: int, batches: list[Tensor]) -> list[Batch]:
-        mine = [_rows_to_take(batch, self._worker) for batch in batches]
-        indices, place = torch.unique(torch.cat(mine), return_inverse=True)
-        table, _ = make_rows(self._data, "train", offset + indices.numpy())
-        rows = Batch.from_rows(TrainingRows.from_table(table))
-        return [rows.take(part) for part in place.split([len(m) for m in mine])]
+    def _draw(self, epoch: int, rows: Tensor) -> Batch:
+        indices, place = torch.unique(rows, return_inverse=True)
+        table, _ = make_rows(self._data, "train", epoch * self.num_rows + indices.numpy())
+        return Batch.from_rows(TrainingRows.from_table(table)).take(place)
 
 
-def _share(take: Callable[[Tensor], Batch], batch: Tensor, worker: Worker) -> Share:
-    return Share(take(_rows_to_take(batch, worker)), worker.size * len(worker.share(batch)) / len(batch), len(batch))
+def _groups(batches: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+    """Batches of some thousand rows together: one gather for all of them costs what one for each of them would."""
+    size = max(1, _ROWS_AT_ONCE // len(batches[0]))
+    for start in range(0, len(batches), size):
+        yield batches[start : start + size]
 
 
-def _rows_to_take(batch: Tensor, worker: Worker) -> Tensor:
-    mine = worker.share(batch)
-    return mine if len(mine) else batch[:1]
+def _shares(take: Callable[[Tensor], Batch], batches: Sequence[Tensor], worker: Worker) -> Iterator[Share]:
+    """The worker's shares of global batches, given as the numbers of their rows."""
+    mine = [worker.share(batch) for batch in batches]
+    taken = [own if len(own) else batch[:1] for own, batch in zip(mine, batches, strict=True)]
+    parts = take(torch.cat(taken)).split([len(rows) for rows in taken])
+    for own, batch, part in zip(mine, batches, parts, strict=True):
+        yield Share(part, worker.size * len(own) / len(batch), len(batch))
 
 
 _T = TypeVar("_T")

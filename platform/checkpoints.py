@@ -76,7 +76,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
 
 def _strip(node: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(node, torch.Tensor):
-        tensors[name] = node.detach().cpu().contiguous().clone()
+        tensors[name] = node.detach().cpu().contiguous()
         return {_TENSOR: name}
     if isinstance(node, dict):
         # Pairs, because JSON would turn the integer keys of an optimizer's state into text.

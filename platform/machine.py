@@ -2,13 +2,19 @@
 
 import resource
 import sys
+from pathlib import Path
 
 import torch
+
+_STATUS = Path("/proc/self/status")
 
 
 def peak_memory_bytes(device: torch.device) -> int:
     """The most memory held so far: of the GPU where the work is there, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if _STATUS.exists():  # getrusage would count what the parent process held as it started this one
+        (line,) = (line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        return 1024 * int(line.split()[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, others KiB

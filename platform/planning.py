@@ -23,7 +23,8 @@ from .training import Learner, matmul_precision, precision_at, steps_of, validat
 
 _MICRO_STEPS, _MICRO_SECONDS = 5, 3.0  # both at least, where the split is as large
 _MICRO_BATCHES = 3
-_RAY_STARTUP_SECONDS = 8.0  # starting Ray and its workers; the part a micro-run cannot see
+# The parts that a micro-run cannot see: Python and PyTorch, then Ray and its workers.
+_STARTUP_SECONDS, _RAY_STARTUP_SECONDS = 4.0, 8.0
 
 
 def plan_generate(config: DataConfig) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def plan_train(config: Config, dataset: Path, workers: int = 0) -> dict[str, Any
         "parameters": parameters,
         "steps": steps,
         "seconds_per_step": seconds_step,
-        "seconds": (_RAY_STARTUP_SECONDS if workers else 0.0) + seconds_setup + settings.epochs * seconds_epoch,
+        "seconds": _STARTUP_SECONDS + _RAY_STARTUP_SECONDS * bool(workers) + seconds_setup + settings.epochs * seconds_epoch,
         "disk_bytes": (settings.keep_checkpoints + 1) * bytes_checkpoint + 4 * parameters,
         "memory_bytes": peak_memory_bytes(device),
     }

@@ -225,7 +225,8 @@ class _Record:
     """What a run folder learns of an epoch, in the order that survives a crash: model, line of the history, checkpoint."""
 
     def __init__(self, config: Config, dataset: Path, run: Path, worker: Worker) -> None:
-        self._config, self._dataset, self._run, self._worker = config, dataset, run, worker
+        self._settings, self._run, self._worker = config.training, run, worker
+        self._provenance = _provenance(config, dataset)
         self._lines = History(run)
         self._checkpoints = CheckpointFolder(run / CHECKPOINTS_FOLDER, config.training.keep_checkpoints)
         self._warning: str | None = None
@@ -246,7 +247,7 @@ class _Record:
 
     @property
     def out_of_patience(self) -> bool:
-        patience = self._config.training.patience
+        patience = self._settings.patience
         return patience is not None and bool(self.history) and len(self.history) - self.best["epoch"] >= patience
 
     def add(self, line: dict[str, Any], judged: Operator) -> None:
@@ -255,7 +256,7 @@ class _Record:
             line, self._warning = line | {"warning": self._warning}, None
         self.history.append(line)
         if self.best is line:
-            self._worker.first_writes(lambda: save_model(judged, self._run / MODEL_FOLDER, _provenance(self._config, self._dataset, line)))
+            self._worker.first_writes(lambda: save_model(judged, self._run / MODEL_FOLDER, self._provenance | {"metrics": line}))
         self._worker.first_writes(lambda: self._lines.append(line))
 
     def save(self, learner: "Learner") -> None:
@@ -265,7 +266,7 @@ class _Record:
         self._worker.first_writes(lambda: self._checkpoints.save(epoch, self.best["epoch"], state))
 
 
-def _provenance(config: Config, dataset: Path, record: dict[str, Any]) -> dict[str, Any]:
+def _provenance(config: Config, dataset: Path) -> dict[str, Any]:
     manifest = read_manifest(dataset)
     return {
         "preset": config.data.preset,
@@ -275,5 +276,4 @@ def _provenance(config: Config, dataset: Path, record: dict[str, Any]) -> dict[s
         "config": config.dump(),
         "code_version": code_version(),
         "torch_version": torch.__version__,
-        "metrics": record,
     }
