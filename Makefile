@@ -26,7 +26,7 @@ demo: $(READY) ## the whole product on small input: generate, train, sweep, scal
 test: export RAY_AUTH_MODE := disabled
 test: export RAY_USAGE_STATS_ENABLED := 0
 test: lint types ## lint, type check, then every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 bench: $(PEERS) ## side-by-side benchmarks against peers
 	$(BIN)/python -m benchmarks

@@ -7,7 +7,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("torch", "ray", "numpy", "scipy", "numba", "pyarrow", "optuna", "pydantic", "safetensors", "mamba-ssm")
+_PACKAGES = (
+    "torch",
+    "ray",
+    "numpy",
+    "scipy",
+    "numba",
+    "pyarrow",
+    "optuna",
+    "pydantic",
+    "safetensors",
+    "pytorch-optimizer",
+    "tensorboardX",
+    "mamba-ssm",
+)
 _OPTIONAL = {"mamba-ssm"}
 _LOW_DISK_BYTES = 2 * 1024**3
 

@@ -40,7 +40,7 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[Any]:
-    """The `ray` module, connected to one two-CPU session that lasts for the whole run of pytest."""
+    """The `ray` module, connected to a two-CPU session that lasts as long as this process of pytest."""
     import ray
 
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")

@@ -256,7 +256,7 @@ def test_average_of_weights_is_what_is_judged_and_saved(tiny_dataset, tmp_path):
     run = tmp_path / "run"
     train_in(run, tiny_dataset, config_with(training__ema_decay=0.9, training__epochs=4, training__learning_rate=5e-3))
     losses = total_losses(load_model(run / "model"), Batch.from_rows(read_split(tiny_dataset, "val")))
-    assert float(losses.double().mean()) == pytest.approx(history(run)[-1]["validation_loss"], rel=1e-5)
+    assert float(losses.detach().double().mean()) == pytest.approx(history(run)[-1]["validation_loss"], rel=1e-5)
     learner = load_checkpoint(last_checkpoint(run), torch.device("cpu"))["learner"]
     saved = load_model(run / "model").state_dict()
     assert all(torch.equal(saved[key], value) for key, value in learner["average"]["model"].items())

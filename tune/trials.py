@@ -42,13 +42,11 @@ def run_trials(work: Callable[[dict[str, Any]], None], scratch: Path, progress: 
             storage_path=str(scratch),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=_RESTARTS),
-            callbacks=[_progress_callback(progress)],
+            callbacks=[_watch(progress)],
         ),
     )
     try:
-        for result in tuner.fit():
-            if result.error is not None and result.config:
-                record_failure(Path(result.config["run"]), f"its worker died: {str(result.error).strip().splitlines()[-1]}")
+        tuner.fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -93,10 +91,11 @@ def read_history(run: Path) -> list[dict[str, Any]]:
     return History(run).read()
 
 
-def _progress_callback(progress: Progress) -> Any:
+def _watch(progress: Progress) -> Any:
+    """Counts trials that end, and writes down those that ended for good with their worker."""
     from ray.tune import Callback
 
-    class Advance(Callback):
+    class Watch(Callback):
         def __init__(self, progress: Progress) -> None:
             self.progress = progress
 
@@ -104,9 +103,12 @@ def _progress_callback(progress: Progress) -> Any:
             self.progress.advance()
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            # Here and not from the results: of a trial that died before its first report, those may hold no configuration.
+            reason = (str(trial.get_error() or "").strip().splitlines() or ["Ray does not say why"])[-1]
+            record_failure(Path(trial.config["run"]), f"its worker died: {reason}")
             self.progress.advance()
 
         def __getstate__(self) -> dict[str, Any]:
             return {}  # Tune pickles its callbacks, and a bar on a terminal holds locks
 
-    return Advance(progress)
+    return Watch(progress)
