@@ -28,20 +28,27 @@ class Objective(nn.Module):
         """Both losses, and the network's auxiliary loss, a scalar."""
         output = self.network(batch.potential, batch.times, batch.initial)
         # What autocast computed in bfloat16 is compared in float32.
-        error_2BT = torch.stack([output.q.float() - batch.q, output.p.float() - batch.p])
-        total_B = error_2BT.square().mean(dim=(0, 2))
-        objective_B = total_B if self.settings.loss == "mse" else 2.0 * log_cosh(error_2BT).mean(dim=(0, 2))
+        q, p = output.q.float(), output.p.float()
+        errors = q - batch.q, p - batch.p
+        total_B = _half_sum(*(error.square().mean(dim=1) for error in errors))
+        objective_B = total_B
+        if self.settings.loss == "log-cosh":
+            objective_B = _half_sum(*(2.0 * log_cosh(error).mean(dim=1) for error in errors))
         if self.settings.energy_weight:
-            objective_B = objective_B + self.settings.energy_weight * energy_defect(output.q.float(), output.p.float(), batch)
+            objective_B = objective_B + self.settings.energy_weight * energy_defect(q, p, batch)
         if self.settings.sobolev_weight:
-            objective_B = objective_B + self.settings.sobolev_weight * slope_error(error_2BT, batch.times)
+            objective_B = objective_B + self.settings.sobolev_weight * _half_sum(*(slope_error(e, batch.times) for e in errors))
         return objective_B, total_B, output.auxiliary_loss
 
 
 def total_losses(network: nn.Module, batch: Batch) -> Tensor:
     """Half the sum of the mean squared errors of q and p, (B,)."""
     output = network(batch.potential, batch.times, batch.initial)
-    return 0.5 * ((output.q - batch.q).square().mean(dim=1) + (output.p - batch.p).square().mean(dim=1))
+    return _half_sum((output.q - batch.q).square().mean(dim=1), (output.p - batch.p).square().mean(dim=1))
+
+
+def _half_sum(of_q: Tensor, of_p: Tensor) -> Tensor:
+    return 0.5 * (of_q + of_p)
 
 
 def log_cosh(x: Tensor) -> Tensor:
@@ -64,14 +71,14 @@ def energy_defect(q_BT: Tensor, p_BT: Tensor, batch: Batch) -> Tensor:
     return (energy_BT - initial_B1).square().mean(dim=1)
 
 
-def slope_error(error_2BT: Tensor, times: Tensor) -> Tensor:
-    """The mean square over [0, 2] of the error's slope in time, (B,): half the sum of q's and p's, from neighbouring times.
+def slope_error(error_BT: Tensor, times: Tensor) -> Tensor:
+    """The mean square over [0, 2] of the slope of an error in time, (B,), from neighbouring times.
 
-    The error and its slope together are a norm of the Sobolev space H¹. Differences of answers need no derivative of the network.
+    An error and its slope together are a norm of the Sobolev space H¹. Differences of answers need no derivative of the network.
     """
     steps = torch.diff(times, dim=-1)
-    squares_2BT = torch.diff(error_2BT, dim=-1).square() / steps.clamp(min=1e-6)
-    return (squares_2BT.sum(dim=-1) / steps.sum(dim=-1)).mean(dim=0)
+    squares_BT = torch.diff(error_BT, dim=-1).square() / steps.clamp(min=1e-6)
+    return squares_BT.sum(dim=-1) / steps.sum(dim=-1)
 
 
 def interpolate(potential_BS: Tensor, q_BT: Tensor) -> Tensor:

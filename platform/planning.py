@@ -83,7 +83,7 @@ def _time_steps(learner: Learner, source: Source, settings: TrainingConfig, devi
     with matmul_precision(precision_at(settings, 0), device) as autocast:
         before = started
         for share in source.epoch(0):
-            learner.step(share, 0.0, autocast).sum().item()  # waits for a GPU
+            learner.step(share, 0.0, autocast)[0].item()  # waits for a GPU
             now = time.perf_counter()
             seconds.append(now - before)
             before = now

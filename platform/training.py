@@ -126,43 +126,43 @@ class Learner:
         self._seed(epoch)
         self.model.train()
         num_steps = -(-source.num_rows // self._settings.batch_size)
-        steps, rows = list[Tensor](), list[int]()
+        figures, shares = list[tuple[Tensor, Tensor, Tensor]](), list[tuple[float, int]]()
         with matmul_precision(precision_at(self._settings, epoch), self._device) as autocast:
             for step, share in enumerate(source.epoch(epoch)):
-                steps.append(self.step(share, epoch + step / num_steps, autocast))
-                rows.append(share.rows)
+                figures.append(self.step(share, epoch + step / num_steps, autocast))
+                shares.append((share.weight / self._worker.size, share.rows))
                 if (step + 1) % _CHECK_EVERY == 0 or step + 1 == num_steps:
-                    self._check_finite(steps, epoch, num_steps)
+                    self._check_finite(figures, epoch, num_steps)
                 on_step()
-        shares = torch.tensor(rows, device=self._device).unsqueeze(1) / source.num_rows
-        objective, total, norm = (self._worker.sum(torch.stack(steps)) * shares).sum(dim=0).tolist()
+        objective, total, norm = (torch.stack(column).double() for column in zip(*figures, strict=True))
+        weight, rows = torch.tensor(shares, dtype=torch.float64, device=self._device).T
+        losses = self._worker.sum(torch.stack([weight * objective, weight * total]) * rows).sum(dim=1) / source.num_rows
         return {
-            "train_loss": total,
-            "objective": objective,
-            "gradient_norm": norm,
+            "train_loss": float(losses[1]),
+            "objective": float(losses[0]),
+            "gradient_norm": float(norm.mean()),
             "learning_rate": learning_rate_at(self._settings, epoch),
             "steps": num_steps,
         }
 
-    def step(self, share: Share, epoch: float, autocast: Callable[[], Any]) -> Tensor:
-        """One step of the optimizer; this worker's part of the mean objective, total loss and gradient norm, on the device."""
-        weight = share.weight
+    def step(self, share: Share, epoch: float, autocast: Callable[[], Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of the optimizer; the share's mean objective and total loss, and the gradient's norm, on the device."""
         with autocast():
             objective_B, total_B, auxiliary = self._objective(share.batch)
         objective = objective_B.mean()
-        (weight * (objective + ramp(epoch, self._settings.kl_warmup_epochs) * auxiliary)).backward()
+        (share.weight * (objective + ramp(epoch, self._settings.kl_warmup_epochs) * auxiliary)).backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._settings.gradient_clip)
         self._optimizer.step(learning_rate_at(self._settings, epoch))
         if self._average:
             self._average.update()
-        return torch.stack([weight * objective.detach(), weight * total_B.detach().mean(), norm]) / self._worker.size
+        return objective.detach(), total_B.detach().mean(), norm
 
-    def _check_finite(self, steps: list[Tensor], epoch: int, num_steps: int) -> None:
+    def _check_finite(self, figures: list[tuple[Tensor, Tensor, Tensor]], epoch: int, num_steps: int) -> None:
         """Every rank learns of it at once, so that none waits for another in vain."""
-        recent = torch.stack(steps[-_CHECK_EVERY:]).isfinite().all(dim=1)
+        recent = torch.stack([torch.stack(step) for step in figures[-_CHECK_EVERY:]]).isfinite().all(dim=1)
         finite = self._worker.sum((~recent).float()) == 0
         if not finite.all():
-            step = max(0, len(steps) - _CHECK_EVERY) + int(finite.float().argmin()) + 1
+            step = max(0, len(figures) - _CHECK_EVERY) + int(finite.float().argmin()) + 1
             raise InputError(
                 f"the loss or its gradient is not finite in epoch {epoch + 1}, step {step} of {num_steps}; "
                 "the run keeps the last good checkpoint: start another with a lower training.learning_rate"
