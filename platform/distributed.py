@@ -19,7 +19,7 @@ def train_with_ray(config: Config, dataset: Path, run: Path, num_workers: int, p
     """Train in `num_workers` Ray Train workers that share the run folder (see `training`); returns the result.
 
     The folder must be visible to every worker under the same path: one machine, or shared storage.
-    Each worker takes a GPU where the cluster has enough of them, else one CPU.
+    Each worker takes an equal share of the cluster's CPUs, and a GPU where there are enough of them.
 
     Raises
     ------

@@ -28,11 +28,7 @@ class Optimizer:
         """Update the weights from their gradients at learning rate `rate`, and clear the gradients."""
         for part in self._parts:
             for group in part.param_groups:
-                # A tensor stays where it is: a captured graph reads it there.
-                if isinstance(group["lr"], torch.Tensor):
-                    group["lr"].fill_(rate)
-                else:
-                    group["lr"] = rate
+                group["lr"] = rate
             part.step()
             part.zero_grad(set_to_none=True)
 

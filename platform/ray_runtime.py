@@ -24,6 +24,8 @@ def connect(num_cpus: int | None = None) -> Any:
     Does nothing where Ray is already initialised.
     """
     choose_authentication()
+    # A proxy of Serve that takes longer to start is killed and started again: on a busy machine, for ever.
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "30")
     import ray
 
     if not ray.is_initialized():

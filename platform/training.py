@@ -141,7 +141,7 @@ class Learner:
             "train_loss": float(losses[1]),
             "objective": float(losses[0]),
             "gradient_norm": float(norm.mean()),
-            "learning_rate": learning_rate_at(self._settings, epoch),
+            "learning_rate": learning_rate_at(self._settings, epoch + (num_steps - 1) / num_steps),  # of the last step
             "steps": num_steps,
         }
 
