@@ -132,7 +132,7 @@ class Streamed:
     """A split read from its files every epoch, a window of rows at a time, the next one while the last is in use.
 
     The order of files and the order of rows within a window are permutations seeded by the epoch, so a row meets others of its
-    window, not of the whole split. Memory is twice a window, which is an eighth of `resident_gib`.
+    window, not of the whole split. Memory is three windows of an eighth of `resident_gib` each.
     """
 
     def __init__(self, files: list[RowFile], settings: TrainingConfig, device: torch.device, worker: Worker, bytes_per_row: int) -> None:
