@@ -23,6 +23,8 @@ class CheckpointFolder:
     def save(self, epoch: int, best_epoch: int, state: dict[str, Any]) -> None:
         """Write the state after `epoch`, whole or not at all, then delete what need not be kept."""
         self._folder.mkdir(exist_ok=True)
+        for half_written in self._folder.glob(".*.partial"):  # by a process that was killed
+            half_written.unlink(missing_ok=True)
         save_checkpoint(self._path(epoch), state)
         for old in self.epochs()[: -self._keep]:
             if old != best_epoch:

@@ -68,7 +68,10 @@ def _check_unchanged(run: Path, dataset: Path, config: Config, dataset_hash: str
     ]
     if changed:
         raise InputError(f"--resume needs the configuration the run began with: {'; '.join(changed)}")
-    recorded = json.loads((run / DATASET_FILE).read_text())["dataset_hash"]
+    try:
+        recorded = json.loads((run / DATASET_FILE).read_text())["dataset_hash"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{run / DATASET_FILE} is missing or damaged, so the run cannot be continued safely; start another") from None
     if recorded != dataset_hash:
         raise InputError(
             f"dataset {str(dataset)!r} is not the one the run began with: its hash was {recorded[:16]}, is {dataset_hash[:16]}; "
@@ -83,9 +86,12 @@ class History:
         self._path = run / HISTORY_FILE
 
     def read(self) -> list[dict[str, Any]]:
-        """The lines, up to one that a crash may have cut short."""
+        """The lines, up to one that a crash may have cut short; InputError where another is damaged."""
         lines = self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith(b"\n")]
+        try:
+            return [json.loads(line) for line in lines if line.endswith(b"\n")]
+        except ValueError:
+            raise InputError(f"{self._path} is damaged; start the run again") from None
 
     def append(self, record: dict[str, Any]) -> None:
         with self._path.open("ab") as stream:

@@ -244,6 +244,33 @@ def test_history_cut_short_by_a_crash_is_made_whole(tiny_dataset, tmp_path):
     assert figures(tmp_path / "run") == whole
 
 
+@pytest.mark.parametrize("content", [None, "garbage", "[]"])
+def test_run_without_a_readable_record_of_its_dataset_is_refused(tiny_dataset, tmp_path, content):
+    """As one that an earlier version began."""
+    train_in(tmp_path / "run", tiny_dataset, config_with())
+    (tmp_path / "run" / "dataset.json").unlink()
+    if content:
+        (tmp_path / "run" / "dataset.json").write_text(content)
+    with pytest.raises(InputError, match=r"dataset\.json is missing or damaged"):
+        prepare_run(tmp_path / "run", tiny_dataset, config_with(), True)
+
+
+def test_damaged_history_is_named(tiny_dataset, tmp_path):
+    train_in(tmp_path / "run", tiny_dataset, config_with())
+    lines = (tmp_path / "run" / "history.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "run" / "history.jsonl").write_text("".join([lines[0], lines[1][:20] + "\n", lines[2]]))
+    with pytest.raises(InputError, match=r"history\.jsonl is damaged"):
+        train_in(tmp_path / "run", tiny_dataset, config_with(), resume=True)
+
+
+def test_checkpoint_half_written_by_a_killed_process_is_cleared_away(tiny_dataset, tmp_path):
+    config = prepare_run(tmp_path / "run", tiny_dataset, config_with(), False)
+    (tmp_path / "run" / "checkpoints").mkdir()
+    (tmp_path / "run" / "checkpoints" / ".epoch-00001.safetensors.1.partial").write_bytes(b"half")
+    train(config, tiny_dataset, tmp_path / "run")
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["epoch-00002.safetensors", "epoch-00003.safetensors"]
+
+
 def test_patience_ends_a_run_and_resuming_does_not_begin_it_again(tiny_dataset, tmp_path):
     config = config_with(training__epochs=40, training__patience=3, training__learning_rate=1.0, training__schedule="constant")
     result = train_in(tmp_path / "run", tiny_dataset, config)
