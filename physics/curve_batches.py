@@ -79,6 +79,31 @@ class CurveBatch:
         """(min V (B,), max V (B,)) between the walls, exact: piece ends and the real roots of V'(u)."""
         return _extrema(self.poly_v, self.num_pieces)
 
+    def separatrix_distance(self, energy: np.ndarray) -> np.ndarray:
+        """abs(E - V) at the top of the nearest barrier, (B,): the least over the maxima of V inside the walls; inf without one.
+
+        An orbit at distance 0 is the separatrix itself, which takes for ever.
+        """
+        return _separatrix_distance(self.poly_v, self.num_pieces, np.ascontiguousarray(energy, dtype=np.float64))
+
+
+@njit(cache=True, error_model="numpy")
+def _separatrix_distance(poly_v, num_pieces, energy):
+    distance = np.full(num_pieces.size, np.inf)
+    for row in range(num_pieces.size):
+        for m in range(num_pieces[row]):
+            v0, c1, c2, c3 = poly_v[row, m, 0], poly_v[row, m, 1], 2.0 * poly_v[row, m, 2], 3.0 * poly_v[row, m, 3]
+            discriminant = c2 * c2 - 4.0 * c1 * c3
+            if discriminant <= 0.0:
+                continue
+            # Of the two roots of V' the maximum is where V'' = c2 + 2 c3 u is -sqrt(discriminant); no cancellation either way.
+            w = -0.5 * (c2 + np.copysign(np.sqrt(discriminant), c2))
+            u = w / c3 if c2 >= 0.0 else c1 / w
+            if 0.0 < u <= 1.0 and not (m == num_pieces[row] - 1 and u == 1.0):
+                top = v0 + u * (c1 + u * (0.5 * c2 + u * c3 / 3.0))
+                distance[row] = min(distance[row], abs(energy[row] - top))
+    return distance
+
 
 @njit(cache=True, error_model="numpy")
 def _fill_pieces(poly, rows, basis, control):

@@ -118,9 +118,15 @@ def _unit_pieces(spline: CubicSpline) -> np.ndarray:
 
 def _taylor(poly_q: np.ndarray, poly_v: np.ndarray, u: float) -> np.ndarray:
     """Coefficients (4,) of V in powers of q - q(u), by the chain rule on the curve at u."""
-    q1, q2, q3 = (np.polynomial.polynomial.polyval(u, np.polynomial.polynomial.polyder(poly_q, k)) for k in (1, 2, 3))
-    v0, v1, v2, v3 = (np.polynomial.polynomial.polyval(u, np.polynomial.polynomial.polyder(poly_v, k)) for k in (0, 1, 2, 3))
+    q1, q2, q3 = _derivatives(poly_q.tolist(), u)
+    v1, v2, v3 = _derivatives(poly_v.tolist(), u)
+    v0 = poly_v[0] + u * (poly_v[1] + u * (poly_v[2] + u * poly_v[3]))
     slope = v1 / q1
     curvature = (v2 - slope * q2) / q1**2
     third = (v3 - 3 * curvature * q1 * q2 - slope * q3) / q1**3
     return np.array([v0, slope, curvature / 2, third / 6])
+
+
+def _derivatives(c: list[float], u: float) -> tuple[float, float, float]:
+    """The first three derivatives of a cubic at u."""
+    return c[1] + u * (2.0 * c[2] + 3.0 * u * c[3]), 2.0 * c[2] + 6.0 * u * c[3], 6.0 * c[3]

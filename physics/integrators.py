@@ -1,7 +1,7 @@
 """Solving q' = p, p' = -V'(q) by any method under one interface: one orbit, or a compiled batch of them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
@@ -151,31 +151,43 @@ def integrate_batch_counted(
         As `integrate`, and for shapes that do not fit.
     """
     tableau = _fixed_step(method, max_step, None).tableau
-    starts = [np.ascontiguousarray(x, dtype=np.float64) for x in (q0, p0)]
-    num_orbits = starts[0].size
-    if starts[0].ndim != 1 or starts[0].shape != starts[1].shape:
-        raise InputError(f"q0 and p0 have shapes {starts[0].shape} and {starts[1].shape}; give two of the same shape (B,)")
-    times = np.asarray(times, dtype=np.float64)
-    if times.ndim not in (1, 2) or (times.ndim == 2 and times.shape[0] != num_orbits):
-        raise InputError(f"times have shape {times.shape}; give (T,) or ({num_orbits}, T)")
-    shape = (num_orbits, times.shape[-1])
-    substeps = np.ascontiguousarray(np.broadcast_to(count_substeps(times, float(max_step)), shape))
-    times = np.ascontiguousarray(np.broadcast_to(times, shape))
-    packed, offsets, which = _pack(curves, num_orbits)
-    q, p, num_evaluations = np.empty(shape), np.empty(shape), np.empty(num_orbits, dtype=np.int64)
+    packed, offsets, which, q0, p0, times = prepare_batch(curves, q0, p0, times)
+    substeps = count_substeps(times, float(max_step))
+    solution = BatchSolution(np.empty(times.shape), np.empty(times.shape), np.empty(which.size, dtype=np.int64))
 
     def solve(rows: slice) -> None:
-        parts = (starts[0][rows], starts[1][rows], times[rows], substeps[rows], q[rows], p[rows], num_evaluations[rows])
-        integrate_curves(packed, offsets, which[rows], tableau, *parts)
+        orbits = (q0[rows], p0[rows], times[rows], substeps[rows])
+        integrate_curves(packed, offsets, which[rows], tableau, *orbits, *(part[rows] for part in solution))
 
-    chunks = [slice(first, first + _ORBITS_PER_CHUNK) for first in range(0, num_orbits, _ORBITS_PER_CHUNK)]
+    share_rows(solve, which.size, num_threads)
+    return solution
+
+
+def prepare_batch(
+    curves: CurvePotential | Sequence[CurvePotential], q0: np.ndarray, p0: np.ndarray, times: np.ndarray
+) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What compiled kernels take of B orbits: the arrays of all curves end to end, where each starts, which one each
+    orbit takes (B,), q0 (B,), p0 (B,) and times (B, T). Raises InputError for shapes that do not fit.
+    """
+    q0, p0 = (np.ascontiguousarray(x, dtype=np.float64) for x in (q0, p0))
+    if q0.ndim != 1 or q0.shape != p0.shape:
+        raise InputError(f"q0 and p0 have shapes {q0.shape} and {p0.shape}; give two of the same shape (B,)")
+    times = np.asarray(times, dtype=np.float64)
+    if times.ndim not in (1, 2) or (times.ndim == 2 and times.shape[0] != q0.size):
+        raise InputError(f"times have shape {times.shape}; give (T,) or ({q0.size}, T)")
+    times = np.ascontiguousarray(np.broadcast_to(times, (q0.size, times.shape[-1])))
+    return *_pack(curves, q0.size), q0, p0, times
+
+
+def share_rows(solve: Callable[[slice], None], num_rows: int, num_threads: int | None) -> None:
+    """Call `solve` on chunks of rows from threads, by default as many as this process has CPUs."""
+    chunks = [slice(first, first + _ORBITS_PER_CHUNK) for first in range(0, num_rows, _ORBITS_PER_CHUNK)]
     num_threads = min(num_threads or _num_cpus(), len(chunks))
     if num_threads > 1:
         with ThreadPoolExecutor(num_threads) as pool:
             list(pool.map(solve, chunks))
     else:
         solve(slice(None))
-    return BatchSolution(q, p, num_evaluations)
 
 
 def _num_cpus() -> int:
