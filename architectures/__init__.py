@@ -1,6 +1,6 @@
 """Neural operators in PyTorch: networks, the selective scan, and model folders."""
 
-from .model_files import MODEL_SCHEMA_VERSION, load_model, read_card, save_model
+from .model_files import MODEL_SCHEMA_VERSION, load_model, read_card, record_calibration, save_model
 from .operator import ArchitectureConfig, Operator, OperatorOutput
 from .registry import ARCHITECTURES, build_operator, get_architecture, parse_architecture
 
@@ -15,5 +15,6 @@ __all__ = [
     "load_model",
     "parse_architecture",
     "read_card",
+    "record_calibration",
     "save_model",
 ]

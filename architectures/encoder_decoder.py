@@ -60,5 +60,9 @@ class EncoderDecoder(Operator):
         raise NotImplementedError
 
     def answer(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> tuple[Tensor, Tensor]:
-        decoded_BTM = self.decoder(self.embed_query(times_BT, initial_B2), self.encode(potential_BS))
+        return self.decode(self.embed_query(times_BT, initial_B2), self.encode(potential_BS))
+
+    def decode(self, query_UTM: Tensor, memory_BSM: Tensor) -> tuple[Tensor, Tensor]:
+        """What `answer` returns, from embedded queries and an encoded potential."""
+        decoded_BTM = self.decoder(query_UTM, memory_BSM)
         return self.head(self.decoder_norm(decoded_BTM)), decoded_BTM.new_zeros(())

@@ -1,13 +1,18 @@
 """MambONet (arXiv 2410.20951): Mamba layers read V as a sequence, cross-attention answers each query time."""
 
+import math
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from .encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from .mamba import Mamba
+from .operator import mlp
+from .orbits import AngleFeatures, Orbit, OrbitFinder
+
+_USUAL_RATE = 2.0 * math.pi / 2.0  # of a motion whose period is the horizon
 
 
 class MambONetConfig(EncoderDecoderConfig):
@@ -21,6 +26,7 @@ class MambONetConfig(EncoderDecoderConfig):
             "num_decoder_layers": 4,
             "d_feedforward": 1024,
             "num_frequencies": 0,
+            "orbit_inputs": False,
             "published_layers": True,
             "hard_initial_condition": False,
         },
@@ -29,10 +35,22 @@ class MambONetConfig(EncoderDecoderConfig):
     name: Literal["mambonet"] = "mambonet"
     num_mamba_layers: int = Field(default=4, ge=1)
     d_state: int = Field(default=16, ge=1, description="states of each Mamba channel")
+    orbit_inputs: bool = Field(default=True, description="read, beside V and t, the speed and the angle that energy conservation gives")
+
+    @model_validator(mode="after")
+    def _published_layers_read_v_alone(self) -> Any:
+        if self.published_layers and self.orbit_inputs:
+            raise ValueError("orbit_inputs is true; it must be false with published_layers, which read V and t alone")
+        return self
 
 
 class MambONet(EncoderDecoder):
-    """Published: V alone is embedded and every layer scans from the left. Ours: V with its position, and both ways."""
+    """Published: V alone is embedded and every layer scans from the left.
+
+    Ours: V with its position, both ways. And with `orbit_inputs`, what conservation of energy says of the orbit (see
+    `orbits`): each sensor carries the particle's speed there and the angle of the motion at which it passes, each query the
+    angle at its time, so that to answer is to find the sensors whose angle is that of the query, and to correct it.
+    """
 
     Config = MambONetConfig
     sensors: Tensor
@@ -40,15 +58,34 @@ class MambONet(EncoderDecoder):
     def __init__(self, config: MambONetConfig) -> None:
         super().__init__(config)
         width, self.both_ways = config.d_model, not config.published_layers
-        self.embed_sensor = nn.Linear(2 if self.both_ways else 1, width)
+        num_inputs = 2 if self.both_ways else 1
+        self.find_orbit = OrbitFinder(config.num_sensors) if config.orbit_inputs else None
+        if config.orbit_inputs:
+            self.angle_features = AngleFeatures(max(1, config.num_frequencies))
+            self.embed_angle = mlp([self.angle_features.num_features + 1, width, width])
+            num_inputs += 1 + self.angle_features.num_features
+        self.embed_sensor = nn.Linear(num_inputs, width)
         layers = (MambaLayer(width, config.d_state, nn.LayerNorm if self.both_ways else _RMSNorm) for _ in range(config.num_mamba_layers))
         self.encoder = nn.ModuleList(layers)
         self.encoder_norm = nn.LayerNorm(width) if self.both_ways else nn.Identity()
         self.register_buffer("sensors", torch.linspace(-1.0, 1.0, config.num_sensors), persistent=False)
 
-    def encode(self, potential_BS: Tensor) -> Tensor:
-        inputs = [potential_BS, self.sensors.expand_as(potential_BS)] if self.both_ways else [potential_BS]
-        memory_BSM = self.embed_sensor(torch.stack(inputs, dim=-1))
+    def answer(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> tuple[Tensor, Tensor]:
+        query_UTM = self.embed_query(times_BT, initial_B2)
+        if self.find_orbit is None:
+            return self.decode(query_UTM, self.encode(potential_BS))
+        orbit = self.find_orbit(potential_BS * self.potential_scale + self.potential_mean, initial_B2)
+        angle_BT, pace_B1 = orbit.angle_at(times_BT), (orbit.rate / _USUAL_RATE).log()
+        features_BTF = torch.cat([self.angle_features(angle_BT), pace_B1.expand_as(angle_BT).unsqueeze(-1)], dim=-1)
+        return self.decode(query_UTM + self.embed_angle(features_BTF), self.encode(potential_BS, orbit))
+
+    def encode(self, potential_BS: Tensor, orbit: Orbit | None = None) -> Tensor:
+        inputs = [potential_BS.unsqueeze(-1)]
+        if self.both_ways:
+            inputs.append(self.sensors.expand_as(potential_BS).unsqueeze(-1))
+        if orbit is not None:
+            inputs += [orbit.speed.unsqueeze(-1) - 1.0, self.angle_features(orbit.angle)]
+        memory_BSM = self.embed_sensor(torch.cat(inputs, dim=-1))
         for index, layer in enumerate(self.encoder):
             # A scan is causal; every other layer reads from the right wall, so each sensor sees both sides.
             backwards = self.both_ways and index % 2 == 1

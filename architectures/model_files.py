@@ -36,10 +36,30 @@ def save_model(model: Operator, folder: Path, provenance: dict[str, Any]) -> Non
         "provenance": provenance,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in ((WEIGHTS_FILE, weights), (CARD_FILE, (json.dumps(card, indent=2) + "\n").encode())):
-        temporary = folder / f".{name}.{os.getpid()}"
-        temporary.write_bytes(content)
-        temporary.replace(folder / name)
+    _write(folder / WEIGHTS_FILE, weights)
+    _write(folder / CARD_FILE, _as_json(card))
+
+
+def record_calibration(folder: Path, calibration: dict[str, Any]) -> None:
+    """Write to a model's card what its answers' own scores are worth, in place of what was there.
+
+    Raises InputError where there is no readable card, or the folder cannot be written.
+    """
+    card = read_card(folder)
+    try:
+        _write(folder / CARD_FILE, _as_json(card | {"calibration": calibration}))
+    except OSError as error:
+        raise InputError(f"{folder / CARD_FILE} cannot be written: {error.strerror}") from None
+
+
+def _as_json(card: dict[str, Any]) -> bytes:
+    return (json.dumps(card, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:
