@@ -107,6 +107,8 @@ class Predictor:
             raise InputError(f"solver_threshold is {solver_threshold}; it must be 0 or more")
         self.card: dict[str, Any] = read_card(folder)
         self.solver_threshold = solver_threshold
+        # Where `evaluate --record` was never run on the model, or found no such threshold, nothing is known of its drift.
+        self.drift_threshold: float | None = self.card.get("calibration", {}).get("scores", {}).get("energy_drift", {}).get("threshold")
         self._model = load_model(folder, device)
         self._device = device
         self._only_from_rest = self.card.get("provenance", {}).get("preset") == "paper"
@@ -125,13 +127,15 @@ class Predictor:
             "num_sensors": self.num_sensors,
             "num_parameters": self.card.get("num_parameters"),
             "weights_sha256": self.card.get("weights_sha256"),
+            "drift_threshold": self.drift_threshold,
         }
 
     def predict(self, queries: Sequence[Query], verify: Verify = "energy") -> list[Answer]:
         """One answer a query, in order; queries may have different numbers of times.
 
         verify="none" runs the model alone, "energy" adds the energy drift, "solver" also compares with RK4.
-        An answer that is not finite is replaced by the solver's whatever `verify` says.
+        An answer that is not finite is replaced by the solver's whatever `verify` says; so is, with "energy", one that drifts
+        by more than the threshold at which calibration found the model's answers right (`evaluate --record`).
 
         Raises
         ------
@@ -229,9 +233,10 @@ class Predictor:
         source: Source = "model"
         solver_error = None
         usable = bool(np.isfinite(drift) and np.isfinite(q).all() and np.isfinite(p).all())
-        if verify == "solver" or not usable:
+        trusted = usable and (verify != "energy" or self.drift_threshold is None or drift <= self.drift_threshold)
+        if verify == "solver" or not trusted:
             true_q, true_p = problem.solve()
-            if usable:
+            if usable and verify == "solver":
                 solver_error = max(float(np.max(np.abs(q - true_q))), float(np.max(np.abs(p - true_p))))
             if solver_error is None or solver_error > self.solver_threshold:
                 q, p, source, drift = true_q, true_p, "solver", problem.drift(true_q, true_p)

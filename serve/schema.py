@@ -67,6 +67,7 @@ class ModelSummary(_Strict):
     num_sensors: int
     num_parameters: int | None
     weights_sha256: str | None
+    drift_threshold: float | None
 
 
 class TrajectoriesResponse(_Strict):

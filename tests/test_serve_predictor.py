@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from neural_hamilton.architectures import build_operator, load_model, parse_architecture, save_model
+from neural_hamilton.architectures import build_operator, load_model, parse_architecture, record_calibration, save_model
 from neural_hamilton.physics import InputError
 from neural_hamilton.serve import Predictor, Query
 from neural_hamilton.serve.predictor import MAX_POINTS, MAX_TIMES
@@ -185,3 +185,35 @@ def test_a_missing_or_damaged_model_is_refused(tmp_path: Path, folder: Path) -> 
     (tmp_path / "model.safetensors").write_bytes(b"\0" * 100)
     with pytest.raises(InputError, match="checksum"):
         Predictor(tmp_path)
+
+
+class TestCalibratedDrift:
+    """Where calibration found a threshold of the energy drift, answers beyond it are the solver's."""
+
+    @pytest.fixture(scope="class")
+    def calibrated(self, tmp_path_factory):
+        folder = save_tiny(tmp_path_factory.mktemp("calibrated"), "phase-space")
+
+        def with_threshold(threshold):
+            record_calibration(folder, {"scores": {"energy_drift": {"threshold": threshold}}})
+            return Predictor(folder)
+
+        return with_threshold
+
+    def test_beyond_it_the_solver_answers(self, calibrated, predictor):
+        query = [Query(HARMONIC, 0.3, 0.0)]
+        drift = predictor.predict(query)[0].energy_drift
+        within, beyond = calibrated(1.01 * drift), calibrated(0.99 * drift)
+        assert within.predict(query)[0].source == "model"
+        answer = beyond.predict(query)[0]
+        assert answer.source == "solver" and answer.energy_drift < 1e-6 and answer.solver_error is None
+        np.testing.assert_allclose(answer.q, 0.5 - 0.2 * np.cos(4 * answer.times), atol=1e-5)
+        assert beyond.summary["drift_threshold"] == 0.99 * drift
+
+    def test_it_is_applied_only_where_energy_was_asked_for(self, calibrated):
+        strict = calibrated(1e-12)
+        assert strict.predict([Query(HARMONIC, 0.3, 0.0)], verify="none")[0].source == "model"
+        assert strict.predict([Query(HARMONIC, 0.3, 0.0)], verify="energy")[0].source == "solver"
+
+    def test_without_one_the_model_answers(self, calibrated):
+        assert calibrated(None).predict([Query(HARMONIC, 0.3, 0.0)])[0].source == "model"
