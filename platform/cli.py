@@ -19,7 +19,7 @@ class _Group(click.Group):
     """Commands of the rooms above are imported when they are asked for, so that nobody waits for Ray in vain."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["generate", "inspect", "train", "evaluate", "sweep", "scale", "serve", "predict", "plan", "doctor", "demo"]
+        return ["generate", "inspect", "train", "evaluate", "compare", "sweep", "scale", "serve", "predict", "plan", "doctor", "demo"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in ("sweep", "scale"):
@@ -168,23 +168,47 @@ def run_training(config: Config, dataset: Path, run: Path, workers: int, resume:
 @click.argument("model", type=_PATH)
 @click.option("--dataset", required=True, type=_PATH, help="Dataset folder.")
 @click.option("--split", default="test", help="train, val or test.")
-@click.option("--out", required=True, type=_PATH, help="Folder for evaluation.json, report.html and figures.")
+@click.option("--out", required=True, type=_PATH, help="Folder for evaluation.json, trajectories.parquet, report.html and figures.")
+@click.option("--record", is_flag=True, help="Write what was found to the model folder: its card, and the threshold serving uses.")
 @config_options
 @json_option
 def evaluate(
-    model: Path, dataset: Path, split: str, out: Path, config_source: str | None, assignments: tuple[str, ...], as_json: bool
+    model: Path, dataset: Path, split: str, out: Path, record: bool, config_source: str | None, assignments: tuple[str, ...], as_json: bool
 ) -> None:
     """Measure the model folder MODEL against working solvers; writes a self-contained report."""
     from .evaluation import evaluate as run
 
-    result = run(model, dataset, out, split, resolve_config(config_source, assignments).evaluation)
+    result = run(model, dataset, out, split, resolve_config(config_source, assignments).evaluation, record=record)
     emit(result | {"report": str(out / "report.html")}, as_json, f"{evaluation_table(result)}\nreport: {out / 'report.html'}")
+
+
+@cli.command()
+@click.argument("models", type=_PATH, nargs=-1, required=True)
+@click.option("--dataset", required=True, type=_PATH, help="Dataset folder.")
+@click.option("--split", default="test", help="train, val or test.")
+@click.option("--out", required=True, type=_PATH, help="Folder for comparison.json, comparison.html and figures.")
+@config_options
+@json_option
+def compare(
+    models: tuple[Path, ...], dataset: Path, split: str, out: Path, config_source: str | None, assignments: tuple[str, ...], as_json: bool
+) -> None:
+    """Measure several model folders MODELS on the same problems, in one table."""
+    from .evaluation import compare as run
+
+    result = run(list(models), dataset, out, split, resolve_config(config_source, assignments).evaluation)
+    table = _loss_table([(name, entry, entry["seconds_per_trajectory"]) for name, entry in result["entries"].items()])
+    page = out / "comparison.html"
+    emit(result | {"report": str(page)}, as_json, f"{table}{_warning_lines(result)}\nreport: {page}")
 
 
 def evaluation_table(result: dict[str, Any]) -> str:
     """Median and mean total loss of the model and every solver, and their time a trajectory."""
     seconds = result["timing"]["model_seconds_per_trajectory"]
     entries = [("model", result["metrics"], seconds)] + [(name, b, b["seconds_per_trajectory"]) for name, b in result["baselines"].items()]
+    return _loss_table(entries) + _warning_lines(result)
+
+
+def _loss_table(entries: list[tuple[str, dict[str, Any], float]]) -> str:
     rows = [
         {
             "solver": name,
@@ -195,8 +219,11 @@ def evaluation_table(result: dict[str, Any]) -> str:
         }
         for name, figures, cost in entries
     ]
-    warnings = "".join(f"\nwarning: {warning}" for warning in result["warnings"])
-    return format_table(rows) + warnings
+    return format_table(rows)
+
+
+def _warning_lines(result: dict[str, Any]) -> str:
+    return "".join(f"\nwarning: {warning}" for warning in result["warnings"])
 
 
 @cli.group(invoke_without_command=True)

@@ -5,10 +5,10 @@ An unknown or ill-typed key at any depth is refused with its path and the valid 
 
 import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SerializeAsAny, ValidationError, model_validator
 
 from ..physics import InputError
 from .data_config import DataConfig, Section
@@ -81,14 +81,32 @@ class ScalingConfig(Section):
     confidence: float = Field(default=0.95, gt=0, lt=1)
 
 
+Study = Literal["rough", "ensembles", "sensors", "maps", "horizons", "work"]
+STUDIES: tuple[Study, ...] = get_args(Study)
+
+
 class EvaluationConfig(Section):
     """How a model is measured."""
 
     batch_size: int = Field(default=256, ge=1)
-    solver_steps: list[float] = Field(default=[0.02, 0.001], description="time steps of the RK4 baselines")
+    solver_steps: list[PositiveFloat] = Field(
+        default=[0.02, 0.001], min_length=1, description="time steps of the solvers that do not choose their own"
+    )
     max_rows: int | None = Field(default=None, ge=1, description="measure only the first rows of the split")
     bootstrap: int = Field(default=1000, ge=10, description="resamples behind the intervals")
     seed: int = Field(default=0, ge=0)
+    studies: list[Study] = Field(default=list(STUDIES), description="what is measured beside the split")
+    study_rows: int = Field(default=200, ge=1, description="problems of a study")
+    sensor_counts: list[Annotated[int, Field(ge=6)]] = Field(
+        default=[100, 50, 25, 13], min_length=1, description="sensors of the study of sensors"
+    )
+    noise_levels: list[NonNegativeFloat] = Field(default=[1e-3, 1e-2], description="standard deviations of V at the sensors, beside none")
+    work_batches: list[PositiveInt] = Field(
+        default=[1, 100, 10_000], min_length=1, description="trajectories at once, in the study of work"
+    )
+    windows: int = Field(default=10, ge=1, description="windows chained in the study of long horizons")
+    tolerated_error: float = Field(default=0.01, gt=0, description="largest error of q or p of an answer that counts as right")
+    risk: float = Field(default=0.01, gt=0, lt=1, description="share of wrong answers that a trusted score may let through")
 
 
 class ServingConfig(Section):

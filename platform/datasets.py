@@ -71,6 +71,8 @@ class TrainingRows:
 class Split(TrainingRows):
     """What evaluation reads besides."""
 
+    trajectory_id: np.ndarray  # (N,)
+    stratum: np.ndarray  # (N,)
     energy: np.ndarray  # (N,)
     integration_error: np.ndarray  # (N,)
     control: list[tuple[np.ndarray, np.ndarray]]  # N pairs of control_q, control_v
@@ -111,7 +113,7 @@ def read_split(folder: str | Path, split: str, max_rows: int | None = None) -> S
     control = zip(table.column("control_q").to_pylist(), table.column("control_v").to_pylist(), strict=True)
     return Split(
         **_training_columns(table),
-        **{name: np.asarray(table.column(name)) for name in ("energy", "integration_error")},
+        **{name: np.asarray(table.column(name)) for name in ("trajectory_id", "stratum", "energy", "integration_error")},
         control=[(np.array(q), np.array(v)) for q, v in control],
     )
 

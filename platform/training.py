@@ -227,6 +227,7 @@ class _Record:
     def __init__(self, config: Config, dataset: Path, run: Path, worker: Worker) -> None:
         self._settings, self._run, self._worker = config.training, run, worker
         self._provenance = _provenance(config, dataset)
+        self._rows_an_epoch = config.training.train_rows or config.data.train
         self._lines = History(run)
         self._checkpoints = CheckpointFolder(run / CHECKPOINTS_FOLDER, config.training.keep_checkpoints)
         self._warning: str | None = None
@@ -256,8 +257,17 @@ class _Record:
             line, self._warning = line | {"warning": self._warning}, None
         self.history.append(line)
         if self.best is line:
-            self._worker.first_writes(lambda: save_model(judged, self._run / MODEL_FOLDER, self._provenance | {"metrics": line}))
+            self._worker.first_writes(
+                lambda: save_model(judged, self._run / MODEL_FOLDER, self._provenance | self._cost() | {"metrics": line})
+            )
         self._worker.first_writes(lambda: self._lines.append(line))
+
+    def _cost(self) -> dict[str, Any]:
+        """What the model took so far: wall time, and rows of training data made for it."""
+        return {
+            "seconds": sum(line["seconds"] for line in self.history),
+            "rows_drawn": self._rows_an_epoch * (len(self.history) if self._settings.endless else 1),
+        }
 
     def save(self, learner: "Learner") -> None:
         """The state after the latest epoch."""

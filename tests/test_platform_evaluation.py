@@ -1,22 +1,30 @@
 """Evaluation: metrics recomputed by hand, honest baselines, a report one can open."""
 
+import html
 import json
 import re
+import shlex
 import shutil
 
 import numpy as np
 import pyarrow.dataset
+import pyarrow.parquet as pq
 import pytest
 import torch
 
-from neural_hamilton.architectures import build_operator, load_model, parse_architecture, save_model
+from neural_hamilton.architectures import build_operator, load_model, parse_architecture, read_card, save_model
 from neural_hamilton.physics import InputError
+from neural_hamilton.platform.cli import main
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.datasets import read_split
-from neural_hamilton.platform.evaluation import evaluate
-from neural_hamilton.platform.measurement import summarise, truth_floor
+from neural_hamilton.platform.evaluation import compare, evaluate
+from neural_hamilton.platform.evaluation.metrics import summarise
+from neural_hamilton.platform.evaluation.problems import truth_floor
+from neural_hamilton.platform.evaluation.report import verdict
 
-SETTINGS = load_config(None, {"evaluation.bootstrap": 50, "evaluation.solver_steps": [0.02, 0.005]}).evaluation
+_FEW = {"bootstrap": 50, "solver_steps": [0.02, 0.005], "study_rows": 4, "work_batches": [1, 10], "windows": 2}
+SETTINGS = load_config(None, {f"evaluation.{key}": value for key, value in _FEW.items()}).evaluation
+QUICK = SETTINGS.model_copy(update={"studies": []})
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +64,7 @@ def test_evaluation_json_follows_the_contract(evaluated):
     for figures in [result["metrics"], *result["baselines"].values()]:
         for metric in ("total_loss", "loss_q", "loss_p", "energy_drift"):
             assert {"median", "mean", "p95", "p99", "max"} <= set(figures[metric])
+    assert {"rough", "ensembles", "sensors", "maps", "horizons", "work", "calibration", "by_separatrix", "by_stratum"} <= set(result)
     assert all("seconds_per_trajectory" in figures for figures in result["baselines"].values())
     assert all(set(losses) == {"model", *result["baselines"]} for losses in result["named"].values())
 
@@ -84,8 +93,43 @@ def test_report_is_one_self_contained_file_with_the_figures_beside_it(evaluated)
     assert all(
         name in page for name in [*result["baselines"], *result["named"], result["model"]["weights_sha256"], "neural-hamilton evaluate"]
     )
-    for figure in ("losses", "median_case", "worst_case"):
+    for figure in ("losses", "groups", "median_case", "worst_case", "sensors", "work", "calibration"):
         assert (out / f"{figure}.png").read_bytes().startswith(b"\x89PNG") and (out / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_every_trajectory_is_on_file_and_its_losses_are_those_summarised(evaluated):
+    out, result = evaluated
+    table = pq.read_table(out / "trajectories.parquet").to_pandas()
+    assert len(table) == result["dataset"]["rows"] and table["trajectory_id"].is_unique
+    assert table["total_loss"].median() == pytest.approx(result["metrics"]["total_loss"]["median"])
+    assert table["total_loss_dop853-quintic"].mean() == pytest.approx(result["baselines"]["dop853-quintic"]["total_loss"]["mean"])
+
+
+def test_command_in_the_report_repeats_it(evaluated, tmp_path):
+    out, result = evaluated
+    page = html.unescape((out / "report.html").read_text())
+    command = re.search(r"<p><code>neural-hamilton (evaluate .*?)</code></p>", page).group(1)
+    arguments = [str(tmp_path / "again") if word == str(out) else word for word in shlex.split(command)]
+    assert main(arguments) == 0
+    again = json.loads((tmp_path / "again" / "evaluation.json").read_text())
+    timed = ("timing", "work", "baselines")
+    assert {key: again[key] for key in again if key not in timed} == {key: result[key] for key in result if key not in timed}
+    assert [b["total_loss"] for b in again["baselines"].values()] == [b["total_loss"] for b in result["baselines"].values()]
+
+
+def test_what_is_not_asked_for_is_not_measured(model, tiny_dataset, tmp_path):
+    result = evaluate(model, tiny_dataset, tmp_path, settings=QUICK)
+    assert result["sensors"] is result["work"] is result["rough"] is None
+    assert "Work and precision" not in (tmp_path / "report.html").read_text()
+
+
+def test_nothing_is_claimed_below_the_floor():
+    def result(model, solver, floor):
+        summary = {"total_loss": {"median": solver, "mean": solver}, "track": "sensors"}
+        return {"metrics": {"total_loss": {"median": model, "mean": model}}, "truth_floor": floor, "baselines": {"rk4": summary}}
+
+    assert any("1 are less accurate than the model (rk4)" in sentence for sentence in verdict(result(1e-9, 1e-8, 1e-12)))
+    assert not any("(rk4)" in sentence for sentence in verdict(result(1e-13, 5e-13, 1e-12)))
 
 
 def test_summary_gives_quantiles_and_intervals_that_hold_them():
@@ -95,7 +139,9 @@ def test_summary_gives_quantiles_and_intervals_that_hold_them():
     for name in ("median", "mean"):
         low, high = summary[f"{name}_interval"]
         assert low < summary[name] < high
-    assert summarise(np.array([1.0, np.nan]), 10, 0)["median"] is None
+    broken = summarise(np.array([3.0, 1.0, np.nan]), 10, 0)
+    assert broken["median"] == 3.0 and broken["mean"] is broken["max"] is broken["mean_interval"] is None
+    assert summarise(np.array([1.0, np.nan, np.nan]), 10, 0)["median"] is None
 
 
 def test_model_that_answers_nan_is_said_so_in_json_and_report(model, tiny_dataset, tmp_path):
@@ -104,6 +150,10 @@ def test_model_that_answers_nan_is_said_so_in_json_and_report(model, tiny_datase
         broken.bias.fill_(torch.nan)
     save_model(broken, tmp_path / "model", {"preset": "phase-space"})
     result = evaluate(tmp_path / "model", tiny_dataset, tmp_path / "out", settings=SETTINGS)
+    assert result["calibration"]["scores"]["energy_drift"] | {"curve": []} == {
+        "rank_correlation": None, "threshold": None, "coverage": 0.0, "curve": []
+    }  # fmt: skip
+    assert result["horizons"]["solvers"]["model"]["not_finite"] == result["horizons"]["rows"]
     assert result["metrics"]["total_loss"]["median"] is None
     assert any("not finite on 16 of 16" in warning for warning in result["warnings"])
     assert any("phase-space" in warning for warning in result["warnings"])
@@ -121,3 +171,47 @@ def test_wrong_number_of_sensors_and_empty_split_are_refused(model, tiny_dataset
     (empty / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(InputError, match="'test'.*no rows"):
         evaluate(model, empty, tmp_path / "out")
+
+
+class TestCompare:
+    def test_models_of_any_sensors_in_one_table(self, model, tiny_dataset, evaluated, tmp_path):
+        other = build_operator(parse_architecture({"name": "deeponet", "num_sensors": 30, "width": 8}))
+        save_model(other, tmp_path / "run" / "model", {"preset": "phase-space"})
+        settings = SETTINGS.model_copy(update={"sensor_counts": [30, 20], "noise_levels": [0.01]})
+        result = compare([model, tmp_path / "run" / "model"], tiny_dataset, tmp_path / "out", settings=settings)
+        assert json.loads((tmp_path / "out" / "comparison.json").read_text()) == result
+        # The same model has the same losses here as in its own evaluation.
+        assert result["entries"][model.name]["total_loss"] == evaluated[1]["metrics"]["total_loss"]
+        assert result["entries"]["dop853-cubic"]["total_loss"] == evaluated[1]["baselines"]["dop853-cubic"]["total_loss"]
+        assert result["entries"]["run"]["sensors"] == 30
+        assert [set(entry["total_loss"]) & {"run", model.name} for entry in result["sensors"]] == [{"run"}] * 2 + [{model.name}] * 2
+        page = (tmp_path / "out" / "comparison.html").read_text()
+        assert "phase-space" in page and "reads 30 sensors" in page and not re.search(r"""(src|href)=["'](?!data:)""", page)
+
+    def test_one_model_is_no_comparison(self, model, tiny_dataset, tmp_path):
+        with pytest.raises(InputError, match="at least 2"):
+            compare([model], tiny_dataset, tmp_path / "out")
+
+    def test_command(self, model, tiny_dataset, tmp_path, capsys):
+        few = [f"--set=evaluation.{key}={value}" for key, value in {"bootstrap": 10, "study_rows": 2, "sensor_counts": [20]}.items()]
+        assert main(["compare", str(model), str(model), "--dataset", str(tiny_dataset), "--out", str(tmp_path), "--json", *few]) == 0
+        assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["entries"]) == 1 + 5
+
+
+class TestRecord:
+    def test_model_folder_learns_what_was_found(self, tiny_dataset, tmp_path):
+        network = build_operator(parse_architecture({"name": "deeponet", "num_sensors": 20, "width": 8}))
+        config = load_config(None, {}).dump()
+        cost = {"seconds": 120.0, "rows_drawn": 64, "dataset_hash": "0" * 64, "torch_version": "2"}
+        metrics = {"epoch": 1, "device": "cpu", "precision": "float32", "validation_loss": 1.0}
+        save_model(network, tmp_path / "model", {"preset": "paper", "config": config, "metrics": metrics} | cost)
+        weights = (tmp_path / "model" / "model.safetensors").read_bytes()
+        result = evaluate(tmp_path / "model", tiny_dataset, tmp_path / "out", settings=QUICK, record=True)
+        assert read_card(tmp_path / "model")["calibration"]["scores"] == result["calibration"]["scores"]
+        assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
+        page = (tmp_path / "model" / "README.md").read_text()
+        assert f"{result['metrics']['total_loss']['median']:.3g}"[:4] in page and "dop853-prior-fit" in page and "2 minutes" in page
+
+    def test_a_model_of_unknown_origin_is_refused(self, model, tiny_dataset, tmp_path):
+        with pytest.raises(InputError, match="does not say how it was trained"):
+            evaluate(model, tiny_dataset, tmp_path / "out", settings=QUICK, record=True)

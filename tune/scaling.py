@@ -21,8 +21,8 @@ from ..physics import InputError
 from ..physics.diagnostics import total_loss
 from ..platform.config import Config, load_config
 from ..platform.datasets import read_split
+from ..platform.evaluation import predict_split
 from ..platform.generation import read_manifest
-from ..platform.measurement import predict_split
 from ..platform.progress import track
 from ..platform.provenance import changed_keys, code_version, write_atomically, write_json
 from ..platform.run_folder import CONFIG_FILE, prepare_run

@@ -1,115 +1,260 @@
-"""Honest measurement: a model and working solvers on the same rows, against certified truth."""
+"""`evaluate`: everything there is to know about one model, in one folder."""
 
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
-from ..architectures import Operator, load_model, read_card
-from ..physics import CurvePotential, InputError
-from .baselines import default_baselines
-from .config import EvaluationConfig
-from .datasets import Split, read_split
-from .generation import read_manifest
-from .measurement import Measurement, count_broken, measure, measure_named, predict_split, solve_split, summarise, truth_floor
-from .progress import track
-from .provenance import code_version, write_json
+from ...architectures import Operator, load_model, read_card, record_calibration
+from ...physics import InputError
+from ..config import STUDIES, EvaluationConfig
+from ..datasets import Split, read_split
+from ..generation import read_manifest
+from ..progress import Progress, track
+from ..provenance import code_version, write_json
+from . import work_precision
+from .answers import Answers, predict, solve
+from .calibration import calibrate, score_answers
+from .families import measure_ensembles, measure_rough, measure_textbook
+from .horizons import measure_horizons
+from .maps import measure_maps
+from .metrics import METRICS, count_broken, group_by_separatrix, group_by_stratum, measure, summarise
+from .model_card import write_model_card
+from .problems import Problems
 from .report import write_report
+from .sensor_study import study_sensors
+from .solvers import Baseline, Reconstruction, default_baselines, reconstruct
 
-EVALUATION_SCHEMA_VERSION = 1
+EVALUATION_SCHEMA_VERSION = 2
+TRAJECTORIES_FILE = "trajectories.parquet"
 
 
 def evaluate(
-    model_folder: Path, dataset: Path, out: Path, split_name: str = "test", settings: EvaluationConfig | None = None
+    model_folder: Path,
+    dataset: Path,
+    out: Path,
+    split_name: str = "test",
+    settings: EvaluationConfig | None = None,
+    *,
+    record: bool = False,
 ) -> dict[str, Any]:
-    """Measure a model folder on a split and on the named potentials; writes evaluation.json and report.html to `out`.
+    """Measure a model folder; writes evaluation.json, trajectories.parquet, report.html and its figures to `out`.
+
+    With `record`, the model folder learns of it: the calibration goes to model.json, where serving reads its threshold, and
+    README.md becomes the model's card.
 
     Raises
     ------
     InputError
-        For an unreadable model or dataset, an empty split, or a model that reads another number of sensors.
+        For an unreadable model or dataset, an empty split, a model that reads another number of sensors, an `out` that
+        cannot be written, or a model to be recorded that does not say how it was trained.
     """
     settings = settings or EvaluationConfig()
-    model, card = load_model(model_folder), read_card(model_folder)
-    manifest = read_manifest(dataset)
+    model, card, manifest = load_model(model_folder), read_card(model_folder), read_manifest(dataset)
     split = read_split(dataset, split_name, settings.max_rows)
     if split.potential.shape[1] != model.config.num_sensors:
         raise InputError(f"model reads {model.config.num_sensors} sensors; dataset {str(dataset)!r} has {split.potential.shape[1]}")
+    if record and not {"rows_drawn", "seconds", "config"} <= set(card["provenance"]):
+        raise InputError(f"model {str(model_folder)!r} does not say how it was trained; --record needs a model that `train` made")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {str(out)!r} cannot be written: {error.strerror}") from None
+    problems, noise = Problems.of_split(split, tuple(manifest["config"]["control_points"])), manifest["config"]["noise"]
     baselines = default_baselines(settings.solver_steps)
-    exact = [CurvePotential.from_control_points(*polygon) for polygon in split.control]
-    measurements: dict[str, Measurement] = {}
-    with track("evaluate", len(baselines) + 2) as progress:
-        measurements["model"] = measure(split, exact, lambda: predict_split(model, split, settings.batch_size))
-        progress.advance(note="model")
-        for baseline in baselines:
-            measurements[baseline.name] = measure(split, exact, lambda baseline=baseline: solve_split(baseline, split, exact))
-            progress.advance(note=baseline.name)
-        named = measure_named(model, baselines)
-        progress.advance(note="named potentials")
-
+    with track("evaluate", len(baselines) + 1 + _count_studies(settings)) as progress:
+        answers, metrics = _answer_all(model, baselines, problems, noise, settings, progress)
+        studies = _Studies(model, card, problems.take(slice(settings.study_rows)), baselines, settings, progress).run()
+    losses = metrics["model"]["total_loss"]
+    calibration = _calibrate(problems, noise, answers["model"], settings)
     result = {
         "schema_version": EVALUATION_SCHEMA_VERSION,
-        "model": {
-            "folder": str(model_folder),
-            "weights_sha256": card["weights_sha256"],
-            "num_parameters": card["num_parameters"],
-            **card["architecture"],
-        },
+        "model": describe_model(model_folder, card),
         "dataset": {
             "folder": str(dataset),
             "hash": manifest["dataset_hash"],
             "split": split_name,
-            "rows": len(split),
+            "rows": len(problems),
             "preset": manifest["preset"],
+            "noise": noise,
         },
-        "metrics": _summarise_metrics(measurements["model"], settings),
+        "metrics": _summaries(metrics["model"], settings),
         "baselines": {
-            baseline.name: _summarise_metrics(measurements[baseline.name], settings)
-            | {"seconds_per_trajectory": measurements[baseline.name].seconds_per_trajectory, "track": baseline.track}
+            baseline.name: _summaries(metrics[baseline.name], settings)
+            | {
+                "seconds_per_trajectory": answers[baseline.name].seconds_each,
+                "track": baseline.track,
+                "potential": baseline.potential,
+                "not_finite": count_broken(metrics[baseline.name]["total_loss"]),
+            }
             for baseline in baselines
         },
-        "named": named,
-        "timing": _timing(model, split, measurements["model"], settings),
-        "truth_floor": truth_floor(split),
-        "warnings": _warnings(card, manifest, measurements["model"]),
+        "by_stratum": _by_group(group_by_stratum(problems), metrics, settings),
+        "by_separatrix": _by_group(group_by_separatrix(problems), metrics, settings),
+        "calibration": calibration,
+        **studies,
+        "timing": _timing(model, problems, answers["model"], settings),
+        "truth_floor": problems.floor,
+        "warnings": _warnings(card, manifest, losses),
+        "settings": settings.model_dump(mode="json"),
         "code_version": code_version(),
     }
+    _write_trajectories(out / TRAJECTORIES_FILE, split, metrics)
     write_json(out / "evaluation.json", result)
-    write_report(out, result, split, measurements, exact)
+    write_report(out, result, problems, answers, metrics)
+    if record:
+        record_calibration(model_folder, calibration | {"dataset_hash": manifest["dataset_hash"], "rows": len(problems)})
+        write_model_card(model_folder, card, result, manifest["config"])
     return result
 
 
-def _summarise_metrics(measurement: Measurement, settings: EvaluationConfig) -> dict[str, Any]:
-    return {name: summarise(measurement.metrics[name], settings.bootstrap, settings.seed) for name in measurement.metrics}
+def describe_model(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
+    """What a result says about the model it is about."""
+    return {
+        "folder": str(folder),
+        "weights_sha256": card["weights_sha256"],
+        "num_parameters": card["num_parameters"],
+        **card["architecture"],
+    }
 
 
-def _timing(model: Operator, split: Split, measurement: Measurement, settings: EvaluationConfig) -> dict[str, Any]:
-    single = Split(**{name: getattr(split, name)[:1] for name in Split.__dataclass_fields__})
-    predict_split(model, single, 1)
-    started = time.perf_counter()
-    repeats = 10
+def takes_any_start(card: dict[str, Any]) -> bool:
+    """Whether a model was trained on starts other than (0, 0)."""
+    return card["provenance"].get("preset") == "phase-space"
+
+
+def _answer_all(
+    model: Operator, baselines: list[Baseline], problems: Problems, noise: float, settings: EvaluationConfig, progress: Progress
+) -> tuple[dict[str, Answers], dict[str, dict[str, np.ndarray]]]:
+    answers = {"model": predict(model, problems, settings.batch_size)}
+    progress.advance(note="model")
+    rebuilt: dict[str, Reconstruction] = {}
+    for baseline in baselines:
+        if baseline.potential not in rebuilt:
+            rebuilt[baseline.potential] = reconstruct(baseline.potential, problems, noise)
+        answers[baseline.name] = solve(baseline, rebuilt[baseline.potential], problems)
+        progress.advance(note=baseline.name)
+    return answers, {name: measure(problems, answer.q, answer.p) for name, answer in answers.items()}
+
+
+class _Studies:
+    """What is asked beside the split itself, on few rows; each method is a study and returns its entry of evaluation.json."""
+
+    def __init__(
+        self,
+        model: Operator,
+        card: dict[str, Any],
+        problems: Problems,
+        baselines: list[Baseline],
+        settings: EvaluationConfig,
+        progress: Progress,
+    ) -> None:
+        self._model, self._card, self._problems, self._settings, self._progress = model, card, problems, settings, progress
+        self._preset = card["provenance"].get("preset", "paper")
+        self._baselines = baselines
+        self._few = [b for b in baselines if b.name in {f"rk4-sensors-{settings.solver_steps[0]:g}", "dop853-cubic", "dop853-prior-fit"}]
+
+    def run(self) -> dict[str, Any]:
+        results: dict[str, Any] = dict.fromkeys(STUDIES)  # one that is not asked for is None
+        results["named"] = measure_textbook(self._model, self._baselines, self._preset)
+        self._progress.advance(note="textbook potentials")
+        for name in self._settings.studies:
+            results[name] = getattr(self, f"_{name}")()
+            self._progress.advance(note=name)
+        return results
+
+    def _rough(self) -> dict[str, Any]:
+        return measure_rough(self._model, self._baselines, self._preset)
+
+    def _ensembles(self) -> dict[str, Any]:
+        s = self._settings
+        return measure_ensembles(self._model, self._few, self._preset, s.study_rows, s.bootstrap, s.seed, s.batch_size)
+
+    def _sensors(self) -> list[dict[str, Any]]:
+        s = self._settings
+        return study_sensors(
+            {"model": self._model}, self._problems, s.sensor_counts, s.noise_levels,
+            resamples=s.bootstrap, seed=s.seed, batch_size=s.batch_size,
+        )  # fmt: skip
+
+    def _maps(self) -> dict[str, Any]:
+        if not takes_any_start(self._card):
+            return {"not_measured": "the model knows only the start (0, 0), and a map from one point has no derivative"}
+        values, rows = measure_maps(self._model, self._problems)
+        return {"rows": int(rows.size)} | {name: summarise(x, self._settings.bootstrap, self._settings.seed) for name, x in values.items()}
+
+    def _horizons(self) -> dict[str, Any]:
+        if not takes_any_start(self._card):
+            return {"not_measured": "the model knows only the start (0, 0), so its windows cannot be chained"}
+        verlet = Baseline("stormer-verlet-sensors-0.02", "stormer-verlet", "cubic", step=0.02)
+        return measure_horizons(self._model, [*self._few, verlet], self._problems, self._settings.windows, self._settings.batch_size)
+
+    def _work(self) -> dict[str, Any]:
+        s = self._settings
+        work = work_precision.study_work(self._model, self._problems, s.work_batches, s.batch_size)
+        work |= work_precision.study_length(self._model, self._problems, takes_any_start(self._card), s.batch_size)
+        work["break_even"] = work_precision.break_even(work, self._card, work_precision.measure_row_cost(self._preset))
+        return work
+
+
+def _count_studies(settings: EvaluationConfig) -> int:
+    return 1 + len(settings.studies)
+
+
+def _summaries(metrics: dict[str, np.ndarray], settings: EvaluationConfig) -> dict[str, Any]:
+    return {name: summarise(metrics[name], settings.bootstrap, settings.seed) for name in METRICS}
+
+
+def _by_group(
+    groups: dict[str, np.ndarray], metrics: dict[str, dict[str, np.ndarray]], settings: EvaluationConfig
+) -> dict[str, dict[str, Any]]:
+    """Total loss of the model and of every baseline in groups of rows; empty groups are left out."""
+    return {
+        group: {"rows": int(rows.sum())}
+        | {solver: summarise(values["total_loss"][rows], settings.bootstrap, settings.seed) for solver, values in metrics.items()}
+        for group, rows in groups.items()
+        if rows.any()
+    }
+
+
+def _calibrate(problems: Problems, noise: float, answer: Answers, settings: EvaluationConfig) -> dict[str, Any]:
+    splines = reconstruct("cubic", problems, noise).curves
+    scores = score_answers(problems, splines, answer.q, answer.p)
+    return calibrate(problems, scores, answer.q, answer.p, settings.tolerated_error, settings.risk)
+
+
+def _timing(model: Operator, problems: Problems, answer: Answers, settings: EvaluationConfig) -> dict[str, Any]:
+    single = problems.take(slice(1))
+    predict(model, single, 1)
+    started, repeats = time.perf_counter(), 10
     for _ in range(repeats):
-        predict_split(model, single, 1)
+        predict(model, single, 1)
     return {
         "device": "cpu",
         "threads": torch.get_num_threads(),
         "batch_size": settings.batch_size,
-        "model_seconds_per_trajectory": measurement.seconds_per_trajectory,
+        "model_seconds_per_trajectory": answer.seconds_each,
         "model_seconds_single": (time.perf_counter() - started) / repeats,
     }
 
 
-def _warnings(card: dict[str, Any], manifest: dict[str, Any], measurement: Measurement) -> list[str]:
+def _warnings(card: dict[str, Any], manifest: dict[str, Any], losses: np.ndarray) -> list[str]:
     warnings = []
     trained_on = card["provenance"].get("preset")
     if trained_on != manifest["preset"]:
         warnings.append(f"the model was trained on preset {trained_on!r} and is measured on {manifest['preset']!r}")
-    broken = count_broken(measurement)
+    broken = count_broken(losses)
     if broken:
-        warnings.append(f"the model's answer is not finite on {broken} of {measurement.q.shape[0]} rows; its figures are withheld")
+        warnings.append(f"the model's answer is not finite on {broken} of {losses.size} rows; its figures are withheld")
     return warnings
+
+
+def _write_trajectories(path: Path, split: Split, metrics: dict[str, dict[str, np.ndarray]]) -> None:
+    """One line a trajectory: the model's metrics and every baseline's total loss."""
+    columns = {"trajectory_id": split.trajectory_id, "stratum": split.stratum, **metrics["model"]}
+    columns |= {f"total_loss_{name}": values["total_loss"] for name, values in metrics.items() if name != "model"}
+    pq.write_table(pa.table(columns), path)

@@ -1,98 +1,122 @@
-"""The evaluation report: one self-contained HTML file, and its figures beside it as PNG and PDF."""
+"""The report: one self-contained HTML file for a reader who trusts nothing, and its figures beside it as PNG and PDF."""
 
 import base64
 import io
+import json
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import matplotlib
 import numpy as np
 
-from ..physics import CurvePotential
-from .datasets import Split
-from .measurement import Measurement
+from ..config import EvaluationConfig
+from . import figures
+from .answers import Answers
+from .problems import Problems
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
-
-_TEMPLATE = Path(__file__).parent / "report.html.j2"
-_STYLE: dict[Any, Any] = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "axes.grid": True, "grid.alpha": 0.25}
+_TEMPLATES = Path(__file__).parent
+_DPI = 110
 
 
 def write_report(
-    out: Path, result: dict[str, Any], split: Split, measurements: dict[str, Measurement], exact: list[CurvePotential]
+    out: Path, result: dict[str, Any], problems: Problems, answers: dict[str, Answers], metrics: dict[str, dict[str, np.ndarray]]
 ) -> Path:
     """Write report.html and its figures to `out`; returns the path of the report."""
-    with plt.rc_context(_STYLE):
-        figures = {"losses": _draw_losses(measurements, result["truth_floor"])}
-        losses = measurements["model"].metrics["total_loss"]
-        order = np.argsort(losses)  # a non-finite loss sorts last: it is the worst case
-        for name, row in (("median_case", order[len(order) // 2]), ("worst_case", order[-1])):
-            figures[name] = _draw_case(int(row), split, measurements["model"], exact[int(row)], float(losses[row]))
-        images = {name: _save(figure, out / name) for name, figure in figures.items()}
-    model, dataset = result["model"]["folder"], result["dataset"]
-    command = f"neural-hamilton evaluate {model} --dataset {dataset['folder']} --split {dataset['split']} --out {out}"
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = lambda value: "–" if value is None else f"{value:.2e}"
-    template = environment.from_string(_TEMPLATE.read_text())
+    losses = {name: values["total_loss"] for name, values in metrics.items()}
+    shown = solvers_to_show(result)
+    order = np.argsort(losses["model"])  # a loss that is not finite sorts last: it is the worst case
+    images = _save_all(
+        out,
+        {
+            "losses": lambda: figures.draw_losses(losses, shown, result["truth_floor"]),
+            "groups": lambda: figures.draw_groups(result["by_stratum"], result["by_separatrix"], shown),
+            "median_case": lambda: figures.draw_case(problems, answers["model"], int(order[len(order) // 2])),
+            "worst_case": lambda: figures.draw_case(problems, answers["model"], int(order[-1])),
+            "calibration": lambda: figures.draw_calibration(result["calibration"]),
+            "sensors": lambda: figures.draw_sensors(result["sensors"], ["model"]) if result["sensors"] else None,
+            "work": lambda: figures.draw_work(result["work"]) if result["work"] else None,
+            "horizons": lambda: figures.draw_horizons(result["horizons"]) if "solvers" in (result["horizons"] or {}) else None,
+        },
+    )
+    page = render("report.html.j2", result=result, images=images, command=command_of(result, out), verdict=verdict(result), shown=shown)
     path = out / "report.html"
-    path.write_text(template.render(result=result, images=images, command=command, verdict=_verdict(result)))
+    path.write_text(page)
     return path
 
 
-def _verdict(result: dict[str, Any]) -> str:
-    """Where the model stands against the solvers, by median total loss."""
-    model = result["metrics"]["total_loss"]["median"]
-    if model is None:
-        return "The model gave answers that are not finite."
-    better = [
-        name for name, b in result["baselines"].items() if b["total_loss"]["median"] is not None and model < b["total_loss"]["median"]
-    ]
-    worse = [name for name in result["baselines"] if name not in better]
-    parts = [f"Median total loss {model:.2e}."]
-    parts += [f"More accurate than {', '.join(better)}."] if better else []
-    parts += [f"Less accurate than {', '.join(worse)}."] if worse else []
-    return " ".join(parts)
+def write_comparison(out: Path, result: dict[str, Any]) -> Path:
+    """Write comparison.html and its figure to `out`; returns the path of the page."""
+    images = _save_all(out, {"sensors": lambda: figures.draw_sensors(result["sensors"], list(result["models"]))})
+    path = out / "comparison.html"
+    path.write_text(render("comparison.html.j2", result=result, images=images))
+    return path
 
 
-def _draw_losses(measurements: dict[str, Measurement], floor: float) -> Figure:
-    figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
-    for name, measurement in measurements.items():
-        losses = np.sort(measurement.metrics["total_loss"])
-        finite = np.maximum(losses[np.isfinite(losses)], 1e-32)
-        axis.plot(finite, np.arange(1, finite.size + 1) / losses.size, label=name, lw=2.2 if name == "model" else 1.1)
-    axis.axvline(floor, color="0.4", ls=":", label="label floor")
-    axis.set(xscale="log", xlabel="total loss of a trajectory", ylabel="fraction of trajectories below", ylim=(0, 1))
-    axis.legend(frameon=False, fontsize=8)
-    return figure
+def render(template: str, **values: Any) -> str:
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, loader=jinja2.FileSystemLoader(_TEMPLATES)
+    )
+    environment.filters["number"] = _number
+    return environment.get_template(template).render(**values)
 
 
-def _draw_case(row: int, split: Split, measurement: Measurement, potential: CurvePotential, loss: float) -> Figure:
-    figure, axes = plt.subplots(1, 4, figsize=(11, 2.7), layout="constrained")
-    positions = np.linspace(0, 1, 400)
-    axes[0].plot(positions, potential.value(positions), label="V(q)")
-    axes[0].axhline(split.energy[row], color="0.4", ls=":", label="energy")
-    axes[0].set(xlabel="q", ylabel="V")
-    for axis, truth, answer, name in ((axes[1], split.q, measurement.q, "q"), (axes[2], split.p, measurement.p, "p")):
-        axis.plot(split.times[row], truth[row], color="0.6", lw=3, label="truth")
-        axis.plot(split.times[row], answer[row], lw=1, label="model")
-        axis.set(xlabel="t", ylabel=name)
-    axes[3].plot(split.q[row], split.p[row], color="0.6", lw=3, label="truth")
-    axes[3].plot(measurement.q[row], measurement.p[row], lw=1, label="model")
-    axes[3].set(xlabel="q", ylabel="p")
-    for axis in axes:
-        axis.legend(frameon=False, fontsize=7)
-    figure.suptitle(f"row {row}, total loss {loss:.2e}")
-    return figure
+def solvers_to_show(result: dict[str, Any]) -> list[str]:
+    """The solvers drawn beside the model: one of each kind, so that a figure can be read."""
+    wanted = ("dop853-cubic", "dop853-hermite", "dop853-prior-fit", "rk4-as-published")
+    coarse = [name for name in result["baselines"] if name.startswith("rk4-sensors")][:1]
+    return [*coarse, *(name for name in wanted if name in result["baselines"])]
 
 
-def _save(figure: Figure, stem: Path) -> str:
-    """Write PNG and PDF; the PNG as a data URI for the page."""
+def verdict(result: dict[str, Any]) -> list[str]:
+    """Where the model stands against the solvers, by median and by mean, sentence by sentence; nothing claimed below the floor."""
+    figures_of_model, floor = result["metrics"]["total_loss"], result["truth_floor"]
+    if figures_of_model["median"] is None:
+        return ["The model gave answers that are not finite."]
+    sentences = [f"Total loss: median {figures_of_model['median']:.2e}, mean {figures_of_model['mean']:.2e} (label floor {floor:.1e})."]
+    for statistic in ("median", "mean"):
+        value = max(figures_of_model[statistic], floor)
+        known = {n: b["total_loss"][statistic] for n, b in result["baselines"].items() if b["total_loss"][statistic] is not None}
+        for track, label in (("sensors", "solvers that see the same sensors"), ("oracle", "solvers that know V exactly")):
+            group = {name: max(loss, floor) for name, loss in known.items() if result["baselines"][name]["track"] == track}
+            beaten = [name for name, loss in group.items() if value < loss]
+            sentences.append(f"By the {statistic}, of {len(group)} {label} {len(beaten)} are less accurate than the model{_names(beaten)}.")
+    return sentences
+
+
+def _names(names: list[str]) -> str:
+    return f" ({', '.join(names)})" if names else ""
+
+
+def command_of(result: dict[str, Any], out: Path) -> str:
+    """The command that writes this report again, with the settings that differ from the defaults."""
+    model, dataset = result["model"]["folder"], result["dataset"]
+    usual = EvaluationConfig().model_dump(mode="json")
+    changed = {key: value for key, value in result["settings"].items() if value != usual[key]}
+    settings = "".join(f" --set 'evaluation.{key}={json.dumps(value)}'" for key, value in changed.items())
+    return f"neural-hamilton evaluate {model} --dataset {dataset['folder']} --split {dataset['split']} --out {out}{settings}"
+
+
+def _save_all(out: Path, drawings: dict[str, Any]) -> dict[str, str]:
+    """Draw and write each figure as PNG and PDF; the PNG as a data URI for the page. A drawing may be None."""
+    images = {}
+    with figures.plt.rc_context(figures.STYLE):
+        for name, draw in drawings.items():
+            figure = draw()
+            if figure is not None:
+                images[name] = _save(figure, out / name)
+    return images
+
+
+def _save(figure: figures.Figure, stem: Path) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160)
+    figure.savefig(buffer, format="png", dpi=_DPI)
     stem.with_suffix(".png").write_bytes(buffer.getvalue())
     figure.savefig(stem.with_suffix(".pdf"))
-    plt.close(figure)
+    figures.plt.close(figure)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.2e}" if value and (abs(value) < 1e-2 or abs(value) >= 1e4) else f"{value:.3g}"

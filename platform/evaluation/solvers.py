@@ -1,35 +1,108 @@
-"""Solvers a network is measured against, in two tracks.
+"""The solvers a network is measured against, in two tracks.
 
-*oracle* knows V exactly; *sensors* sees what the network sees and interpolates it by a C2 cubic spline.
+*oracle* knows V exactly. *sensors* sees what the network sees and has to rebuild V from it: by an interpolant that
+knows nothing of where V comes from, or by fitting the very family of curves that the problems are drawn from.
 """
 
+import time
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from ..physics import CurvePotential, NamedPotential, integrate
+from ...physics import CurvePotential, NamedPotential, integrate
+from ...physics.adaptive import integrate_adaptive_batch
+from ...physics.integrators import BatchSolution, integrate_batch_counted
+from ...physics.interpolants import INTERPOLANTS, interpolate_sensors
+from ...physics.prior_fit import fit_prior
+from ...physics.trajectories import WALL_HEIGHT
+from .problems import Problems
 
+Track = Literal["oracle", "sensors"]
+EXACT, PRIOR_FIT = "exact", "prior-fit"
+ADAPTIVE_METHOD = "dop853"  # the only one that chooses its own steps
+TIGHT = 1e-10  # the tolerance at which what is left of an error is the interpolant's
 _PUBLISHED_STEP = 1e-4
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A named solver; `track` is oracle or sensors."""
+    """A method, what it takes for V, and its time step or tolerance."""
 
     name: str
-    track: str
     method: str
-    step: float
+    potential: str  # EXACT, PRIOR_FIT or one of INTERPOLANTS
+    step: float | None = None
+    tolerance: float | None = None
 
-    def solve(
-        self, exact: CurvePotential | NamedPotential, sensors: np.ndarray, q0: float, p0: float, times: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """q, p (T,) at sorted times (T,) from the exact potential or from V at the sensors (S,)."""
-        potential = exact if self.track == "oracle" else CurvePotential.from_samples(sensors)
-        return integrate(potential, q0, p0, times, method=self.method, max_step=self.step)
+    @property
+    def track(self) -> Track:
+        return "oracle" if self.potential == EXACT else "sensors"
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The potentials that solvers integrate, one a problem, and the time it took to build one, in seconds."""
+
+    curves: list[CurvePotential]
+    seconds: float
+
+
+def reconstruct(potential: str, problems: Problems, noise: float = 0.0) -> Reconstruction:
+    """V as a track has it; `noise` is the standard deviation of the sensors' noise.
+
+    A fit makes use of it. Interpolants through noisy sensors are told that V = 2 at the walls, or else particles would escape.
+    """
+    if potential == EXACT:
+        return Reconstruction(problems.exact, 0.0)
+    _rebuild(potential, problems.sensors[:1], noise)  # compiles
+    started = time.perf_counter()
+    curves = _rebuild(potential, problems.sensors, noise, problems.control_points)
+    return Reconstruction(curves, time.perf_counter() - started)
+
+
+def _rebuild(potential: str, sensors: np.ndarray, noise: float, control_points: tuple[int, int] = (2, 7)) -> list[CurvePotential]:
+    if potential != PRIOR_FIT:
+        known = sensors.copy()
+        if noise > 0.0:
+            known[:, [0, -1]] = WALL_HEIGHT
+        return interpolate_sensors(known, potential)
+    fit = fit_prior(sensors, noise=noise, control_points=control_points)
+    # What no curve of the family explains is none of it: whoever fits sees that, and takes the spline.
+    splines = iter(interpolate_sensors(sensors[~fit.explained], "cubic") if not fit.explained.all() else [])
+    return [curve if known else next(splines) for curve, known in zip(fit.curves, fit.explained, strict=True)]
+
+
+def run_solver(baseline: Baseline, curves: list[CurvePotential], problems: Problems) -> BatchSolution:
+    """q, p (N, T) and the forces evaluated, compiled, on all CPUs."""
+    q0, p0 = problems.initial.T
+    if baseline.tolerance is not None:
+        return integrate_adaptive_batch(curves, q0, p0, problems.times, tolerance=baseline.tolerance)
+    assert baseline.step is not None
+    return integrate_batch_counted(curves, q0, p0, problems.times, method=baseline.method, max_step=baseline.step)
+
+
+def solve_named(
+    baseline: Baseline, exact: NamedPotential, sensors: np.ndarray, start: tuple[float, float], times: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """q, p (T,) of one textbook potential from V itself or from its sensors (S,)."""
+    potential = exact if baseline.potential == EXACT else _rebuild(baseline.potential, sensors[None], 0.0)[0]
+    if baseline.tolerance is None:
+        return integrate(potential, *start, times, method=baseline.method, max_step=baseline.step)
+    if isinstance(potential, CurvePotential):
+        q, p, _ = integrate_adaptive_batch(potential, np.array(start[:1]), np.array(start[1:]), times, tolerance=baseline.tolerance)
+        return q[0], p[0]
+    return integrate(potential, *start, times, method="scipy-dop853", tolerance=baseline.tolerance)
 
 
 def default_baselines(steps: list[float]) -> list[Baseline]:
-    """RK4 in both tracks at each step, and the published first-order scheme as it was run."""
-    baselines = [Baseline(f"rk4-{track}-{step:g}", track, "rk4", step) for step in steps for track in ("oracle", "sensors")]
-    return [*baselines, Baseline("rk4-as-published", "sensors", "rk4-as-published", _PUBLISHED_STEP)]
+    """Both tracks: fixed-step methods at each step; adaptive DOP853 on V, on every interpolant and on the fitted prior.
+
+    And the first-order scheme behind the figures of arXiv 2410.20951, as it was run.
+    """
+    fixed = ["rk4", "stormer-verlet", "yoshida4", "gauss-legendre4"]
+    oracle = [Baseline(f"{method}-oracle-{step:g}", method, EXACT, step) for method in fixed for step in steps]
+    sensors = [Baseline(f"rk4-sensors-{step:g}", "rk4", "cubic", step) for step in steps]
+    tight = [Baseline(f"dop853-{kind}", ADAPTIVE_METHOD, kind, tolerance=TIGHT) for kind in (*INTERPOLANTS, PRIOR_FIT)]
+    published = Baseline("rk4-as-published", "rk4-as-published", "cubic", _PUBLISHED_STEP)
+    return [*oracle, Baseline("dop853-oracle", ADAPTIVE_METHOD, EXACT, tolerance=TIGHT), *sensors, *tight, published]

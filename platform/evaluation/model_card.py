@@ -1,0 +1,27 @@
+"""The model card: what a reader of a model folder should know, from its provenance and one evaluation."""
+
+from pathlib import Path
+from typing import Any
+
+from ..provenance import write_atomically
+from .report import render
+
+CARD_PAGE = "README.md"
+_OPPONENTS = ("dop853-quintic", "dop853-cubic", "dop853-hermite", "dop853-prior-fit", "rk4-as-published")
+
+
+def write_model_card(folder: Path, card: dict[str, Any], result: dict[str, Any], dataset_config: dict[str, Any]) -> None:
+    """Write README.md to a model folder from its `model.json`, the entries of evaluation.json and the manifest's configuration."""
+    rows = [("this model", result["metrics"]["total_loss"])]
+    rows += [(name, result["baselines"][name]["total_loss"]) for name in _OPPONENTS]
+    page = render(
+        "model_card.md.j2",
+        result=result,
+        provenance=card["provenance"],
+        dataset_config=dataset_config,
+        rows=rows,
+        name={"mambonet": "MambONet"}.get(result["model"]["name"], result["model"]["name"]),
+        any_start=card["provenance"]["preset"] == "phase-space",
+        drift_threshold=result["calibration"]["scores"]["energy_drift"]["threshold"],
+    )
+    write_atomically(folder / CARD_PAGE, page.encode())
