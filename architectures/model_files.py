@@ -14,10 +14,12 @@ from safetensors.torch import save as save_tensors
 
 from ..physics.errors import InputError
 from .operator import Operator
-from .registry import build_operator, parse_architecture
+from .registry import build_operator, get_architecture, parse_architecture
 
 MODEL_SCHEMA_VERSION = 1
 WEIGHTS_FILE, CARD_FILE = "model.safetensors", "model.json"
+
+_BEFORE = {"gate_time": None, "orbit_inputs": False}  # what the networks did whose cards do not have the field yet
 
 
 def save_model(model: Operator, folder: Path, provenance: dict[str, Any]) -> None:
@@ -111,6 +113,7 @@ def _build(card: dict[str, Any], path: Path) -> Operator:
     if not isinstance(architecture, dict):
         raise InputError(f"{path} does not describe an architecture")
     try:
-        return build_operator(parse_architecture(architecture))
+        fields = get_architecture(str(architecture.get("name", ""))).Config.model_fields
+        return build_operator(parse_architecture({key: value for key, value in _BEFORE.items() if key in fields} | architecture))
     except (ValidationError, InputError) as error:
         raise InputError(f"{path} does not describe an architecture of this version: {error}") from None

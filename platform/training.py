@@ -3,6 +3,7 @@
 Its record is the run folder (see `run_folder`), the same for every way of running it.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -43,11 +44,15 @@ def train(
     report: Report = lambda _: None,
     device: torch.device | None = None,
     on_step: Callable[[], None] = lambda: None,
+    deadline: float | None = None,
 ) -> dict[str, Any]:
     """Train until `training.epochs` or `training.patience` ends it, from the run folder's checkpoint if there is one; returns the result.
 
     In a process group every rank calls this; ranks share one global batch order, so the number of workers changes nothing
     but rounding. On every rank `report` is called once an epoch, `on_step` after each step.
+
+    With a `deadline`, in seconds as `time.time` counts them, the call trains at least one epoch and stops after the first
+    that leaves less time than an epoch takes. Its result then says `finished` False and is not written; the next call goes on.
 
     Raises
     ------
@@ -63,22 +68,26 @@ def train(
     learner = Learner(config, normalisation(dataset, settings), device, worker)
     record = _Record(config, dataset, run, worker)
     record.resume(learner, device)
+    stage = _Stage(deadline, worker, device)
     about = {"device": device.type, "scan_backend": choose_backend(device) if uses_scan(learner.model) else None, "data": describe(source)}
 
     with tracking(config, run, len(record.history)) if worker.rank == 0 else nullcontext(lambda *_: None) as track:
         for epoch in range(len(record.history), settings.epochs):
-            if record.out_of_patience:
+            if record.out_of_patience or stage.is_over():
                 break
             started = time.perf_counter()
             figures = learner.run_epoch(epoch, source, on_step)
             with learner.judged() as judged:
                 figures["validation_loss"] = validate(judged, validation, settings.batch_size, worker)
+                if not math.isfinite(figures["validation_loss"]):  # the last step can be what broke the weights
+                    raise _diverged(f"the validation loss is not finite after epoch {epoch + 1}")
                 seconds = time.perf_counter() - started
                 figures |= {"seconds": seconds, "rows_per_second": source.num_rows / seconds, "memory_bytes": peak_memory_bytes(device)}
                 record.add({"epoch": epoch + 1, **figures, "precision": precision_at(settings, epoch), **about}, judged)
             record.save(learner)
             track(epoch + 1, figures)
             report({"epoch": epoch + 1.0} | {key: float(value) for key, value in figures.items()})
+    finished = record.out_of_patience or len(record.history) >= settings.epochs
     result = {
         "run": str(run),
         "model": str(run / MODEL_FOLDER),
@@ -86,20 +95,43 @@ def train(
         "num_parameters": sum(p.numel() for p in learner.model.parameters()),
         "train_rows": source.num_rows,
         "epochs": len(record.history),
-        "stopped_early": len(record.history) < settings.epochs,
+        "finished": finished,
+        "stopped_early": finished and len(record.history) < settings.epochs,
         "best_epoch": record.best["epoch"],
         "validation_loss": record.best["validation_loss"],
         "seconds": sum(line["seconds"] for line in record.history),
         **about,
         "warnings": [line["warning"] for line in record.history if "warning" in line],
     }
-    worker.first_writes(lambda: write_json(run / RESULT_FILE, result))
+    if finished:
+        worker.first_writes(lambda: write_json(run / RESULT_FILE, result))
     return result
 
 
 def steps_of(config: Config) -> int:
     """Steps of a whole run of a resolved configuration."""
     return config.training.epochs * -(-(config.training.train_rows or config.data.train) // config.training.batch_size)
+
+
+class _Stage:
+    """What one call does of a run where it has a deadline: no epoch begins that would end too late, were it the slowest yet."""
+
+    def __init__(self, deadline: float | None, worker: Worker, device: torch.device) -> None:
+        self._deadline, self._worker, self._device = deadline, worker, device
+        self._begun: float | None = None  # when the epoch under way began
+        self._slowest = 0.0  # epoch, in seconds, with its checkpoint and, for the first, what is compiled in it
+
+    def is_over(self) -> bool:
+        """To be asked before each epoch, by every worker; the first worker's clock decides for all. Never before the first epoch."""
+        if self._deadline is None:
+            return False
+        now, before = time.time(), self._begun
+        self._begun = now
+        if before is None:
+            return False
+        self._slowest = max(self._slowest, now - before)
+        over = self._worker.rank == 0 and self._deadline - now < self._slowest
+        return bool(self._worker.sum(torch.tensor(float(over), device=self._device)))
 
 
 class Learner:
@@ -163,10 +195,7 @@ class Learner:
         finite = self._worker.sum((~recent).float()) == 0
         if not finite.all():
             step = max(0, len(figures) - _CHECK_EVERY) + int(finite.float().argmin()) + 1
-            raise InputError(
-                f"the loss or its gradient is not finite in epoch {epoch + 1}, step {step} of {num_steps}; "
-                "the run keeps the last good checkpoint: start another with a lower training.learning_rate"
-            )
+            raise _diverged(f"the loss or its gradient is not finite in epoch {epoch + 1}, step {step} of {num_steps}")
 
     def _seed(self, epoch: int) -> None:
         """What networks draw depends on (seed, epoch, rank) alone: a resumed run draws what an uninterrupted one does."""
@@ -188,6 +217,10 @@ class Learner:
         if self._average:
             self._average.model.load_state_dict(state["average"]["model"])
             self._average.steps = state["average"]["steps"]
+
+
+def _diverged(what: str) -> InputError:
+    return InputError(f"{what}; the run keeps the last good checkpoint: start another with a lower training.learning_rate")
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -225,12 +226,20 @@ def test_run_without_any_whole_checkpoint_is_refused(tiny_dataset, tmp_path):
         train_in(tmp_path / "run", tiny_dataset, config_with(), resume=True)
 
 
-def test_the_latest_checkpoints_and_the_best_are_kept(tiny_dataset, tmp_path):
-    """A rate that rises without bound, so that the best epoch is an early one."""
-    config = config_with(training__epochs=12, training__keep_checkpoints=3, training__learning_rate=1.0, training__schedule="constant")
-    best = train_in(tmp_path / "run", tiny_dataset, config)["best_epoch"]
-    assert best < 10, "the run must have got worse for this test to mean anything"
-    assert [path.stem for path in checkpoints(tmp_path / "run")] == [f"epoch-{epoch:05d}" for epoch in (best, 10, 11, 12)]
+def test_the_latest_checkpoints_and_the_best_are_kept(tiny_dataset, tmp_path, monkeypatch):
+    losses = iter([3.0, 2.0, 1.0, *range(4, 13)])
+    monkeypatch.setattr(training, "validate", lambda *_: next(losses))
+    config = config_with(training__epochs=12, training__keep_checkpoints=3)
+    assert train_in(tmp_path / "run", tiny_dataset, config)["best_epoch"] == 3
+    assert [path.stem for path in checkpoints(tmp_path / "run")] == [f"epoch-{epoch:05d}" for epoch in (3, 10, 11, 12)]
+
+
+def test_weights_that_the_last_step_broke_are_not_recorded(tiny_dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "validate", lambda *_: math.nan)
+    with pytest.raises(InputError, match="validation loss is not finite after epoch 1; .*lower training.learning_rate"):
+        train_in(tmp_path / "run", tiny_dataset, config_with())
+    assert not (tmp_path / "run" / "history.jsonl").exists()
+    assert not (tmp_path / "run" / "model").exists()
 
 
 def test_history_cut_short_by_a_crash_is_made_whole(tiny_dataset, tmp_path):
