@@ -1,6 +1,8 @@
 """The command line, and the one place that knows every room."""
 
 import contextlib
+import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,18 +10,22 @@ from typing import Any
 import click
 
 from ..physics import InputError
-from .config import Config, DataConfig, load_data_config
+from .config import DataConfig, load_data_config
 from .console import collect_overrides, config_options, emit, format_table, json_option, resolve_config, run_command
 from .ray_runtime import choose_authentication
 
 _PATH = click.Path(path_type=Path)
+_MINUTES = click.FloatRange(0.0, min_open=True)
 
 
 class _Group(click.Group):
     """Commands of the rooms above are imported when they are asked for, so that nobody waits for Ray in vain."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["generate", "inspect", "train", "evaluate", "compare", "sweep", "scale", "serve", "predict", "plan", "doctor", "demo"]
+        return [
+            "generate", "inspect", "train", "evaluate", "compare", "sweep", "scale",
+            "serve", "predict", "plan", "doctor", "demo", "reproduce",
+        ]  # fmt: skip
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in ("sweep", "scale"):
@@ -68,7 +74,7 @@ def _data_config(config_source: str | None, assignments: tuple[str, ...], flags:
 @click.argument("dest", type=_PATH)
 @generation_options
 @click.option("--workers", type=click.IntRange(1), help="Tasks at once.  [default: one a CPU]")
-@click.option("--local", is_flag=True, help="In this process alone, without Ray.")
+@click.option("--local", is_flag=True, help="In this process, on threads, without Ray.")
 @json_option
 def generate(
     dest: Path, config_source: str | None, assignments: tuple[str, ...], workers: int | None, local: bool, as_json: bool, **flags: Any
@@ -117,6 +123,7 @@ def inspect(dataset: Path, recheck: int, as_json: bool) -> None:
 @click.option("--workers", default=1, type=click.IntRange(1), help="Ray Train workers (DDP).")
 @click.option("--local", is_flag=True, help="Run the loop in this process, without Ray.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out, or start it.")
+@click.option("--minutes", type=_MINUTES, help="Stop in time, after a whole epoch, for --resume to continue.  [default: go on to the end]")
 @config_options
 @json_option
 def train(
@@ -125,15 +132,23 @@ def train(
     workers: int,
     local: bool,
     resume: bool,
+    minutes: float | None,
     config_source: str | None,
     assignments: tuple[str, ...],
     as_json: bool,
     **flags: Any,
 ) -> None:
     """Train a neural operator on DATASET with Ray Train."""
+    deadline = _deadline(minutes)
+    from .runs import run_training
+
     if local and workers > 1:
         raise InputError(f"--workers is {workers} with --local; --local is one process")
-    result = run_training(resolve_config(config_source, assignments, **flags), dataset, run, 0 if local else workers, resume)
+    config = resolve_config(config_source, assignments, **flags)
+    result = run_training(config, dataset, run, 0 if local else workers, resume, deadline)
+    if not result["finished"]:
+        emit(result, as_json, f"{result['epochs']} of {config.training.epochs} epochs are done; the same command with --resume continues")
+        return
     scan = f", selective scan: {result['scan_backend']}" if result["scan_backend"] else ""
     network = f"{result['architecture']} ({result['num_parameters']} parameters, on {result['device']}{scan})"
     best = f"validation loss {result['validation_loss']:.3e} at epoch {result['best_epoch']} of {result['epochs']}"
@@ -141,27 +156,36 @@ def train(
     emit(result, as_json, f"{network}: {best}, model in {result['model']}{warnings}")
 
 
-def run_training(config: Config, dataset: Path, run: Path, workers: int, resume: bool) -> dict[str, Any]:
-    """Prepare the run folder and train, in this process (`workers` 0) or under Ray Train; returns the result."""
-    from .progress import track
-    from .run_folder import prepare_run
-    from .training import steps_of
-    from .training import train as run_loop
+def _deadline(minutes: float | None) -> float | None:
+    """The moment, as `time.time` counts, that a command has until; to be asked first, since imports take their time too."""
+    return None if minutes is None else time.time() + 60.0 * minutes
 
-    dataset, run = dataset.absolute(), run.absolute()
-    config = prepare_run(run, dataset, config, resume)
-    with track(f"train {config.architecture.name}", steps_of(config)) as progress:
-        if workers:
-            from .distributed import train_with_ray
 
-            return train_with_ray(config, dataset, run, workers, progress)
-        return run_loop(
-            config,
-            dataset,
-            run,
-            report=lambda record: progress.advance(0, f"validation loss {record['validation_loss']:.3e}"),
-            on_step=progress.advance,
-        )
+@cli.command()
+@click.argument("preset", type=click.Choice(["paper", "phase-space"]))
+@click.option("--out", required=True, type=_PATH, help="Folder for the dataset, the run and the report; run again, it continues there.")
+@click.option("--minutes", type=_MINUTES, help="Stop in time, after a whole epoch; run again, it continues.  [default: go on to the end]")
+@config_options
+@json_option
+def reproduce(
+    preset: str, out: Path, minutes: float | None, config_source: str | None, assignments: tuple[str, ...], as_json: bool
+) -> None:
+    """Make the model of PRESET from nothing: its data, its training, its measurement. Without Ray.
+
+    Does what is missing in --out and says what is left. The default configuration is winner-PRESET where there is a GPU,
+    else shipped-PRESET.
+    """
+    deadline = _deadline(minutes)
+    from .reproduce import default_config
+    from .reproduce import reproduce as run
+
+    result = run(resolve_config(config_source or default_config(preset), assignments, data__preset=preset), out, deadline)
+    if result["finished"]:
+        evaluation = json.loads((Path(result["report"]).parent / "evaluation.json").read_text())
+        text = f"{evaluation_table(evaluation)}\nreport: {result['report']}\nmodel: {result['model']}"
+    else:
+        text = f"left: {', '.join(result['left'])}; the same command continues"
+    emit(result, as_json, text)
 
 
 @cli.command()
@@ -335,6 +359,7 @@ def demo(out: Path, as_json: bool) -> None:
     from ..tune.scaling import scale
     from ..tune.sweep import sweep
     from .demo import Stages, run_demo
+    from .runs import run_training
 
     @contextlib.contextmanager
     def serve(model: Path, host: str, port: int) -> Iterator[str]:

@@ -15,8 +15,10 @@ _STARTS = 10  # minutes that a group waits for room on the cluster, as where a n
 _TIMEOUT_S = 600  # that a worker waits for the others of its group
 
 
-def train_with_ray(config: Config, dataset: Path, run: Path, num_workers: int, progress: Progress) -> dict[str, Any]:
-    """Train in `num_workers` Ray Train workers that share the run folder (see `training`); returns the result.
+def train_with_ray(
+    config: Config, dataset: Path, run: Path, num_workers: int, progress: Progress, deadline: float | None = None
+) -> dict[str, Any]:
+    """Train in `num_workers` Ray Train workers that share the run folder; returns the result. `deadline` as in `training.train`.
 
     The folder must be visible to every worker under the same path: one machine, or shared storage.
     Each worker takes an equal share of the cluster's CPUs, and a GPU where there are enough of them.
@@ -41,7 +43,7 @@ def train_with_ray(config: Config, dataset: Path, run: Path, num_workers: int, p
     resources_per_worker = {"CPU": cpus_per_worker(ray.nodes(), num_workers), "GPU": int(use_gpu)}
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"dataset": str(dataset.absolute()), "run": str(run.absolute())},
+        train_loop_config={"dataset": str(dataset.absolute()), "run": str(run.absolute()), "deadline": deadline},
         torch_config=TorchConfig(timeout_s=_TIMEOUT_S),
         scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu, resources_per_worker=resources_per_worker),
         run_config=RunConfig(
@@ -71,7 +73,7 @@ def cpus_per_worker(nodes: list[dict[str, Any]], num_workers: int) -> int:
     return max(share for share in range(1, max(sizes) + 1) if share == 1 or sum(size // share for size in sizes) >= num_workers)
 
 
-def _work(settings: dict[str, str]) -> dict[str, Any]:
+def _work(settings: dict[str, Any]) -> dict[str, Any]:
     """What each worker runs. A refusal is returned, not raised: Ray would restart the group for it."""
     from ray.train.torch import get_device
 
@@ -79,7 +81,8 @@ def _work(settings: dict[str, str]) -> dict[str, Any]:
     try:
         # No ray.train.report an epoch: the run folder is the record, and each report waits for the controller's
         # next poll, up to two seconds.
-        return train(load_config(run / CONFIG_FILE), Path(settings["dataset"]), run, device=get_device())
+        config, dataset = load_config(run / CONFIG_FILE), Path(settings["dataset"])
+        return train(config, dataset, run, device=get_device(), deadline=settings["deadline"])
     except InputError as error:
         return {"failure": str(error)}
 

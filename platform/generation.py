@@ -1,10 +1,11 @@
-"""Dataset generation: one Ray Data row per missing shard, each written by one task and renamed into place."""
+"""Dataset generation: missing shards made at once, by tasks of Ray Data or by threads, each written whole and renamed into place."""
 
 import json
 import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def generate(destination: Path, config: DataConfig, *, workers: int | None = Non
 
     Files already there and whole are left untouched; missing or damaged ones are made again, which
     gives the same bytes because rows are pure functions of the configuration. `workers` tasks run at once, by
-    default one a CPU; with `local` the same is done in this process alone, without Ray.
+    default one a CPU; with `local` they are threads of this process, and Ray is not imported.
 
     Raises
     ------
@@ -41,7 +42,7 @@ def generate(destination: Path, config: DataConfig, *, workers: int | None = Non
     missing = [shard for shard in shards if shard.file not in lines]
     with track("generate", sum(shard.stop - shard.start for shard in missing)) as progress:
         write = _writer(destination, config)
-        for line in map(write, missing) if local else _run_on_ray(write, missing, workers):
+        for line in (_run_in_threads if local else _run_on_ray)(write, missing, workers):
             if "failure" in line:
                 raise InputError(
                     f"{line['file']} could not be written: {line['failure']}; run the same command again to complete the dataset"
@@ -70,6 +71,16 @@ def _writer(destination: Path, config: DataConfig) -> _Write:
             return {"file": shard.file, "failure": getattr(error, "strerror", None) or str(error)}
 
     return write
+
+
+def _run_in_threads(write: _Write, shards: list[Shard], workers: int | None) -> Iterator[dict[str, Any]]:
+    """Threads are enough: the compiled solver, three quarters of the work, and Parquet's compression let go of the GIL."""
+    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+    try:
+        for task in as_completed([pool.submit(write, shard) for shard in shards]):
+            yield task.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # where the reader stopped early: shards under way end, no other begins
 
 
 def _run_on_ray(write: _Write, shards: list[Shard], workers: int | None) -> Iterator[dict[str, Any]]:

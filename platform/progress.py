@@ -9,11 +9,11 @@ _QUIET_PERIOD = 10.0  # seconds between lines where nobody watches
 
 
 class Progress:
-    """`advance` counts work done; `note` is a short remark such as the latest loss."""
+    """`advance` counts work done, beyond what was `done` before; `note` is a short remark such as the latest loss."""
 
-    def __init__(self, description: str, total: int) -> None:
+    def __init__(self, description: str, total: int, done: int = 0) -> None:
         self.description, self.total = description, total
-        self.done = 0
+        self.done = self._before = done
         self._started = self._last_line = time.monotonic()
 
     def advance(self, amount: int = 1, note: str = "") -> None:
@@ -22,15 +22,15 @@ class Progress:
         if now - self._last_line >= _QUIET_PERIOD:
             self._last_line = now
             elapsed = now - self._started
-            remaining = elapsed / max(self.done, 1) * (self.total - self.done)
+            remaining = elapsed / max(self.done - self._before, 1) * (self.total - self.done)
             print(f"{self.description}: {self.done}/{self.total}, {remaining:.0f} s left {note}".rstrip(), file=sys.stderr, flush=True)
 
 
 class _Bar(Progress):
-    def __init__(self, description: str, total: int, bar: "object") -> None:
-        super().__init__(description, total)
+    def __init__(self, description: str, total: int, done: int, bar: "object") -> None:
+        super().__init__(description, total, done)
         self._bar = bar
-        self._task = bar.add_task(description, total=total, note="")  # type: ignore[attr-defined]
+        self._task = bar.add_task(description, total=total, completed=done, note="")  # type: ignore[attr-defined]
 
     def advance(self, amount: int = 1, note: str = "") -> None:
         self.done += amount
@@ -38,10 +38,10 @@ class _Bar(Progress):
 
 
 @contextmanager
-def track(description: str, total: int) -> Iterator[Progress]:
-    """Count `total` units of work under `description`."""
+def track(description: str, total: int, done: int = 0) -> Iterator[Progress]:
+    """Count `total` units of work under `description`, of which some may be done already."""
     if not sys.stderr.isatty():
-        yield Progress(description, total)
+        yield Progress(description, total, done)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -55,4 +55,4 @@ def track(description: str, total: int) -> Iterator[Progress]:
         TextColumn("{task.fields[note]}"),
     )
     with RichProgress(*columns, console=Console(stderr=True)) as bar:
-        yield _Bar(description, total, bar)
+        yield _Bar(description, total, done, bar)

@@ -47,7 +47,7 @@ def prepare_run(run: Path, dataset: Path, config: Config, resume: bool) -> Confi
         if not resume:
             raise InputError(f"--out {str(run)!r} already holds a run; add --resume to continue it or choose another folder")
         _check_unchanged(run, dataset, config, manifest["dataset_hash"])
-    elif run.exists() and (not run.is_dir() or set(os.listdir(run)) - {DATASET_FILE}):
+    elif run.exists() and (not run.is_dir() or _holds_other_things(run)):
         raise InputError(f"--out {str(run)!r} exists and holds no run; choose another folder")
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -56,6 +56,11 @@ def prepare_run(run: Path, dataset: Path, config: Config, resume: bool) -> Confi
     except OSError as error:
         raise InputError(f"--out {str(run)!r} cannot be written: {error.strerror}") from None
     return config
+
+
+def _holds_other_things(run: Path) -> bool:
+    """Other than what a process leaves that was killed while it claimed the folder."""
+    return any(name != DATASET_FILE and not name.endswith(".partial") for name in os.listdir(run))
 
 
 def _check_unchanged(run: Path, dataset: Path, config: Config, dataset_hash: str) -> None:
