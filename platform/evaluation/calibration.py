@@ -5,6 +5,7 @@ A score is computed from the answer and the sensors alone, with V as the cubic s
 Shapes: N problems, T query times.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,10 @@ def calibrate(
 ) -> dict[str, Any]:
     """How each score ranks the largest error of q or p, (N,), and the threshold below which answers may be trusted.
 
-    `threshold` is the largest score such that, with 95% confidence (Clopper-Pearson), at most a share `risk` of the answers
-    that score no more are wrong by more than `tolerated`; None where no score separates so well, or too few rows were seen.
+    `threshold` is a score such that, with 95% confidence, at most a share `risk` of the answers that score no more are wrong by
+    more than `tolerated`; None where no score separates so well, or too few rows were seen. It is found from the strictest on,
+    each held against the interval of Clopper and Pearson, up to the first that fails: so that trying many does not weaken
+    the confidence (fixed-sequence testing: "Learn then test", arXiv 2110.01052).
     """
     with np.errstate(all="ignore"):
         errors = np.maximum(np.abs(q - problems.q).max(axis=1), np.abs(p - problems.p).max(axis=1))
@@ -75,7 +78,11 @@ def _judge(score: np.ndarray, errors: np.ndarray, tolerated: float, risk: float)
     wrong = np.cumsum(errors[order] > tolerated)
     # The upper end of the Clopper-Pearson interval of the share of wrong answers among those accepted.
     upper = np.where(wrong < accepted, beta.ppf(_CONFIDENCE, wrong + 1, np.maximum(accepted - wrong, 1)), 1.0)
-    safe = np.flatnonzero((upper <= risk) & np.isfinite(score[order]))
+    fewest = math.ceil(math.log(1.0 - _CONFIDENCE) / math.log(1.0 - risk))  # of which none wrong would be enough
+    last_of_equals = np.append(score[order][1:] > score[order][:-1], True)
+    tried = np.flatnonzero((accepted >= fewest) & last_of_equals)
+    fails = (upper[tried] > risk) | ~np.isfinite(score[order[tried]])
+    safe = tried[: fails.argmax() if fails.any() else None]
     points = np.unique(np.linspace(0, score.size - 1, _CURVE_POINTS).astype(int))
     ideal = np.sort(errors)
     finite = np.isfinite(errors) & np.isfinite(score)
