@@ -183,7 +183,7 @@ class TestCalibration:
         assert np.median(np.log2(defects[0] / defects[1])) == pytest.approx(4.0, abs=0.3)
 
     def test_defect_sees_what_energy_does_not(self):
-        """A delayed answer has the right energy, and at no time the right force... but its equation holds: only a wrong clock breaks it."""
+        """Motion along the right orbit by a wrong clock keeps the energy, and breaks the equation."""
         problems = harmonic_problems()
         hurried = np.sin(3.6 * problems.times)
         q, p = 0.5 + 0.1 * hurried, 0.4 * np.cos(3.6 * problems.times)
@@ -213,6 +213,14 @@ class TestCalibration:
             assert entry["coverage"] == 0.0
         else:
             assert entry["coverage"] * 60 >= math.log(0.05) / math.log(0.8) - 1  # fewer right answers than this prove nothing
+
+    def test_a_score_that_knows_nothing_is_trusted_as_rarely_as_promised(self):
+        """More are wrong than may be; with 95% confidence no threshold is then found, however many are tried."""
+        rng, problems, found = np.random.default_rng(0), harmonic_problems(300), 0
+        for _ in range(200):
+            q = problems.q + np.where(rng.random(300) < 0.1, 0.1, 1e-4)[:, None]
+            found += calibrate(problems, {"s": rng.random(300)}, q, problems.p, 0.01, risk=0.09)["scores"]["s"]["threshold"] is not None
+        assert found <= 18  # of 200, 10 are expected at most; that 5% give 19 or more has a chance of 1%
 
     def test_too_few_rows_give_no_threshold(self):
         problems = harmonic_problems(8)
