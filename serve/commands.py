@@ -16,7 +16,7 @@ import numpy as np
 
 from ..physics import InputError, evaluate_expression
 from ..platform.console import config_options, emit, json_option, resolve_config
-from .predictor import SHIPPED_MODEL
+from .predictor import SHIPPED_MODEL, SHIPPED_MODELS
 
 if TYPE_CHECKING:
     from .predictor import Answer
@@ -34,7 +34,11 @@ _HORIZON = 2.0
 def serve_command(
     model: Path | None, host: str | None, port: int | None, config_source: str | None, assignments: tuple[str, ...], as_json: bool
 ) -> None:
-    """Serve MODEL (a model folder; the shipped winner without it) over HTTP with Ray Serve, until Ctrl-C or SIGTERM."""
+    """Serve MODEL over HTTP with Ray Serve, until Ctrl-C or SIGTERM.
+
+    MODEL is a model folder or the name of a shipped model: `paper` (the default) knows starts from rest at the left wall,
+    `phase-space` all starts below the walls.
+    """
     settings = resolve_config(config_source, assignments, serving__host=host, serving__port=port).serving
     folder = _find_model(model)
     from ..architectures import load_model
@@ -67,10 +71,14 @@ def serve_command(
 def predict_command(
     model: Path | None, potential: str, q0: float, p0: float, times: int, verify: Any, out: Path | None, as_json: bool
 ) -> None:
-    """Answer one trajectory with MODEL (a model folder; the shipped winner without it)."""
+    """Answer one trajectory with MODEL.
+
+    MODEL is a model folder or the name of a shipped model; without it, `paper` answers from (0, 0) and `phase-space` from
+    elsewhere.
+    """
     if out is not None and out.suffix not in _WRITERS:
         raise InputError(f"--out is {str(out)!r}; its suffix must be one of {', '.join(_WRITERS)}")
-    folder = _find_model(model)
+    folder = _find_model(model, SHIPPED_MODEL if (q0, p0) == (0.0, 0.0) else SHIPPED_MODELS / "phase-space")
     from .predictor import Predictor, Query
     from .schema import trust_of
 
@@ -91,15 +99,18 @@ def predict_command(
     }
     if out is not None:
         _write(out, _WRITERS[out.suffix](record))
-    emit(record | {"out": None if out is None else str(out)}, as_json, "\n".join(_summarise(answer, out)))
+    emit(record | {"out": None if out is None else str(out)}, as_json, "\n".join(_summarise(answer, folder, out)))
 
 
-def _find_model(model: Path | None) -> Path:
+def _find_model(model: Path | None, default: Path = SHIPPED_MODEL) -> Path:
+    """The folder of a model that was named or not; a folder goes before a shipped model of the same name."""
     from ..architectures import read_card
 
-    if model is None and not SHIPPED_MODEL.exists():
-        raise InputError(f"MODEL was not given and no model is shipped at {SHIPPED_MODEL}; give a model folder")
-    folder = SHIPPED_MODEL if model is None else model
+    folder = default if model is None else model
+    if not folder.exists() and len(folder.parts) == 1 and (SHIPPED_MODELS / folder).exists():
+        folder = SHIPPED_MODELS / folder
+    if model is None and not folder.exists():
+        raise InputError(f"MODEL was not given and no model is shipped at {folder}; give a model folder")
     read_card(folder)
     return folder
 
@@ -136,17 +147,22 @@ def _as_options(sentence: str) -> str:
     return sentence.replace("trajectories[0]", "--potential")
 
 
-def _summarise(answer: "Answer", out: Path | None) -> list[str]:
+def _summarise(answer: "Answer", folder: Path, out: Path | None) -> list[str]:
     ranges = [f"{name} in [{values.min():.4f}, {values.max():.4f}]" for name, values in (("q", answer.q), ("p", answer.p))]
     lines = [
         f"{answer.times.size} times on [0, {_HORIZON:g}]; {', '.join(ranges)}",
-        f"answered by the {answer.source}",
+        f"answered by the {f'model in {_short(folder)}' if answer.source == 'model' else 'solver'}",
     ]
     if answer.solver_error is not None:
         lines.append(f"largest difference between model and solver: {answer.solver_error:.3g}")
     if answer.energy_drift is not None:
         lines.append(f"energy drift: {answer.energy_drift:.3g} of the depth of the well")
     return lines + ([] if out is None else [f"wrote {out}"])
+
+
+def _short(folder: Path) -> Path:
+    """Relative to where we are, if it is below."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -30,7 +30,8 @@ _POINTS_PER_PASS = 5_000  # sensors or query times of one forward pass: the defa
 _SHALLOWEST_WELL = 1e-6
 _STEEPEST_RISE = 1e-3
 
-SHIPPED_MODEL = Path(__file__).parent / "models" / "paper"
+SHIPPED_MODELS = Path(__file__).parent / "models"
+SHIPPED_MODEL = SHIPPED_MODELS / "paper"  # served where nothing else is named
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ class Predictor:
         if self._only_from_rest and (q0, p0) != (0.0, 0.0):
             raise InputError(
                 f"{name}.q0 and {name}.p0 are ({q0:.6g}, {p0:.6g}); "
-                "this model was trained on the preset 'paper' and knows only the start (0, 0)"
+                "this model was trained on the preset 'paper' and knows only the start (0, 0); the shipped model 'phase-space' takes others"
             )
         curve = CurvePotential.from_samples(sensors)
         lowest = curve.extrema()[0]

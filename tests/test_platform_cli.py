@@ -8,8 +8,11 @@ import pytest
 
 from neural_hamilton.architectures import build_operator, parse_architecture, save_model
 
-COMMANDS = ["generate", "inspect", "train", "evaluate", "sweep", "scale", "serve", "predict", "plan", "doctor", "demo"]
+COMMANDS = [
+    "generate", "inspect", "train", "evaluate", "compare", "sweep", "scale", "serve", "predict", "plan", "doctor", "demo", "reproduce",
+]  # fmt: skip
 TINY = ["--set", "architecture.width=8", "--set", "training.epochs=2"]
+FEW = ["--set", "evaluation.bootstrap=10", "--set", "evaluation.studies=[]"]
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,8 @@ def mistakes(dataset, model, tmp_path):
         "no dataset": (["train", tmp_path / "nothing", "--out", tmp_path / "r"], ["nothing", "manifest.json"]),
         "local with workers": (["train", dataset, "--local", "--workers", "2", "--out", tmp_path / "r"], ["--workers", "2", "--local"]),
         "destination is a file": (["generate", plain_file, "--train", "3"], ["file"]),
+        "no preset to reproduce": (["reproduce", "papers", "--out", tmp_path / "r"], ["papers", "phase-space"]),
+        "no time at all": (["train", dataset, "--out", tmp_path / "r", "--minutes", "0"], ["--minutes", "0"]),
         "destination below a file": (["generate", plain_file / "d", "--train", "3"], ["file"]),
         "out below a file": (["train", dataset, "--local", "--out", plain_file / "r", "--arch", "deeponet"], ["file"]),
         "no model": (["evaluate", tmp_path / "nothing", "--dataset", dataset, "--out", tmp_path / "e"], ["nothing", "model.json"]),
@@ -140,7 +145,19 @@ def test_every_result_is_one_json_object_on_the_last_line(cli, ray_session, tiny
         "inspect": ["inspect", tiny_dataset, "--recheck", 2],
         "train": train,
         "resume": [*train, "--resume"],
-        "evaluate": ["evaluate", run / "model", "--dataset", tiny_dataset, "--out", tmp_path / "e", "--set", "evaluation.bootstrap=10"],
+        "evaluate": ["evaluate", run / "model", "--dataset", tiny_dataset, "--out", tmp_path / "e", *FEW],
+        "compare": ["compare", run / "model", model, "--dataset", tiny_dataset, "--out", tmp_path / "c", *FEW],
+        "reproduce": [
+            "reproduce",
+            "paper",
+            "--config",
+            "deeponet",
+            "--out",
+            tmp_path / "whole",
+            *TINY,
+            *FEW,
+            *(f"--set=data.{key}={value}" for key, value in {"train": 4, "val": 2, "test": 2, "sensors": 10, "times": 10}.items()),
+        ],
         "predict": ["predict", run / "model", "--potential", "8*(q-0.5)**2", "--out", tmp_path / "x.csv"],
         "plan generate": ["plan", "generate", "--train", 100],
         "plan train": ["plan", "train", tiny_dataset, "--arch", "deeponet"],
@@ -157,6 +174,8 @@ def test_every_result_is_one_json_object_on_the_last_line(cli, ray_session, tiny
     assert results["inspect"]["problems"] == []
     assert results["resume"] == results["train"]
     assert results["evaluate"]["dataset"]["rows"] == 16
+    assert len(results["compare"]["models"]) == 2
+    assert results["reproduce"]["finished"] and results["reproduce"]["left"] == []
     assert results["plan scale"]["runs"] == 4
     assert results["plan generate"]["rows"] == 100 and results["plan generate"]["seconds"] > 0
 

@@ -332,6 +332,28 @@ def test_predict_refuses_with_the_option_named(model: Path, arguments: list[str]
         CliRunner().invoke(predict_command, [str(model), "--potential", HARMONIC, *arguments], catch_exceptions=False)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "answering"),
+    [([], "paper"), (["--q0", "0.3"], "phase-space"), (["--p0", "0.1", "--q0", "0.5"], "phase-space"), (["phase-space"], "phase-space")],
+)
+def test_predict_takes_the_shipped_model_for_the_start_or_of_the_name(arguments: list[str], answering: str) -> None:
+    result = CliRunner().invoke(predict_command, [*arguments, "--potential", HARMONIC], catch_exceptions=False)
+    assert "answered by the model in " in result.stdout and f"models/{answering}\n" in result.stdout
+
+
+def test_a_start_that_a_model_does_not_know_is_refused_with_the_one_that_does() -> None:
+    with pytest.raises(InputError, match=r"--q0 and --p0 are \(0\.3, 0\); .* the shipped model 'phase-space' takes others"):
+        CliRunner().invoke(predict_command, ["paper", "--q0", "0.3", "--potential", HARMONIC], catch_exceptions=False)
+
+
+def test_a_folder_goes_before_a_shipped_model_of_its_name(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "phase-space").symlink_to(model)
+    result = CliRunner().invoke(predict_command, ["phase-space", "--potential", HARMONIC, "--json"], catch_exceptions=False)
+    expected = json.loads((model / "model.json").read_text())["weights_sha256"]
+    assert json.loads(result.stdout.splitlines()[-1])["model"]["weights_sha256"] == expected
+
+
 def test_serve_command_answers_and_stops_on_sigterm(model: Path) -> None:
     program = "from neural_hamilton.serve.commands import serve_command; serve_command()"
     command = [sys.executable, "-c", program, str(model), "--port", str(free_port()), "--json"]
