@@ -15,12 +15,15 @@ import torch
 from neural_hamilton.architectures import build_operator, load_model, parse_architecture, read_card, save_model
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.cli import main
-from neural_hamilton.platform.config import load_config
+from neural_hamilton.platform.config import DataConfig, load_config
 from neural_hamilton.platform.datasets import read_split
 from neural_hamilton.platform.evaluation import compare, evaluate
 from neural_hamilton.platform.evaluation.metrics import summarise
 from neural_hamilton.platform.evaluation.problems import truth_floor
 from neural_hamilton.platform.evaluation.report import verdict
+from neural_hamilton.platform.generation import read_manifest
+from neural_hamilton.platform.provenance import hash_json
+from neural_hamilton.platform.shards import rows_config
 
 _FEW = {"bootstrap": 50, "solver_steps": [0.02, 0.005], "study_rows": 4, "work_batches": [1, 10], "windows": 2}
 SETTINGS = load_config(None, {f"evaluation.{key}": value for key, value in _FEW.items()}).evaluation
@@ -159,6 +162,15 @@ def test_model_that_answers_nan_is_said_so_in_json_and_report(model, tiny_datase
     assert any("phase-space" in warning for warning in result["warnings"])
     page = (tmp_path / "out" / "report.html").read_text()
     assert "not finite" in page and "phase-space" in page
+
+
+def test_rows_that_a_model_was_trained_on_are_no_test(model, tiny_dataset, tmp_path):
+    rows = hash_json(rows_config(DataConfig(**read_manifest(tiny_dataset)["config"])))
+    save_model(load_model(model), tmp_path / "model", {"preset": "paper", "rows_config_hash": rows})
+    for split, said in (("train", True), ("val", True), ("test", False)):
+        result = evaluate(tmp_path / "model", tiny_dataset, tmp_path / split, split, QUICK)
+        assert any(f"rows of split {split!r}" in warning for warning in result["warnings"]) is said
+        assert ("only &#39;test&#39; tells" in (tmp_path / split / "report.html").read_text()) is said
 
 
 def test_wrong_number_of_sensors_and_empty_split_are_refused(model, tiny_dataset, tmp_path):

@@ -11,11 +11,12 @@ import torch
 
 from ...architectures import Operator, load_model, read_card, record_calibration
 from ...physics import InputError
-from ..config import STUDIES, EvaluationConfig
+from ..config import STUDIES, DataConfig, EvaluationConfig
 from ..datasets import Split, read_split
 from ..generation import read_manifest
 from ..progress import Progress, track
-from ..provenance import code_version, write_json
+from ..provenance import code_version, hash_json, write_json
+from ..shards import rows_config
 from . import work_precision
 from .answers import Answers, predict, solve
 from .calibration import calibrate, score_answers
@@ -99,7 +100,7 @@ def evaluate(
         **studies,
         "timing": _timing(model, problems, answers["model"], settings),
         "truth_floor": problems.floor,
-        "warnings": _warnings(card, manifest, losses),
+        "warnings": _warnings(card, manifest, split_name, losses),
         "settings": settings.model_dump(mode="json"),
         "code_version": code_version(),
     }
@@ -242,9 +243,14 @@ def _timing(model: Operator, problems: Problems, answer: Answers, settings: Eval
     }
 
 
-def _warnings(card: dict[str, Any], manifest: dict[str, Any], losses: np.ndarray) -> list[str]:
+def _warnings(card: dict[str, Any], manifest: dict[str, Any], split_name: str, losses: np.ndarray) -> list[str]:
     warnings = []
     trained_on = card["provenance"].get("preset")
+    same_rows = card["provenance"].get("rows_config_hash") == hash_json(rows_config(DataConfig(**manifest["config"])))
+    if same_rows and split_name != "test":
+        warnings.append(
+            f"the model was made with the rows of split {split_name!r} of this very stream; only 'test' tells what it has learnt"
+        )
     if trained_on != manifest["preset"]:
         warnings.append(f"the model was trained on preset {trained_on!r} and is measured on {manifest['preset']!r}")
     broken = count_broken(losses)
