@@ -1,0 +1,109 @@
+"""`python -m benchmarks.ablations [NAME ...] [--seeds 0,1] [--threads 1]`: what each idea behind the shipped models is worth.
+
+A small MambONet under one budget: 8,000 rows of preset `paper`, six epochs of batch 25, SOAP at 1e-2. Each run differs from
+`base` in what its name says and in nothing else. Three to five minutes a run on one core. Results go to
+benchmarks/results/ablations.json after each run; a run that is there already is made again.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neural_hamilton.platform.config import load_config
+from neural_hamilton.platform.generation import generate
+from neural_hamilton.platform.runs import run_training
+
+from .timing import RESULTS, describe_machine, write_result
+
+BASE: dict[str, Any] = {
+    "data.train": 8000,
+    "data.val": 1000,
+    "data.test": 0,
+    "architecture.name": "mambonet",
+    "architecture.d_model": 32,
+    "architecture.num_mamba_layers": 2,
+    "architecture.d_state": 8,
+    "architecture.num_heads": 4,
+    "architecture.num_decoder_layers": 2,
+    "architecture.d_feedforward": 128,
+    "training.epochs": 6,
+    "training.batch_size": 25,
+    "training.optimizer": "soap",
+    "training.learning_rate": 1e-2,
+    "training.final_learning_rate": 1e-5,
+    "training.warmup_epochs": 0.5,
+    "training.sobolev_weight": 0.01,
+}
+_WIDE = {"architecture.d_model": 48, "architecture.num_heads": 6, "architecture.d_feedforward": 192}
+
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "base": {},
+    "no orbit inputs": {"architecture.orbit_inputs": False},
+    "no orbit inputs, powers of t": {"architecture.orbit_inputs": False, "architecture.gate_time": None},
+    "powers of t": {"architecture.gate_time": None},
+    "gate time 0.4": {"architecture.gate_time": 0.4},
+    "start not imposed": {"architecture.hard_initial_condition": False},
+    "learning rate 5e-3": {"training.learning_rate": 5e-3},
+    "learning rate 2e-2": {"training.learning_rate": 2e-2},
+    "AdamW, 3e-3": {"training.optimizer": "adamw", "training.learning_rate": 3e-3},
+    "batch 50": {"training.batch_size": 50},
+    "no Sobolev term": {"training.sobolev_weight": 0.0},
+    "Sobolev term 0.03": {"training.sobolev_weight": 0.03},
+    "energy term 0.01": {"training.energy_weight": 0.01},
+    "log-cosh": {"training.loss": "log-cosh"},
+    "average of weights, 0.99": {"training.ema_decay": 0.99},
+    "endless rows": {"training.endless": True},
+    "32 frequencies": {"architecture.num_frequencies": 32},
+    "three decoder layers": {"architecture.num_decoder_layers": 3},
+    "four Mamba layers": {"architecture.num_mamba_layers": 4},
+    "width 48, 6 heads": _WIDE,
+}
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ablations", description="what each idea is worth")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {'; '.join(ABLATIONS)}")
+    parser.add_argument("--seeds", default="0", help="comma-separated seeds of the networks; the data is the same")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(arguments)
+    if unknown := set(options.names) - set(ABLATIONS):
+        parser.error(f"NAME is {sorted(unknown)[0]!r}; choose from {'; '.join(ABLATIONS)}")
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        dataset = Path(scratch) / "dataset"
+        generate(dataset, load_config(None, BASE).data, local=True)
+        for name in options.names or ABLATIONS:
+            for seed in map(int, options.seeds.split(",")):
+                line = _run(name, seed, dataset, Path(scratch) / f"run-{len(list(Path(scratch).iterdir()))}")
+                lines = [other for other in _earlier_lines() if (other["name"], other["seed"]) != (name, seed)] + [line]
+                write_result("ablations", {"base": BASE, "lines": lines, "machine": describe_machine()})
+                print(f"{name:32} seed {seed}  {line['validation_loss']:.2e}  {line['milliseconds_a_step']:.0f} ms a step", flush=True)
+    return 0
+
+
+def _run(name: str, seed: int, dataset: Path, run: Path) -> dict[str, Any]:
+    changes = ABLATIONS[name]
+    result = run_training(load_config(None, BASE | changes | {"training.seed": seed}), dataset, run, 0, resume=False)
+    steps = sum(json.loads(line)["steps"] for line in (run / "history.jsonl").read_text().splitlines())
+    return {
+        "name": name,
+        "changes": changes,
+        "seed": seed,
+        "validation_loss": result["validation_loss"],
+        "num_parameters": result["num_parameters"],
+        "milliseconds_a_step": 1e3 * result["seconds"] / steps,
+    }
+
+
+def _earlier_lines() -> list[dict[str, Any]]:
+    path = RESULTS / "ablations.json"
+    return json.loads(path.read_text())["lines"] if path.exists() else []
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

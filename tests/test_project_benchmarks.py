@@ -1,0 +1,36 @@
+"""Benchmarks that nobody runs with the tests still have to start."""
+
+import json
+
+import pytest
+from benchmarks import ablations
+
+from neural_hamilton.architectures import build_operator
+from neural_hamilton.platform.config import load_config
+
+
+@pytest.mark.parametrize("name", ablations.ABLATIONS)
+def test_an_ablation_changes_what_it_says_and_can_be_built(name):
+    base, changed = load_config(None, ablations.BASE), load_config(None, ablations.BASE | ablations.ABLATIONS[name])
+    build_operator(changed.architecture)
+    differences = {
+        f"{section}.{key}"
+        for section, values in changed.dump().items()
+        for key, value in values.items()
+        if base.dump()[section].get(key) != value
+    }
+    assert differences == set(ablations.ABLATIONS[name])
+
+
+def test_ablations_are_recorded_one_by_one_and_made_again_by_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("benchmarks.timing.RESULTS", tmp_path)
+    monkeypatch.setattr(ablations, "RESULTS", tmp_path)
+    small = {"data.train": 20, "data.val": 4, "data.sensors": 10, "data.times": 10, "training.epochs": 2}
+    monkeypatch.setattr(ablations, "BASE", ablations.BASE | small)
+    assert ablations.main(["base", "log-cosh", "--seeds", "0,1"]) == 0
+    assert ablations.main(["log-cosh"]) == 0
+    lines = json.loads((tmp_path / "ablations.json").read_text())["lines"]
+    assert sorted((line["name"], line["seed"]) for line in lines) == [("base", 0), ("base", 1), ("log-cosh", 0), ("log-cosh", 1)]
+    assert "log-cosh" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        ablations.main(["dropout"])
