@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from benchmarks import ablations
 
+from benchmarks import ablations
 from neural_hamilton.architectures import build_operator
 from neural_hamilton.platform.config import load_config
 
