@@ -131,7 +131,10 @@ def test_nothing_is_claimed_below_the_floor():
         summary = {"total_loss": {"median": solver, "mean": solver}, "track": "sensors"}
         return {"metrics": {"total_loss": {"median": model, "mean": model}}, "truth_floor": floor, "baselines": {"rk4": summary}}
 
-    assert any("1 are less accurate than the model (rk4)" in sentence for sentence in verdict(result(1e-9, 1e-8, 1e-12)))
+    assert any(
+        "closer to the truth than 1 of 1 solvers that see the same sensors (rk4)" in sentence
+        for sentence in verdict(result(1e-9, 1e-8, 1e-12))
+    )
     assert not any("(rk4)" in sentence for sentence in verdict(result(1e-13, 5e-13, 1e-12)))
 
 

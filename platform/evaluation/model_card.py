@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..provenance import write_atomically
-from .report import render
+from .report import display_name, render
 
 CARD_PAGE = "README.md"
 _OPPONENTS = ("dop853-quintic", "dop853-cubic", "dop853-hermite", "dop853-prior-fit", "rk4-as-published")
@@ -20,7 +20,7 @@ def write_model_card(folder: Path, card: dict[str, Any], result: dict[str, Any],
         provenance=card["provenance"],
         dataset_config=dataset_config,
         rows=rows,
-        name={"mambonet": "MambONet"}.get(result["model"]["name"], result["model"]["name"]),
+        name=display_name(result["model"]["name"]),
         any_start=card["provenance"]["preset"] == "phase-space",
         drift_threshold=result["calibration"]["scores"]["energy_drift"]["threshold"],
     )

@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from ...architectures import get_architecture
 from ..config import EvaluationConfig
 from . import figures
 from .answers import Answers
@@ -38,7 +39,15 @@ def write_report(
             "horizons": lambda: figures.draw_horizons(result["horizons"]) if "solvers" in (result["horizons"] or {}) else None,
         },
     )
-    page = render("report.html.j2", result=result, images=images, command=command_of(result, out), verdict=verdict(result), shown=shown)
+    page = render(
+        "report.html.j2",
+        result=result,
+        name=display_name(result["model"]["name"]),
+        images=images,
+        command=command_of(result, out),
+        verdict=verdict(result),
+        shown=shown,
+    )
     path = out / "report.html"
     path.write_text(page)
     return path
@@ -60,6 +69,11 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
+def display_name(architecture: str) -> str:
+    """As it is written in prose: MambONet, not mambonet."""
+    return get_architecture(architecture).__name__
+
+
 def solvers_to_show(result: dict[str, Any]) -> list[str]:
     """The solvers drawn beside the model: one of each kind, so that a figure can be read."""
     wanted = ("dop853-cubic", "dop853-hermite", "dop853-prior-fit", "rk4-as-published")
@@ -78,8 +92,13 @@ def verdict(result: dict[str, Any]) -> list[str]:
         known = {n: b["total_loss"][statistic] for n, b in result["baselines"].items() if b["total_loss"][statistic] is not None}
         for track, label in (("sensors", "solvers that see the same sensors"), ("oracle", "solvers that know V exactly")):
             group = {name: max(loss, floor) for name, loss in known.items() if result["baselines"][name]["track"] == track}
-            beaten = [name for name, loss in group.items() if value < loss]
-            sentences.append(f"By the {statistic}, of {len(group)} {label} {len(beaten)} are less accurate than the model{_names(beaten)}.")
+            if not group:
+                continue
+            beaten, best = [name for name, loss in group.items() if value < loss], min(group, key=group.__getitem__)
+            sentences.append(
+                f"By the {statistic}, the model is closer to the truth than {len(beaten)} of {len(group)} {label}{_names(beaten)}; "
+                f"the closest of them, {best}, has {known[best]:.1e}."
+            )
     return sentences
 
 
