@@ -148,15 +148,18 @@ def _by_step_doubling(method: str, curves: CurveBatch, q0: np.ndarray, p0: np.nd
         curve = curves[row].curve
         substeps = count_substeps(times[row], _COARSEST_STEP[method])
         q, p, _ = integrate_pieces(curve, tableau, q0[row], p0[row], times[row], substeps)
+        was_outside = False
         for _ in range(_MAX_DOUBLINGS):
-            if not (q.min() >= -_MAX_OVERSHOOT and q.max() <= 1.0 + _MAX_OVERSHOOT):
+            is_outside = not (q.min() >= -_MAX_OVERSHOOT and q.max() <= 1.0 + _MAX_OVERSHOOT)
+            if is_outside and was_outside:  # one alone may have stepped too far at a steep wall
                 status[row] = LEFT_THE_WALLS
                 break
-            coarse_q, coarse_p = q, p
+            coarse_q, coarse_p, was_outside = q, p, is_outside
             substeps = 2 * substeps
             q, p, drift[row] = integrate_pieces(curve, tableau, q0[row], p0[row], times[row], substeps)
-            error[row] = max(np.max(np.abs(q - coarse_q)), np.max(np.abs(p - coarse_p)))
-            if error[row] <= tolerance:
+            with np.errstate(invalid="ignore", over="ignore"):  # of an orbit that is far away
+                error[row] = max(np.max(np.abs(q - coarse_q)), np.max(np.abs(p - coarse_p)))
+            if error[row] <= tolerance and not is_outside:
                 status[row] = SOLVED
                 break
         qs[row], ps[row] = q, p

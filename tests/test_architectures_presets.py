@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from neural_hamilton.architectures import ARCHITECTURES, build_operator, load_model, parse_architecture, save_model
+from neural_hamilton.architectures import ARCHITECTURES, build_operator, load_model, parse_architecture, read_card, save_model
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config import load_config
 
@@ -115,7 +115,16 @@ def test_an_architecture_has_a_shipped_configuration_of_each_preset(name):
         assert load_config(file).architecture == parse_architecture({"name": name, "preset": preset})
 
 
-def test_the_shipped_model_still_loads(repository: Path):
-    model = load_model(repository / "serve" / "models" / "paper")
-    assert model.config.hard_initial_condition
-    assert sum(p.numel() for p in model.parameters()) == 44_802
+@pytest.mark.parametrize(
+    ("name", "preset", "num_sensors"), [("paper", "paper", 100), ("phase-space", "phase-space", 100), ("paper-25-sensors", "paper", 25)]
+)
+def test_a_shipped_model_loads_is_small_and_says_what_it_is(repository: Path, name: str, preset: str, num_sensors: int):
+    folder = repository / "serve" / "models" / name
+    card = read_card(folder)
+    assert load_model(folder).config.num_sensors == num_sensors
+    assert card["provenance"]["preset"] == preset
+    assert card["calibration"]["rows"] == 4000 and card["calibration"]["dataset_hash"] == card["provenance"]["dataset_hash"]
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 15e6
+    page = (folder / "README.md").read_text()
+    assert card["weights_sha256"][:16] in page and f"neural-hamilton evaluate serve/models/{name} " in page
+    assert not any(str(path) in page for path in (repository, Path.home(), Path("/tmp")))
