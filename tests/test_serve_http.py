@@ -334,7 +334,7 @@ def test_predict_refuses_with_the_option_named(model: Path, arguments: list[str]
 
 @pytest.mark.parametrize(
     ("arguments", "answering"),
-    [([], "paper"), (["--q0", "0.3"], "phase-space"), (["--p0", "0.1", "--q0", "0.5"], "phase-space"), (["phase-space"], "phase-space")],
+    [([], "paper"), (["--q0", "0.3"], "phase-space"), (["--p0", "0.8", "--q0", "0.5"], "phase-space"), (["phase-space"], "phase-space")],
 )
 def test_predict_takes_the_shipped_model_for_the_start_or_of_the_name(arguments: list[str], answering: str) -> None:
     result = CliRunner().invoke(predict_command, [*arguments, "--potential", HARMONIC], catch_exceptions=False)
