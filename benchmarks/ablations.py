@@ -16,6 +16,7 @@ import torch
 
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.generation import generate
+from neural_hamilton.platform.run_folder import History
 from neural_hamilton.platform.runs import run_training
 
 from .timing import RESULTS, describe_machine, write_result
@@ -68,7 +69,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablations", description="what each idea is worth")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {'; '.join(ABLATIONS)}")
-    parser.add_argument("--seeds", default="0", help="comma-separated seeds of the networks; the data is the same")
+    parser.add_argument("--seeds", default="0", type=_seeds, help="comma-separated seeds of the networks; the data is the same")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(ABLATIONS):
@@ -78,7 +79,7 @@ def main(arguments: list[str]) -> int:
         dataset = Path(scratch) / "dataset"
         generate(dataset, load_config(None, BASE).data, local=True)
         for name in options.names or ABLATIONS:
-            for seed in map(int, options.seeds.split(",")):
+            for seed in options.seeds:
                 line = _run(name, seed, dataset, Path(scratch) / f"run-{len(list(Path(scratch).iterdir()))}")
                 lines = [other for other in _earlier_lines() if (other["name"], other["seed"]) != (name, seed)] + [line]
                 write_result("ablations", {"base": BASE, "lines": lines, "machine": describe_machine()})
@@ -86,10 +87,14 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _seeds(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
+
+
 def _run(name: str, seed: int, dataset: Path, run: Path) -> dict[str, Any]:
     changes = ABLATIONS[name]
     result = run_training(load_config(None, BASE | changes | {"training.seed": seed}), dataset, run, 0, resume=False)
-    steps = sum(json.loads(line)["steps"] for line in (run / "history.jsonl").read_text().splitlines())
+    steps = sum(line["steps"] for line in History(run).read())
     return {
         "name": name,
         "changes": changes,

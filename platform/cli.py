@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,7 +159,11 @@ def train(
 
 def _deadline(minutes: float | None) -> float | None:
     """The moment, as `time.time` counts, that a command has until; to be asked first, since imports take their time too."""
-    return None if minutes is None else time.time() + 60.0 * minutes
+    if minutes is None:
+        return None
+    if math.isnan(minutes):  # which is outside of no range
+        raise InputError("--minutes is nan; it must be a number above 0")
+    return time.time() + 60.0 * minutes
 
 
 @cli.command()

@@ -24,6 +24,7 @@ from .provenance import write_json
 from .run_folder import RESULT_FILE, History, prepare_run
 from .runs import run_training
 from .schema import MANIFEST_FILE
+from .training import check_precision, default_device
 
 DATASET_FOLDER, RUN_FOLDER, REPORT_FOLDER = "dataset", "run", "report"
 _EVALUATION_SECONDS = 180.0  # what one may take, generously: it is short, and cannot be interrupted and continued
@@ -64,12 +65,12 @@ def reproduce(config: Config, out: Path, deadline: float | None = None) -> dict[
         "weights_sha256": read_card(trained["model"])["weights_sha256"],
         "evaluation": config.evaluation.model_dump(mode="json"),
     }
-    done = _read_json(out / RESULT_FILE)
-    if done is None or done | subject != done or not Path(done["report"]).exists():
+    done, page = _read_json(out / RESULT_FILE), report / "report.html"
+    if done is None or done | subject != done or _read_json(report / "evaluation.json") is None or not page.exists():
         if not stage.begins("evaluate the model on the test split", _EVALUATION_SECONDS):
             return trained | {"finished": False, "left": ["the evaluation"]}
         losses = evaluate(Path(trained["model"]), dataset, report, settings=config.evaluation, record=True)["metrics"]["total_loss"]
-        done = trained | subject | {"test_loss": losses, "report": str(report / "report.html"), "left": []}
+        done = trained | subject | {"test_loss": losses, "report": str(page), "left": []}
         write_json(out / RESULT_FILE, done)
     return done
 
@@ -93,6 +94,7 @@ class _Stage:
 
 
 def _check(config: Config, out: Path) -> None:
+    check_precision(config.training, default_device())
     for split, rows in config.data.counts.items():
         if rows == 0:
             raise InputError(f"data.{split} is 0; a reproduction needs rows to train on, to validate and to test")
@@ -124,4 +126,9 @@ def _epochs_left(config: Config, run: Path) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.exists() else None
+    """What a step wrote as it ended; None where it has not, or a disk has damaged it since: the step is then done again."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

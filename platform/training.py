@@ -61,7 +61,7 @@ def train(
         setting cannot run here.
     """
     worker = Worker.current()
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or default_device()
     settings = config.training
     source = open_source(config, dataset, device, worker)
     validation = Batch.from_rows(read_rows(list_files(dataset, "val")), device)
@@ -108,6 +108,17 @@ def train(
     return result
 
 
+def default_device() -> torch.device:
+    """Where a process trains that was told no device."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def check_precision(settings: TrainingConfig, device: torch.device) -> None:
+    """Raises InputError where `device` does not compute in the precision that is asked for."""
+    if settings.precision == "tf32" and device.type != "cuda":
+        raise InputError("training.precision is 'tf32', which needs a CUDA device; choose float32 or bf16")
+
+
 def steps_of(config: Config) -> int:
     """Steps of a whole run of a resolved configuration."""
     return config.training.epochs * -(-(config.training.train_rows or config.data.train) // config.training.batch_size)
@@ -139,8 +150,7 @@ class Learner:
 
     def __init__(self, config: Config, statistics: tuple[float, float], device: torch.device, worker: Worker) -> None:
         self._settings, self._device, self._worker = config.training, device, worker
-        if self._settings.precision == "tf32" and device.type != "cuda":
-            raise InputError("training.precision is 'tf32', which needs a CUDA device; choose float32 or bf16")
+        check_precision(self._settings, device)
         torch.manual_seed(self._settings.seed)
         self.model = build_operator(config.architecture).to(device)
         self.model.set_normalisation(*statistics)

@@ -72,6 +72,7 @@ def mistakes(dataset, model, tmp_path):
         "local with workers": (["train", dataset, "--local", "--workers", "2", "--out", tmp_path / "r"], ["--workers", "2", "--local"]),
         "destination is a file": (["generate", plain_file, "--train", "3"], ["file"]),
         "no preset to reproduce": (["reproduce", "papers", "--out", tmp_path / "r"], ["papers", "phase-space"]),
+        "no number of minutes": (["train", dataset, "--out", tmp_path / "r", "--minutes", "nan"], ["--minutes", "nan"]),
         "no time at all": (["train", dataset, "--out", tmp_path / "r", "--minutes", "0"], ["--minutes", "0"]),
         "destination below a file": (["generate", plain_file / "d", "--train", "3"], ["file"]),
         "out below a file": (["train", dataset, "--local", "--out", plain_file / "r", "--arch", "deeponet"], ["file"]),

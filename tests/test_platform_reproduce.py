@@ -92,14 +92,26 @@ def test_calls_that_are_ended_by_the_clock_make_the_same_model(whole, tmp_path, 
     assert {k: v for k, v in result.items() if k not in timed} == {k: v for k, v in whole[1].items() if k not in timed}
 
 
-def test_a_report_that_was_lost_is_made_again(whole, tmp_path):
+def test_a_report_that_was_lost_is_made_again_and_a_damaged_record_too(whole, tmp_path):
     out = tmp_path / "out"
-    reproduce(CONFIG, out)
-    (out / "report" / "report.html").unlink()
+    first = reproduce(CONFIG, out)
     weights_before = (out / "run" / "model" / "model.safetensors").stat().st_mtime_ns
+    (out / "report" / "report.html").unlink()
     assert reproduce(CONFIG, out)["finished"]
     assert (out / "report" / "report.html").exists()
+    for name in ("result.json", "run/result.json", "report/evaluation.json"):
+        content = (out / name).read_text()
+        (out / name).write_text(content[:40])
+        assert reproduce(CONFIG, out)["test_loss"] == first["test_loss"]
+        assert json.loads((out / name).read_text()).keys() == json.loads(content).keys()
     assert (out / "run" / "model" / "model.safetensors").stat().st_mtime_ns == weights_before
+
+
+def test_a_precision_that_this_machine_lacks_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduction.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="training.precision is 'tf32', which needs a CUDA device"):
+        reproduce(load_config("winner-paper"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_configuration_is_refused_also_when_all_is_done(whole):

@@ -34,3 +34,5 @@ def test_ablations_are_recorded_one_by_one_and_made_again_by_name(tmp_path, monk
     assert "log-cosh" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         ablations.main(["dropout"])
+    with pytest.raises(SystemExit):
+        ablations.main(["base", "--seeds", "one"])
