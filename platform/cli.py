@@ -184,7 +184,10 @@ def reproduce(
     from .reproduce import default_config
     from .reproduce import reproduce as run
 
-    result = run(resolve_config(config_source or default_config(preset), assignments, data__preset=preset), out, deadline)
+    if config_source is None:
+        config_source = default_config(preset)
+        click.echo(f"configuration: {config_source}", err=True)
+    result = run(resolve_config(config_source, assignments, data__preset=preset), out, deadline)
     if result["finished"]:
         evaluation = json.loads((Path(result["report"]).parent / "evaluation.json").read_text())
         text = f"{evaluation_table(evaluation)}\nreport: {result['report']}\nmodel: {result['model']}"

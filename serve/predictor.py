@@ -108,8 +108,7 @@ class Predictor:
             raise InputError(f"solver_threshold is {solver_threshold}; it must be 0 or more")
         self.card: dict[str, Any] = read_card(folder)
         self.solver_threshold = solver_threshold
-        # Where `evaluate --record` was never run on the model, or found no such threshold, nothing is known of its drift.
-        self.drift_threshold: float | None = self.card.get("calibration", {}).get("scores", {}).get("energy_drift", {}).get("threshold")
+        self.drift_threshold = _calibrated_drift(self.card, Path(folder))
         self._model = load_model(folder, device)
         self._device = device
         self._only_from_rest = self.card.get("provenance", {}).get("preset") == "paper"
@@ -242,6 +241,17 @@ class Predictor:
             if solver_error is None or solver_error > self.solver_threshold:
                 q, p, source, drift = true_q, true_p, "solver", problem.drift(true_q, true_p)
         return Answer(problem.times, q, p, None if verify == "none" else drift, solver_error, source)
+
+
+def _calibrated_drift(card: dict[str, Any], folder: Path) -> float | None:
+    """None where `evaluate --record` was never run on the model, or found no threshold: nothing is then known of its drift."""
+    if "calibration" not in card:
+        return None
+    try:
+        threshold = card["calibration"]["scores"]["energy_drift"]["threshold"]
+        return None if threshold is None else _read_number(threshold, "threshold")
+    except (KeyError, TypeError, ValueError, InputError):
+        raise InputError(f"the calibration in the model.json of {str(folder)!r} is damaged; evaluate --record writes it again") from None
 
 
 def _read_number(value: float, field: str) -> float:

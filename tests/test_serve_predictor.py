@@ -215,5 +215,13 @@ class TestCalibratedDrift:
         assert strict.predict([Query(HARMONIC, 0.3, 0.0)], verify="none")[0].source == "model"
         assert strict.predict([Query(HARMONIC, 0.3, 0.0)], verify="energy")[0].source == "solver"
 
+    @pytest.mark.parametrize(
+        "damaged", [None, {}, {"scores": None}, *({"scores": {"energy_drift": {"threshold": x}}} for x in ("high", [1]))]
+    )
+    def test_a_damaged_one_is_refused(self, tmp_path, damaged):
+        record_calibration(save_tiny(tmp_path, "phase-space"), damaged)
+        with pytest.raises(InputError, match=r"the calibration in the model\.json of .* is damaged"):
+            Predictor(tmp_path)
+
     def test_without_one_the_model_answers(self, calibrated):
         assert calibrated(None).predict([Query(HARMONIC, 0.3, 0.0)])[0].source == "model"
