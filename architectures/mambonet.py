@@ -26,7 +26,7 @@ class MambONetConfig(EncoderDecoderConfig):
             "num_decoder_layers": 4,
             "d_feedforward": 1024,
             "num_frequencies": 0,
-            "orbit_inputs": False,
+            "orbit_inputs": "none",
             "published_layers": True,
             "hard_initial_condition": False,
         },
@@ -35,12 +35,15 @@ class MambONetConfig(EncoderDecoderConfig):
     name: Literal["mambonet"] = "mambonet"
     num_mamba_layers: int = Field(default=4, ge=1)
     d_state: int = Field(default=16, ge=1, description="states of each Mamba channel")
-    orbit_inputs: bool = Field(default=True, description="read, beside V and t, the speed and the angle that energy conservation gives")
+    orbit_inputs: Literal["none", "angle", "state"] = Field(
+        default="state",
+        description="read, beside V and t, the speed and the angle that energy conservation gives; or also the q and p",
+    )
 
     @model_validator(mode="after")
     def _published_layers_read_v_alone(self) -> Any:
-        if self.published_layers and self.orbit_inputs:
-            raise ValueError("orbit_inputs is true; it must be false with published_layers, which read V and t alone")
+        if self.published_layers and self.orbit_inputs != "none":
+            raise ValueError(f"orbit_inputs is {self.orbit_inputs!r}; it must be 'none' with published_layers, which read V and t alone")
         return self
 
 
@@ -49,7 +52,8 @@ class MambONet(EncoderDecoder):
 
     Ours: V with its position, both ways. And with `orbit_inputs`, what conservation of energy says of the orbit (see
     `orbits`): each sensor carries the particle's speed there and the angle of the motion at which it passes, each query the
-    angle at its time, so that to answer is to find the sensors whose angle is that of the query, and to correct it.
+    angle at its time, so that to answer is to find the sensors whose angle is that of the query, and to correct it. Each query
+    also carries the q and p that the quadrature reads off there, unless `orbit_inputs` is "angle".
     """
 
     Config = MambONetConfig
@@ -59,10 +63,12 @@ class MambONet(EncoderDecoder):
         super().__init__(config)
         width, self.both_ways = config.d_model, not config.published_layers
         num_inputs = 2 if self.both_ways else 1
-        self.find_orbit = OrbitFinder(config.num_sensors) if config.orbit_inputs else None
-        if config.orbit_inputs:
+        self.reads_state = config.orbit_inputs == "state"
+        self.find_orbit = OrbitFinder(config.num_sensors) if config.orbit_inputs != "none" else None
+        if config.orbit_inputs != "none":
             self.angle_features = AngleFeatures(max(1, config.num_frequencies))
-            self.embed_angle = mlp([self.angle_features.num_features + 1, width, width])
+            num_features = self.angle_features.num_features + (3 if self.reads_state else 1)
+            self.embed_orbit = mlp([num_features, width, width])
             num_inputs += 1 + self.angle_features.num_features
         self.embed_sensor = nn.Linear(num_inputs, width)
         layers = (MambaLayer(width, config.d_state, nn.LayerNorm if self.both_ways else _RMSNorm) for _ in range(config.num_mamba_layers))
@@ -75,9 +81,16 @@ class MambONet(EncoderDecoder):
         if self.find_orbit is None:
             return self.decode(query_UTM, self.encode(potential_BS))
         orbit = self.find_orbit(potential_BS * self.potential_scale + self.potential_mean, initial_B2)
+        return self.decode(query_UTM + self.embed_orbit(self.orbit_features(orbit, times_BT)), self.encode(potential_BS, orbit))
+
+    def orbit_features(self, orbit: Orbit, times_BT: Tensor) -> Tensor:
+        """What a query carries of the orbit, (B, T, F)."""
         angle_BT, pace_B1 = orbit.angle_at(times_BT), (orbit.rate / _USUAL_RATE).log()
-        features_BTF = torch.cat([self.angle_features(angle_BT), pace_B1.expand_as(angle_BT).unsqueeze(-1)], dim=-1)
-        return self.decode(query_UTM + self.embed_angle(features_BTF), self.encode(potential_BS, orbit))
+        features = [self.angle_features(angle_BT), pace_B1.expand_as(angle_BT).unsqueeze(-1)]
+        if self.reads_state:
+            q_BT1, p_BT1 = orbit.state_at(times_BT).split(1, dim=-1)
+            features += [2.0 * q_BT1 - 1.0, p_BT1]
+        return torch.cat(features, dim=-1)
 
     def encode(self, potential_BS: Tensor, orbit: Orbit | None = None) -> Tensor:
         inputs = [potential_BS.unsqueeze(-1)]

@@ -1,9 +1,9 @@
-"""What conservation of energy says of an orbit before any network: the speed at each sensor and the angle of the motion.
+"""What conservation of energy says of an orbit before any network: its speed at each sensor, the angle of the motion, q and p.
 
 A particle of energy E passes q with abs(p) = sqrt(2 (E - V(q))) and takes dq / abs(p) for dq. Its motion is periodic between
 two turning points, and the angle of the motion (Arnold, Mathematical Methods of Classical Mechanics,
-section 50) grows evenly with time. Both are read off the sensors here, by one coarse quadrature for all query times. They are
-inputs, not answers: the network corrects what they get wrong, and gives q and p.
+section 50) grows evenly with time; the place with that angle is q. All are read off the sensors here, by one quadrature for all
+query times. They are inputs, not answers: the network gives q and p, and learns where the quadrature is wrong.
 
 Shapes: B batch, S sensors, G grid points, C cells between them, T query times, F features.
 """
@@ -14,7 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-_REFINEMENT = 4  # cells between two sensors
+_REFINEMENT = 8  # cells between two sensors
+_NODES = 6  # sensors of a local polynomial, fewer where there are fewer
 _TINY = 1e-12
 _SHORTEST_HALF_PERIOD = 1e-3  # of a particle at rest, whose period is that of no motion
 
@@ -24,23 +25,43 @@ class Orbit(NamedTuple):
 
     speed (B, S), 0 where the particle cannot be; angle (B, S) of the sensors on the way to the right, from 0 at the left
     turning point to pi at the right one; start (B, 1), the angle at t = 0, negative on the way to the left; rate (B, 1), in
-    radians a unit of time, positive.
+    radians a unit of time, positive. At the grid's points, `kinetic` (B, G) is twice the kinetic energy, negative where the particle
+    cannot be, and `elapsed` (B, G) the time since the left turning point, which never falls.
     """
 
     speed: Tensor
     angle: Tensor
     start: Tensor
     rate: Tensor
+    kinetic: Tensor
+    elapsed: Tensor
 
     def angle_at(self, times_BT: Tensor) -> Tensor:
         """The angle of the motion at query times, (B, T)."""
         return self.start + self.rate * times_BT
 
+    def state_at(self, times_BT: Tensor) -> Tensor:
+        """(q, p) at query times, (B, T, 2). The force is constant in a cell, so that q is a parabola of time there."""
+        turn_BT = torch.remainder(self.angle_at(times_BT), 2.0 * math.pi)
+        on_the_way_back_BT = turn_BT > math.pi
+        time_BT = torch.where(on_the_way_back_BT, 2.0 * math.pi - turn_BT, turn_BT) / self.rate
+        # Of points that are passed at one moment the last begins the cell; the moment of the right turning point is that of a cell's end.
+        last_B1 = (self.elapsed < self.elapsed[:, -1:]).sum(dim=1, keepdim=True) - 1
+        cell_BT = torch.minimum(torch.searchsorted(self.elapsed, time_BT, right=True) - 1, last_B1)
+        left_BT, right_BT = self.kinetic.gather(1, cell_BT), self.kinetic.gather(1, cell_BT + 1)
+        since_BT = time_BT - self.elapsed.gather(1, cell_BT)
+        width = 1.0 / (self.kinetic.shape[1] - 1)
+        force_BT, speed_BT = (right_BT - left_BT) / (2.0 * width), left_BT.clamp(min=0.0).sqrt()
+        out_of_reach_BT = (-left_BT / (right_BT - left_BT).abs().clamp(min=_TINY)).clamp(0.0, 1.0)  # the share left of a turning point
+        q_BT = (cell_BT + out_of_reach_BT) * width + since_BT * (speed_BT + 0.5 * force_BT * since_BT)
+        p_BT = speed_BT + force_BT * since_BT
+        return torch.stack([q_BT, torch.where(on_the_way_back_BT, -p_BT, p_BT)], dim=-1)
+
 
 class OrbitFinder(nn.Module):
     """V at S uniform sensors on [0, 1], in its own units, (B, S), and (q0, p0) (B, 2) -> Orbit.
 
-    V is refined by local cubics and then taken as linear in each cell, where the time of passage is exact, turning points
+    V is refined by local polynomials and then taken as linear in each cell, where the time of passage is exact, turning points
     included. A second well is left out where a barrier that the grid can see keeps the particle from it.
     """
 
@@ -49,7 +70,7 @@ class OrbitFinder(nn.Module):
 
     def __init__(self, num_sensors: int) -> None:
         super().__init__()
-        neighbours, weights = _local_cubics(num_sensors)
+        neighbours, weights = _local_polynomials(num_sensors)
         self.register_buffer("neighbours", neighbours, persistent=False)
         self.register_buffer("weights", weights, persistent=False)
 
@@ -66,13 +87,15 @@ class OrbitFinder(nn.Module):
         kinetic_BG = p0_B1.square() + 2.0 * (left_B1 + share_B1 * (right_B1 - left_B1) - potential_BG)
         passage_BC = passage_time(kinetic_BG[:, :-1], kinetic_BG[:, 1:], 1.0 / num_cells)
         passage_BC = passage_BC * _connected(passage_BC > 0.0, cell_B1)
+        at_rest_BC = (passage_BC.amax(dim=1, keepdim=True) == 0.0) & (torch.arange(num_cells, device=passage_BC.device) == cell_B1)
+        passage_BC = torch.where(at_rest_BC, _SHORTEST_HALF_PERIOD, passage_BC)
         elapsed_BG = torch.cat([torch.zeros_like(q0_B1), passage_BC.cumsum(dim=1)], dim=1)
         rate_B1 = math.pi / elapsed_BG[:, -1:].clamp(min=_SHORTEST_HALF_PERIOD)
         partial_B1 = passage_time(kinetic_BG.gather(1, cell_B1), p0_B1.square(), share_B1 / num_cells)
         start_B1 = (elapsed_BG.gather(1, cell_B1) + partial_B1) * rate_B1 * torch.where(p0_B1 < 0.0, -1.0, 1.0)
         at_sensors = slice(None, None, _REFINEMENT)
         speed_BS = kinetic_BG[:, at_sensors].clamp(min=0.0).sqrt()
-        return Orbit(speed_BS, elapsed_BG[:, at_sensors] * rate_B1, start_B1, rate_B1)
+        return Orbit(speed_BS, elapsed_BG[:, at_sensors] * rate_B1, start_B1, rate_B1, kinetic_BG, elapsed_BG)
 
 
 class AngleFeatures(nn.Module):
@@ -110,11 +133,11 @@ def _connected(open_BC: Tensor, cell_B1: Tensor) -> Tensor:
     return (index_C > before_B1) & (index_C < after_B1)
 
 
-def _local_cubics(num_sensors: int) -> tuple[Tensor, Tensor]:
-    """Which four sensors a point of the refined grid lies among, (G, 4), and their Lagrange weights, (G, 4)."""
+def _local_polynomials(num_sensors: int) -> tuple[Tensor, Tensor]:
+    """Which N sensors a point of the refined grid lies among, (G, N), and their Lagrange weights, (G, N)."""
+    nodes = range(min(_NODES, num_sensors))
     place_G = torch.arange(_REFINEMENT * (num_sensors - 1) + 1) / _REFINEMENT
-    first_G = (place_G.long() - 1).clamp(0, num_sensors - 4)
+    first_G = (place_G.long() + 1 - len(nodes) // 2).clamp(0, num_sensors - len(nodes))
     x_G = place_G - first_G
-    nodes = range(4)
     weights = [math.prod((x_G - j) / (k - j) for j in nodes if j != k) for k in nodes]
-    return first_G.unsqueeze(1) + torch.arange(4), torch.stack([torch.as_tensor(w) for w in weights], dim=1)
+    return first_G.unsqueeze(1) + torch.arange(len(nodes)), torch.stack([torch.as_tensor(w) for w in weights], dim=1)
