@@ -83,6 +83,9 @@ class MambONet(EncoderDecoder):
         orbit = self.find_orbit(potential_BS * self.potential_scale + self.potential_mean, initial_B2)
         return self.decode(query_UTM + self.embed_orbit(self.orbit_features(orbit, times_BT)), self.encode(potential_BS, orbit))
 
+    def told(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> Tensor | None:
+        return self.find_orbit(potential_BS, initial_B2).state_at(times_BT) if self.find_orbit and self.reads_state else None
+
     def orbit_features(self, orbit: Orbit, times_BT: Tensor) -> Tensor:
         """What a query carries of the orbit, (B, T, F)."""
         angle_BT, pace_B1 = orbit.angle_at(times_BT), (orbit.rate / _USUAL_RATE).log()

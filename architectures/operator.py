@@ -76,6 +76,10 @@ class Operator(nn.Module):
         """The free part of the answer, (B, T, 2), from a normalised potential; and the auxiliary loss."""
         raise NotImplementedError
 
+    def told(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> Tensor | None:
+        """(q, p) (B, T, 2) as far as what the network reads already says them, from V in its own units; None where it says nothing."""
+        return None
+
     def forward(self, potential_BS: Tensor, times: Tensor, initial: Tensor) -> OperatorOutput:
         """The trajectories of B potentials (B, S) at times (B, T) from initial states (B, 2).
 

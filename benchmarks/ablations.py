@@ -1,6 +1,6 @@
-"""`python -m benchmarks.ablations [NAME ...] [--seeds 0,1] [--threads 1]`: what each idea behind the shipped models is worth.
+"""`python -m benchmarks.ablations [NAME ...] [--preset paper] [--seeds 0,1] [--threads 1]`: what each idea is worth.
 
-A small MambONet under one budget: 8,000 rows of preset `paper`, six epochs of batch 25, SOAP at 1e-2. Each run differs from
+A small MambONet under one budget: 8,000 rows of a preset, six epochs of batch 25, SOAP at 1e-2. Each run differs from
 `base` in what its name says and in nothing else. Three to five minutes a run on one core. Results go to
 benchmarks/results/ablations.json after each run; a run that is there already is made again.
 """
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from neural_hamilton.physics.ensembles import PRESETS
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.generation import generate
 from neural_hamilton.platform.run_folder import History
@@ -32,6 +33,7 @@ BASE: dict[str, Any] = {
     "architecture.num_heads": 4,
     "architecture.num_decoder_layers": 2,
     "architecture.d_feedforward": 128,
+    "architecture.orbit_inputs": "angle",
     "training.epochs": 6,
     "training.batch_size": 25,
     "training.optimizer": "soap",
@@ -44,8 +46,9 @@ _WIDE = {"architecture.d_model": 48, "architecture.num_heads": 6, "architecture.
 
 ABLATIONS: dict[str, dict[str, Any]] = {
     "base": {},
-    "no orbit inputs": {"architecture.orbit_inputs": False},
-    "no orbit inputs, powers of t": {"architecture.orbit_inputs": False, "architecture.gate_time": None},
+    "no orbit inputs": {"architecture.orbit_inputs": "none"},
+    "no orbit inputs, powers of t": {"architecture.orbit_inputs": "none", "architecture.gate_time": None},
+    "q and p too": {"architecture.orbit_inputs": "state"},
     "powers of t": {"architecture.gate_time": None},
     "gate time 0.4": {"architecture.gate_time": 0.4},
     "start not imposed": {"architecture.hard_initial_condition": False},
@@ -69,6 +72,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablations", description="what each idea is worth")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {'; '.join(ABLATIONS)}")
+    parser.add_argument("--preset", choices=PRESETS, default="paper")
     parser.add_argument("--seeds", default="0", type=_seeds, help="comma-separated seeds of the networks; the data is the same")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
@@ -77,11 +81,11 @@ def main(arguments: list[str]) -> int:
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as scratch:
         dataset = Path(scratch) / "dataset"
-        generate(dataset, load_config(None, BASE).data, local=True)
+        generate(dataset, load_config(None, BASE | {"data.preset": options.preset}).data, local=True)
         for name in options.names or ABLATIONS:
             for seed in options.seeds:
-                line = _run(name, seed, dataset, Path(scratch) / f"run-{len(list(Path(scratch).iterdir()))}")
-                lines = [other for other in _earlier_lines() if (other["name"], other["seed"]) != (name, seed)] + [line]
+                line = _run(name, options.preset, seed, dataset, Path(scratch) / f"run-{len(list(Path(scratch).iterdir()))}")
+                lines = [other for other in _earlier_lines() if not _is_same(other, line)] + [line]
                 write_result("ablations", {"base": BASE, "lines": lines, "machine": describe_machine()})
                 print(f"{name:32} seed {seed}  {line['validation_loss']:.2e}  {line['milliseconds_a_step']:.0f} ms a step", flush=True)
     return 0
@@ -91,18 +95,24 @@ def _seeds(text: str) -> list[int]:
     return [int(word) for word in text.split(",")]
 
 
-def _run(name: str, seed: int, dataset: Path, run: Path) -> dict[str, Any]:
+def _run(name: str, preset: str, seed: int, dataset: Path, run: Path) -> dict[str, Any]:
     changes = ABLATIONS[name]
-    result = run_training(load_config(None, BASE | changes | {"training.seed": seed}), dataset, run, 0, resume=False)
+    config = load_config(None, BASE | changes | {"data.preset": preset, "training.seed": seed})
+    result = run_training(config, dataset, run, 0, resume=False)
     steps = sum(line["steps"] for line in History(run).read())
     return {
         "name": name,
+        "preset": preset,
         "changes": changes,
         "seed": seed,
         "validation_loss": result["validation_loss"],
         "num_parameters": result["num_parameters"],
         "milliseconds_a_step": 1e3 * result["seconds"] / steps,
     }
+
+
+def _is_same(line: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(line[key] == other[key] for key in ("name", "preset", "seed"))
 
 
 def _earlier_lines() -> list[dict[str, Any]]:

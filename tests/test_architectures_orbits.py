@@ -151,6 +151,7 @@ def test_published_layers_read_v_alone():
     with pytest.raises(ValueError, match="orbit_inputs"):
         parse_architecture({"name": "mambonet", "preset": "paper", "orbit_inputs": "angle"})
 
+
 @pytest.mark.parametrize(("inputs", "reads_angle", "reads_state"), [("none", False, False), ("angle", True, False), ("state", True, True)])
 def test_what_a_query_carries(inputs, reads_angle, reads_state):
     """The network's own answer must change with what it is told, and with nothing else."""
@@ -160,7 +161,9 @@ def test_what_a_query_carries(inputs, reads_angle, reads_state):
     if model.find_orbit is None:
         return
     orbit = model.find_orbit(torch.tensor(8 * (SENSORS - 0.5) ** 2, dtype=torch.float32)[None], torch.tensor([[0.2, 0.0]]))
-    features = model.orbit_features(orbit, torch.linspace(0, 2, 5)[None])
+    times = torch.linspace(0, 2, 5)[None]
+    features = model.orbit_features(orbit, times)
     assert features.shape[-1] == 2 * 16 + 1 + 2 * reads_state
     if reads_state:
-        torch.testing.assert_close(features[..., -2:], orbit.state_at(torch.linspace(0, 2, 5)[None]) * torch.tensor([2.0, 1.0]) - torch.tensor([1.0, 0.0]))
+        q, p = orbit.state_at(times).unbind(-1)
+        torch.testing.assert_close(features[..., -2:], torch.stack([2.0 * q - 1.0, p], dim=-1))

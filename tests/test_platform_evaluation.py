@@ -14,7 +14,7 @@ import torch
 
 from neural_hamilton.architectures import build_operator, load_model, parse_architecture, read_card, save_model
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform.cli import main
+from neural_hamilton.platform.cli import evaluation_table, main
 from neural_hamilton.platform.config import DataConfig, load_config
 from neural_hamilton.platform.datasets import read_split
 from neural_hamilton.platform.evaluation import compare, evaluate
@@ -126,10 +126,30 @@ def test_what_is_not_asked_for_is_not_measured(model, tiny_dataset, tmp_path):
     assert "Work and precision" not in (tmp_path / "report.html").read_text()
 
 
+def test_what_a_network_is_told_is_measured_beside_what_it_says(model, tiny_dataset, tmp_path):
+    sizes = {"num_sensors": 20, "d_model": 8, "num_heads": 2, "num_mamba_layers": 1, "num_decoder_layers": 1, "d_feedforward": 8}
+    network = build_operator(parse_architecture({"name": "mambonet"} | sizes))
+    save_model(network, tmp_path / "model", {"preset": "paper"})
+    result = evaluate(tmp_path / "model", tiny_dataset, tmp_path, settings=QUICK)
+    split = read_split(tiny_dataset, "test")
+    told = network.told(*(torch.tensor(a, dtype=torch.float32) for a in (split.potential, split.times, split.initial)))
+    q, p = told.numpy().transpose(2, 0, 1)
+    losses = 0.5 * ((q - split.q) ** 2 + (p - split.p) ** 2).mean(axis=1)
+    assert result["inputs"]["total_loss"]["median"] == pytest.approx(np.median(losses), rel=1e-4)
+    assert pq.read_table(tmp_path / "trajectories.parquet")["total_loss_inputs"].to_numpy() == pytest.approx(losses, rel=1e-3, abs=1e-12)
+    assert losses.mean() < 1e-2 < result["metrics"]["total_loss"]["mean"], "an untrained network only makes it worse"
+    assert "What the model is told" in (tmp_path / "report.html").read_text()
+    assert "what it is told" in evaluation_table(result)
+    blind = evaluate(model, tiny_dataset, tmp_path / "blind", settings=QUICK)
+    assert blind["inputs"] is None and "What the model is told" not in (tmp_path / "blind" / "report.html").read_text()
+    assert "what it is told" not in evaluation_table(blind)
+
+
 def test_nothing_is_claimed_below_the_floor():
     def result(model, solver, floor):
         summary = {"total_loss": {"median": solver, "mean": solver}, "track": "sensors"}
-        return {"metrics": {"total_loss": {"median": model, "mean": model}}, "truth_floor": floor, "baselines": {"rk4": summary}}
+        of_model = {"total_loss": {"median": model, "mean": model}}
+        return {"metrics": of_model, "inputs": None, "truth_floor": floor, "baselines": {"rk4": summary}}
 
     assert any(
         "closer to the truth than 1 of 1 solvers that see the same sensors (rk4)" in sentence

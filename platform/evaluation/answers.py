@@ -31,6 +31,20 @@ def predict(model: Operator, problems: Problems, batch_size: int) -> Answers:
     return Answers(q, p, (time.perf_counter() - started) / len(problems))
 
 
+def read_inputs(model: Operator, problems: Problems, batch_size: int) -> Answers | None:
+    """The q and p that a network is told before it answers; None for one that is told none."""
+    started, dtype, parts = time.perf_counter(), model.potential_mean.dtype, []
+    for rows in np.split(np.arange(len(problems)), range(batch_size, len(problems), batch_size)):
+        arrays = problems.sensors[rows], problems.times[rows], problems.initial[rows]
+        with torch.inference_mode():
+            told = model.told(*(torch.tensor(array, dtype=dtype) for array in arrays))
+        if told is None:
+            return None
+        parts.append(told.double().numpy())
+    q, p = np.concatenate(parts).transpose(2, 0, 1)
+    return Answers(q, p, (time.perf_counter() - started) / len(problems))
+
+
 def predict_split(model: Operator, split: Split, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """The network's q, p (N, T) on every row of a split, in float64."""
     return _forward(model, split.potential, split.distinct_times, split.initial, batch_size)

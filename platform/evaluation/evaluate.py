@@ -18,7 +18,7 @@ from ..progress import Progress, track
 from ..provenance import code_version, hash_json, write_json
 from ..shards import rows_config
 from . import work_precision
-from .answers import Answers, predict, solve
+from .answers import Answers, predict, read_inputs, solve
 from .calibration import calibrate, score_answers
 from .families import measure_ensembles, measure_rough, measure_textbook
 from .horizons import measure_horizons
@@ -68,9 +68,10 @@ def evaluate(
     problems, noise = Problems.of_split(split, tuple(manifest["config"]["control_points"])), manifest["config"]["noise"]
     baselines = default_baselines(settings.solver_steps)
     with track("evaluate", len(baselines) + 1 + _count_studies(settings)) as progress:
-        answers, metrics = _answer_all(model, baselines, problems, noise, settings, progress)
+        answers = _answer_all(model, baselines, problems, noise, settings, progress)
+        metrics = {name: measure(problems, answer.q, answer.p) for name, answer in answers.items()}
         studies = _Studies(model, card, problems.take(slice(settings.study_rows)), baselines, settings, progress).run()
-    losses = metrics["model"]["total_loss"]
+    losses, inputs = metrics["model"]["total_loss"], answers.get("inputs")
     calibration = _calibrate(problems, noise, answers["model"], settings)
     result = {
         "schema_version": EVALUATION_SCHEMA_VERSION,
@@ -84,6 +85,7 @@ def evaluate(
             "noise": noise,
         },
         "metrics": _summaries(metrics["model"], settings),
+        "inputs": _summaries(metrics["inputs"], settings) | {"seconds_per_trajectory": inputs.seconds_each} if inputs else None,
         "baselines": {
             baseline.name: _summaries(metrics[baseline.name], settings)
             | {
@@ -130,8 +132,11 @@ def takes_any_start(card: dict[str, Any]) -> bool:
 
 def _answer_all(
     model: Operator, baselines: list[Baseline], problems: Problems, noise: float, settings: EvaluationConfig, progress: Progress
-) -> tuple[dict[str, Answers], dict[str, dict[str, np.ndarray]]]:
+) -> dict[str, Answers]:
+    """Of the model, of what it is told, if it is told anything, and of every baseline."""
     answers = {"model": predict(model, problems, settings.batch_size)}
+    if (inputs := read_inputs(model, problems, settings.batch_size)) is not None:
+        answers["inputs"] = inputs
     progress.advance(note="model")
     rebuilt: dict[str, Reconstruction] = {}
     for baseline in baselines:
@@ -139,7 +144,7 @@ def _answer_all(
             rebuilt[baseline.potential] = reconstruct(baseline.potential, problems, noise)
         answers[baseline.name] = solve(baseline, rebuilt[baseline.potential], problems)
         progress.advance(note=baseline.name)
-    return answers, {name: measure(problems, answer.q, answer.p) for name, answer in answers.items()}
+    return answers
 
 
 class _Studies:

@@ -13,6 +13,8 @@ _OPPONENTS = ("dop853-quintic", "dop853-cubic", "dop853-hermite", "dop853-prior-
 def write_model_card(folder: Path, card: dict[str, Any], result: dict[str, Any], dataset_config: dict[str, Any]) -> None:
     """Write README.md to a model folder from its `model.json`, the entries of evaluation.json and the manifest's configuration."""
     rows = [("this model", result["metrics"]["total_loss"])]
+    if result["inputs"]:
+        rows.append(("what it is told of q and p", result["inputs"]["total_loss"]))
     rows += [(name, result["baselines"][name]["total_loss"]) for name in _OPPONENTS]
     page = render(
         "model_card.md.j2",

@@ -87,6 +87,12 @@ def verdict(result: dict[str, Any]) -> list[str]:
     if figures_of_model["median"] is None:
         return ["The model gave answers that are not finite."]
     sentences = [f"Total loss: median {figures_of_model['median']:.2e}, mean {figures_of_model['mean']:.2e} (label floor {floor:.1e})."]
+    if result["inputs"]:
+        told = result["inputs"]["total_loss"]
+        sentences.append(
+            f"What it reads says q and p to {told['median']:.1e} and {told['mean']:.1e} already, "
+            "by a quadrature of the same sensors: what it has learnt is the difference."
+        )
     for statistic in ("median", "mean"):
         value = max(figures_of_model[statistic], floor)
         known = {n: b["total_loss"][statistic] for n, b in result["baselines"].items() if b["total_loss"][statistic] is not None}
