@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from .mamba import Mamba
 from .operator import mlp
-from .orbits import AngleFeatures, Orbit, OrbitFinder
+from .orbits import COARSE, FINE, AngleFeatures, Orbit, OrbitFinder
 
 _USUAL_RATE = 2.0 * math.pi / 2.0  # of a motion whose period is the horizon
 
@@ -64,7 +64,8 @@ class MambONet(EncoderDecoder):
         width, self.both_ways = config.d_model, not config.published_layers
         num_inputs = 2 if self.both_ways else 1
         self.reads_state = config.orbit_inputs == "state"
-        self.find_orbit = OrbitFinder(config.num_sensors) if config.orbit_inputs != "none" else None
+        fineness = FINE if self.reads_state else COARSE
+        self.find_orbit = OrbitFinder(config.num_sensors, fineness) if config.orbit_inputs != "none" else None
         if config.orbit_inputs != "none":
             self.angle_features = AngleFeatures(max(1, config.num_frequencies))
             num_features = self.angle_features.num_features + (3 if self.reads_state else 1)

@@ -14,10 +14,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-_REFINEMENT = 8  # cells between two sensors
-_NODES = 6  # sensors of a local polynomial, fewer where there are fewer
 _TINY = 1e-12
 _SHORTEST_HALF_PERIOD = 1e-3  # of a particle at rest, whose period is that of no motion
+
+
+class Fineness(NamedTuple):
+    """`cells` between two sensors, and the sensors that a local polynomial goes through, fewer where there are fewer."""
+
+    cells: int
+    nodes: int
+
+
+COARSE = Fineness(4, 4)  # enough for the angle: with FINE the networks learn no better
+FINE = Fineness(8, 6)  # for q and p: a fifteenth of the loss that COARSE has on preset `phase-space`
 
 
 class Orbit(NamedTuple):
@@ -68,9 +77,10 @@ class OrbitFinder(nn.Module):
     neighbours: Tensor
     weights: Tensor
 
-    def __init__(self, num_sensors: int) -> None:
+    def __init__(self, num_sensors: int, fineness: Fineness = FINE) -> None:
         super().__init__()
-        neighbours, weights = _local_polynomials(num_sensors)
+        self._cells_a_sensor = fineness.cells
+        neighbours, weights = _local_polynomials(num_sensors, fineness)
         self.register_buffer("neighbours", neighbours, persistent=False)
         self.register_buffer("weights", weights, persistent=False)
 
@@ -93,7 +103,7 @@ class OrbitFinder(nn.Module):
         rate_B1 = math.pi / elapsed_BG[:, -1:].clamp(min=_SHORTEST_HALF_PERIOD)
         partial_B1 = passage_time(kinetic_BG.gather(1, cell_B1), p0_B1.square(), share_B1 / num_cells)
         start_B1 = (elapsed_BG.gather(1, cell_B1) + partial_B1) * rate_B1 * torch.where(p0_B1 < 0.0, -1.0, 1.0)
-        at_sensors = slice(None, None, _REFINEMENT)
+        at_sensors = slice(None, None, self._cells_a_sensor)
         speed_BS = kinetic_BG[:, at_sensors].clamp(min=0.0).sqrt()
         return Orbit(speed_BS, elapsed_BG[:, at_sensors] * rate_B1, start_B1, rate_B1, kinetic_BG, elapsed_BG)
 
@@ -133,10 +143,10 @@ def _connected(open_BC: Tensor, cell_B1: Tensor) -> Tensor:
     return (index_C > before_B1) & (index_C < after_B1)
 
 
-def _local_polynomials(num_sensors: int) -> tuple[Tensor, Tensor]:
+def _local_polynomials(num_sensors: int, fineness: Fineness) -> tuple[Tensor, Tensor]:
     """Which N sensors a point of the refined grid lies among, (G, N), and their Lagrange weights, (G, N)."""
-    nodes = range(min(_NODES, num_sensors))
-    place_G = torch.arange(_REFINEMENT * (num_sensors - 1) + 1) / _REFINEMENT
+    nodes = range(min(fineness.nodes, num_sensors))
+    place_G = torch.arange(fineness.cells * (num_sensors - 1) + 1) / fineness.cells
     first_G = (place_G.long() + 1 - len(nodes) // 2).clamp(0, num_sensors - len(nodes))
     x_G = place_G - first_G
     weights = [math.prod((x_G - j) / (k - j) for j in nodes if j != k) for k in nodes]
