@@ -116,15 +116,24 @@ def test_an_architecture_has_a_shipped_configuration_of_each_preset(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "preset", "num_sensors"), [("paper", "paper", 100), ("phase-space", "phase-space", 100), ("paper-25-sensors", "paper", 25)]
+    ("name", "preset", "num_sensors", "noise", "num_parameters"),
+    [
+        ("paper", "paper", 100, 0.0, 101_666),
+        ("phase-space", "phase-space", 100, 0.0, 101_666),
+        ("paper-25-sensors", "paper", 25, 0.0, 101_570),
+        ("paper-13-sensors", "paper", 13, 0.0, 101_570),
+        ("paper-noisy-sensors", "paper", 100, 0.01, 101_570),
+    ],
 )
-def test_a_shipped_model_loads_is_small_and_says_what_it_is(repository: Path, name: str, preset: str, num_sensors: int):
+def test_a_shipped_model_loads_is_small_and_says_what_it_is(
+    repository: Path, name: str, preset: str, num_sensors: int, noise: float, num_parameters: int
+):
     folder = repository / "serve" / "models" / name
     card = read_card(folder)
     model = load_model(folder)
     assert model.config.hard_initial_condition and model.config.num_sensors == num_sensors
-    assert sum(p.numel() for p in model.parameters()) == 101_666
-    assert card["provenance"]["preset"] == preset
+    assert sum(p.numel() for p in model.parameters()) == num_parameters
+    assert card["provenance"]["preset"] == preset and card["provenance"]["config"]["data"]["noise"] == noise
     assert card["calibration"]["rows"] == 4000 and card["calibration"]["dataset_hash"] == card["provenance"]["dataset_hash"]
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 15e6
     page = (folder / "README.md").read_text()

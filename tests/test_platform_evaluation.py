@@ -18,10 +18,12 @@ from neural_hamilton.platform.cli import evaluation_table, main
 from neural_hamilton.platform.config import DataConfig, load_config
 from neural_hamilton.platform.datasets import read_split
 from neural_hamilton.platform.evaluation import compare, evaluate
+from neural_hamilton.platform.evaluation.figures import draw_losses
 from neural_hamilton.platform.evaluation.metrics import summarise
 from neural_hamilton.platform.evaluation.problems import truth_floor
 from neural_hamilton.platform.evaluation.report import verdict
-from neural_hamilton.platform.generation import read_manifest
+from neural_hamilton.platform.evaluation.work_precision import break_even
+from neural_hamilton.platform.generation import generate, read_manifest
 from neural_hamilton.platform.provenance import hash_json
 from neural_hamilton.platform.shards import rows_config
 
@@ -118,6 +120,21 @@ def test_command_in_the_report_repeats_it(evaluated, tmp_path):
     timed = ("timing", "work", "baselines")
     assert {key: again[key] for key in again if key not in timed} == {key: result[key] for key in result if key not in timed}
     assert [b["total_loss"] for b in again["baselines"].values()] == [b["total_loss"] for b in result["baselines"].values()]
+
+
+def test_noisy_sensors_throw_solvers_out_and_the_report_is_made_all_the_same(model, tmp_path):
+    sizes = {"train": 4, "val": 4, "test": 16, "sensors": 20, "times": 20, "noise": 0.05}
+    generate(tmp_path / "noisy", load_config(None, {f"data.{key}": value for key, value in sizes.items()}).data, local=True)
+    result = evaluate(model, tmp_path / "noisy", tmp_path / "report", settings=SETTINGS)
+    assert result["dataset"]["noise"] == 0.05 and result["work"]["solvers"]
+    assert (tmp_path / "report" / "report.html").exists()
+    lost = {
+        "model": {"median": 1e-3, "seconds": {"1": 1e-3}},
+        "solvers": [{"track": "sensors", "name": "rk4", "median": None, "seconds": {"1": 1e-4}}],
+    }
+    assert break_even(lost, {}, 1e-4)["reason"] == "no solver on the sensors is as accurate by the median"
+    figure = draw_losses({"model": np.array([1e-3, 1e-2]), "rk4": np.array([1e-3, 1e300])}, ["rk4"], 1e-15)
+    figure.canvas.draw()  # an axis that reached for 1e300 would raise
 
 
 def test_what_is_not_asked_for_is_not_measured(model, tiny_dataset, tmp_path):

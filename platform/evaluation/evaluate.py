@@ -70,7 +70,7 @@ def evaluate(
     with track("evaluate", len(baselines) + 1 + _count_studies(settings)) as progress:
         answers = _answer_all(model, baselines, problems, noise, settings, progress)
         metrics = {name: measure(problems, answer.q, answer.p) for name, answer in answers.items()}
-        studies = _Studies(model, card, problems.take(slice(settings.study_rows)), baselines, settings, progress).run()
+        studies = _Studies(model, card, problems.take(slice(settings.study_rows)), baselines, settings, progress, noise).run()
     losses, inputs = metrics["model"]["total_loss"], answers.get("inputs")
     calibration = _calibrate(problems, noise, answers["model"], settings)
     result = {
@@ -158,7 +158,9 @@ class _Studies:
         baselines: list[Baseline],
         settings: EvaluationConfig,
         progress: Progress,
+        noise: float,
     ) -> None:
+        self._noise = noise
         self._model, self._card, self._problems, self._settings, self._progress = model, card, problems, settings, progress
         self._preset = card["provenance"].get("preset", "paper")
         self._baselines = baselines
@@ -201,7 +203,7 @@ class _Studies:
 
     def _work(self) -> dict[str, Any]:
         s = self._settings
-        work = work_precision.study_work(self._model, self._problems, s.work_batches, s.batch_size)
+        work = work_precision.study_work(self._model, self._problems, s.work_batches, s.batch_size, self._noise)
         work |= work_precision.study_length(self._model, self._problems, takes_any_start(self._card), s.batch_size)
         work["break_even"] = work_precision.break_even(work, self._card, work_precision.measure_row_cost(self._preset))
         return work

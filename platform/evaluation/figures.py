@@ -27,6 +27,7 @@ STYLE: dict[Any, Any] = {
 }
 MODEL_COLOUR, TRUTH_COLOUR = "#c0392b", "0.6"
 _SMALLEST = 1e-32  # where a loss of zero is drawn on a logarithmic axis
+_LARGEST = 1e12  # of a loss that is drawn; between the walls none is above a few thousand
 
 
 def draw_losses(losses: dict[str, np.ndarray], shown: list[str], floor: float) -> Figure:
@@ -176,13 +177,13 @@ def draw_horizons(horizons: dict[str, Any]) -> Figure:
 
 
 def _line(axis: Axes, x: Any, y: list[float | None], name: str, **look: Any) -> None:
-    """A line with markers, gaps where there is no number; the model stands out."""
+    """A line with markers, gaps where there is no number or one of a particle that has left the walls for good; the model stands out."""
     if name == "model":
         look = {"color": MODEL_COLOUR, "lw": 2.4, "zorder": 3} | look
-    values = [np.nan if value is None else max(value, _SMALLEST) for value in y]
+    values = [np.nan if value is None or value > _LARGEST else max(value, _SMALLEST) for value in y]
     settings: dict[str, Any] = {"lw": 1.1} | look
     axis.plot(list(x), values, marker="o", ms=3, label=name, **settings)
 
 
 def _positive(losses: np.ndarray) -> np.ndarray:
-    return np.maximum(losses[np.isfinite(losses)], _SMALLEST)
+    return np.maximum(losses[losses <= _LARGEST], _SMALLEST)
