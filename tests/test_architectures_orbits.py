@@ -154,7 +154,7 @@ def test_published_layers_read_v_alone():
 
 @pytest.mark.parametrize(("inputs", "reads_angle", "reads_state"), [("none", False, False), ("angle", True, False), ("state", True, True)])
 def test_what_a_query_carries(inputs, reads_angle, reads_state):
-    """The network's own answer must change with what it is told, and with nothing else."""
+    """Nothing, the angle and the pace of the motion, or these and q and p."""
     sizes = {"d_model": 16, "num_heads": 2, "num_mamba_layers": 1, "d_feedforward": 16}
     model = build_operator(parse_architecture({"name": "mambonet", "orbit_inputs": inputs} | sizes))
     assert (model.find_orbit is not None) is reads_angle
