@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from .operator import ArchitectureConfig, Operator, TimeFeatures, distinct_rows, mlp
+from .operator import Answer, ArchitectureConfig, Operator, TimeFeatures, distinct_rows, mlp
 
 
 class DeepONetConfig(ArchitectureConfig):
@@ -37,8 +37,8 @@ class DeepONet(Operator):
         self.trunk = mlp([self.time_features.num_features, *hidden, 2 * config.num_channels])
         self.bias = nn.Parameter(torch.zeros(2))
 
-    def answer(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> tuple[Tensor, Tensor]:
+    def answer(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> Answer:
         branch_B2K = self.branch(torch.cat([potential_BS, initial_B2], dim=-1)).unflatten(-1, (2, -1))
         trunk_UT2K = self.trunk(self.time_features(distinct_rows(times_BT))).unflatten(-1, (2, -1))
         free_BT2 = torch.einsum("bok,btok->bto", branch_B2K, trunk_UT2K) / branch_B2K.shape[-1] ** 0.5
-        return free_BT2 + self.bias, free_BT2.new_zeros(())
+        return Answer(free_BT2 + self.bias, free_BT2.new_zeros(()))

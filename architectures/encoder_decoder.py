@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from .layers import CrossAttentionDecoder, IndexedQueries, TimeQueries
-from .operator import ArchitectureConfig, Operator
+from .operator import Answer, ArchitectureConfig, Operator
 
 
 class EncoderDecoderConfig(ArchitectureConfig):
@@ -59,10 +59,10 @@ class EncoderDecoder(Operator):
         """The memory (B, S, M) of a normalised potential."""
         raise NotImplementedError
 
-    def answer(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> tuple[Tensor, Tensor]:
+    def answer(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> Answer:
         return self.decode(self.embed_query(times_BT, initial_B2), self.encode(potential_BS))
 
-    def decode(self, query_UTM: Tensor, memory_BSM: Tensor) -> tuple[Tensor, Tensor]:
+    def decode(self, query_UTM: Tensor, memory_BSM: Tensor) -> Answer:
         """What `answer` returns, from embedded queries and an encoded potential."""
         decoded_BTM = self.decoder(query_UTM, memory_BSM)
-        return self.head(self.decoder_norm(decoded_BTM)), decoded_BTM.new_zeros(())
+        return Answer(self.head(self.decoder_norm(decoded_BTM)), decoded_BTM.new_zeros(()))

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from .encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from .mamba import Mamba
-from .operator import mlp
+from .operator import Answer, mlp
 from .orbits import COARSE, FINE, AngleFeatures, Orbit, OrbitFinder
 
 _USUAL_RATE = 2.0 * math.pi / 2.0  # of a motion whose period is the horizon
+_CORRECTION = 0.1  # the size of one; 0.3 learns as well, 0.01 ends at twice the loss
 
 
 class MambONetConfig(EncoderDecoderConfig):
@@ -35,9 +36,9 @@ class MambONetConfig(EncoderDecoderConfig):
     name: Literal["mambonet"] = "mambonet"
     num_mamba_layers: int = Field(default=4, ge=1)
     d_state: int = Field(default=16, ge=1, description="states of each Mamba channel")
-    orbit_inputs: Literal["none", "angle", "state"] = Field(
-        default="state",
-        description="read, beside V and t, the speed and the angle that energy conservation gives; or also the q and p",
+    orbit_inputs: Literal["none", "angle", "state", "residual"] = Field(
+        default="residual",
+        description="read, beside V and t, the speed and the angle that energy conservation gives; or also the q and p; or correct these",
     )
 
     @model_validator(mode="after")
@@ -53,7 +54,8 @@ class MambONet(EncoderDecoder):
     Ours: V with its position, both ways. And with `orbit_inputs`, what conservation of energy says of the orbit (see
     `orbits`): each sensor carries the particle's speed there and the angle of the motion at which it passes, each query the
     angle at its time, so that to answer is to find the sensors whose angle is that of the query, and to correct it. Each query
-    also carries the q and p that the quadrature reads off there, unless `orbit_inputs` is "angle".
+    also carries the q and p that the quadrature reads off there, unless `orbit_inputs` is "angle"; where it is "residual", the
+    network answers with a correction of these.
     """
 
     Config = MambONetConfig
@@ -63,7 +65,7 @@ class MambONet(EncoderDecoder):
         super().__init__(config)
         width, self.both_ways = config.d_model, not config.published_layers
         num_inputs = 2 if self.both_ways else 1
-        self.reads_state = config.orbit_inputs == "state"
+        self.reads_state = config.orbit_inputs in ("state", "residual")
         fineness = FINE if self.reads_state else COARSE
         self.find_orbit = OrbitFinder(config.num_sensors, fineness) if config.orbit_inputs != "none" else None
         if config.orbit_inputs != "none":
@@ -77,22 +79,27 @@ class MambONet(EncoderDecoder):
         self.encoder_norm = nn.LayerNorm(width) if self.both_ways else nn.Identity()
         self.register_buffer("sensors", torch.linspace(-1.0, 1.0, config.num_sensors), persistent=False)
 
-    def answer(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> tuple[Tensor, Tensor]:
+    def answer(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> Answer:
         query_UTM = self.embed_query(times_BT, initial_B2)
         if self.find_orbit is None:
             return self.decode(query_UTM, self.encode(potential_BS))
         orbit = self.find_orbit(potential_BS * self.potential_scale + self.potential_mean, initial_B2)
-        return self.decode(query_UTM + self.embed_orbit(self.orbit_features(orbit, times_BT)), self.encode(potential_BS, orbit))
+        told_BT2 = orbit.state_at(times_BT) if self.reads_state else None
+        features_BTF = self.orbit_features(orbit.angle_at(times_BT), orbit.rate, told_BT2)
+        free_BT2, auxiliary_loss, _ = self.decode(query_UTM + self.embed_orbit(features_BTF), self.encode(potential_BS, orbit))
+        if self.config.orbit_inputs == "residual":
+            return Answer(_CORRECTION * free_BT2, auxiliary_loss, told_BT2)
+        return Answer(free_BT2, auxiliary_loss)
 
     def told(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> Tensor | None:
         return self.find_orbit(potential_BS, initial_B2).state_at(times_BT) if self.find_orbit and self.reads_state else None
 
-    def orbit_features(self, orbit: Orbit, times_BT: Tensor) -> Tensor:
+    def orbit_features(self, angle_BT: Tensor, rate_B1: Tensor, told_BT2: Tensor | None) -> Tensor:
         """What a query carries of the orbit, (B, T, F)."""
-        angle_BT, pace_B1 = orbit.angle_at(times_BT), (orbit.rate / _USUAL_RATE).log()
+        pace_B1 = (rate_B1 / _USUAL_RATE).log()
         features = [self.angle_features(angle_BT), pace_B1.expand_as(angle_BT).unsqueeze(-1)]
-        if self.reads_state:
-            q_BT1, p_BT1 = orbit.state_at(times_BT).split(1, dim=-1)
+        if told_BT2 is not None:
+            q_BT1, p_BT1 = told_BT2.split(1, dim=-1)
             features += [2.0 * q_BT1 - 1.0, p_BT1]
         return torch.cat(features, dim=-1)
 

@@ -45,6 +45,17 @@ class OperatorOutput(NamedTuple):
     auxiliary_loss: Tensor
 
 
+class Answer(NamedTuple):
+    """What a network says: `free` (B, T, 2) is what it has learnt of q and p, `auxiliary_loss` as in `OperatorOutput`.
+
+    `told` (B, T, 2) is a trajectory that it corrects, with the initial state in it; None where it starts from that state alone.
+    """
+
+    free: Tensor
+    auxiliary_loss: Tensor
+    told: Tensor | None = None
+
+
 class Operator(nn.Module):
     """A neural operator from V at S uniform sensors to the trajectory at any query times.
 
@@ -54,7 +65,8 @@ class Operator(nn.Module):
 
     so the initial condition holds to rounding and t = 0 costs the network nothing. A gate that soon is 1 leaves errors as
     they are; powers of t multiply them. With `gate_time: null`, as in version 0.1, these are q0 + p0 t + t^2 a(t) and
-    p0 + t b(t). Where the configuration says `hard_initial_condition: false`, (q, p) = answer(...) instead.
+    p0 + t b(t). Where the configuration says `hard_initial_condition: false`, (q, p) = answer(...) instead. A trajectory that
+    the network corrects takes the place of (q0, p0), which it has at t = 0.
     """
 
     Config: ClassVar[type[ArchitectureConfig]]
@@ -72,8 +84,8 @@ class Operator(nn.Module):
         self.potential_mean.fill_(mean)
         self.potential_scale.fill_(scale)
 
-    def answer(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> tuple[Tensor, Tensor]:
-        """The free part of the answer, (B, T, 2), from a normalised potential; and the auxiliary loss."""
+    def answer(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> Answer:
+        """The free part of the answer, from a normalised potential."""
         raise NotImplementedError
 
     def told(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> Tensor | None:
@@ -90,14 +102,23 @@ class Operator(nn.Module):
             raise ValueError(f"potential has {potential_BS.shape[-1]} sensors; this network reads {self.config.num_sensors}")
         times_BT, initial_B2 = (x.expand(potential_BS.shape[0], -1) for x in (times, initial))
         normalised_BS = (potential_BS - self.potential_mean) / self.potential_scale
-        free_BT2, auxiliary_loss = self.answer(normalised_BS, times_BT, initial_B2)
-        if not self.config.hard_initial_condition:
-            return OperatorOutput(free_BT2[..., 0], free_BT2[..., 1], auxiliary_loss)
-        (q0_B1, p0_B1), (a_BT, b_BT) = initial_B2.split(1, dim=-1), free_BT2.unbind(-1)
-        if self.config.gate_time is None:
-            return OperatorOutput(q0_B1 + times_BT * (p0_B1 + times_BT * a_BT), p0_B1 + times_BT * b_BT, auxiliary_loss)
-        gate_BT = -torch.expm1(times_BT / -self.config.gate_time)
-        return OperatorOutput(q0_B1 + gate_BT * a_BT, p0_B1 + gate_BT * b_BT, auxiliary_loss)
+        free_BT2, auxiliary_loss, told_BT2 = self.answer(normalised_BS, times_BT, initial_B2)
+        if self.config.hard_initial_condition:
+            known_BT2, gate_BT2 = self._start(times_BT, initial_B2)
+            if told_BT2 is not None:  # which has the start but for rounding
+                known_BT2 = torch.where(times_BT.unsqueeze(-1) == 0.0, known_BT2, told_BT2)
+            trajectory_BT2 = known_BT2 + gate_BT2 * free_BT2
+        else:
+            trajectory_BT2 = free_BT2 if told_BT2 is None else told_BT2 + free_BT2
+        return OperatorOutput(trajectory_BT2[..., 0], trajectory_BT2[..., 1], auxiliary_loss)
+
+    def _start(self, times_BT: Tensor, initial_B2: Tensor) -> tuple[Tensor, Tensor]:
+        """What an imposed start says of (q, p), and the gate that lets go of it, both such that they broadcast to (B, T, 2)."""
+        if self.config.gate_time is not None:
+            return initial_B2.unsqueeze(1), -torch.expm1(times_BT / -self.config.gate_time).unsqueeze(-1)
+        q0_B1, p0_B1 = initial_B2.split(1, dim=-1)
+        known_BT2 = torch.stack([q0_B1 + times_BT * p0_B1, p0_B1.expand_as(times_BT)], dim=-1)
+        return known_BT2, torch.stack([times_BT.square(), times_BT], dim=-1)
 
 
 def distinct_rows(x_BN: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from .operator import ArchitectureConfig, Operator, TimeFeatures, distinct_rows, mlp
+from .operator import Answer, ArchitectureConfig, Operator, TimeFeatures, distinct_rows, mlp
 
 
 class VaRONetConfig(ArchitectureConfig):
@@ -75,14 +75,14 @@ class VaRONet(Operator):
             self.posterior = nn.ModuleList(nn.Linear(num_states, config.latent_size) for _ in range(2))
             self.decoder = _PointwiseDecoder(config)
 
-    def answer(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> tuple[Tensor, Tensor]:
+    def answer(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> Answer:
         hidden_NBH, cell_NBH = self.encoder(potential_BS.unsqueeze(-1))[1]
         if isinstance(self.decoder, _PointwiseDecoder):
             latent_BZ, auxiliary_loss = self._draw(hidden_NBH.transpose(0, 1).flatten(1))
-            return self.decoder(latent_BZ, times_BT, initial_B2), auxiliary_loss
+            return Answer(self.decoder(latent_BZ, times_BT, initial_B2), auxiliary_loss)
         latent_NBZ, auxiliary_loss = self._draw(hidden_NBH)
         parts = [decoder(latent_NBZ, cell_NBH, times_BT, initial_B2) for decoder in self.decoder]
-        return torch.stack(parts, dim=-1), auxiliary_loss
+        return Answer(torch.stack(parts, dim=-1), auxiliary_loss)
 
     def _draw(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """A latent, and its divergence from a standard normal one (Kingma & Welling, arXiv 1312.6114, B), weighted."""

@@ -12,7 +12,7 @@ import torch
 from mambapy.mamba import Mamba, MambaConfig
 from torch import Tensor, nn
 
-from neural_hamilton.architectures import ARCHITECTURES, ArchitectureConfig, Operator, build_operator, parse_architecture
+from neural_hamilton.architectures import ARCHITECTURES, Answer, ArchitectureConfig, Operator, build_operator, parse_architecture
 
 from .timing import compare, time_in_turns
 
@@ -100,9 +100,9 @@ class _Plain(Operator):
         super().__init__(config)
         self.network = network
 
-    def answer(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> tuple[Tensor, Tensor]:
+    def answer(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> Answer:
         free_BT2 = self.network(potential_BS, times_BT, initial_B2)
-        return free_BT2, free_BT2.new_zeros(())
+        return Answer(free_BT2, free_BT2.new_zeros(()))
 
 
 def _perceptron(sizes: list[int]) -> nn.Sequential:

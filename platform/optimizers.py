@@ -15,6 +15,7 @@ from ..architectures import Operator
 from ..physics import InputError
 from .config import TrainingConfig
 
+_SMALL_GRADIENT = 1e-14  # losses near 1e-8 have gradients near the usual 1e-8, which would then slow the steps
 _MUON_RATE = "match_rms_adamw"  # steps of AdamW's size, so that one learning rate suits both
 
 
@@ -96,7 +97,7 @@ def _hidden_matrices(model: nn.Module) -> list[torch.Tensor]:
 
 def _build_soap(model: nn.Module, settings: TrainingConfig) -> list[torch.optim.Optimizer]:
     """SOAP (Vyas et al., arXiv 2409.11321)."""
-    return [_package().SOAP(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)]
+    return [_package().SOAP(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, eps=_SMALL_GRADIENT)]
 
 
 def _build_splus(model: nn.Module, settings: TrainingConfig) -> list[torch.optim.Optimizer]:

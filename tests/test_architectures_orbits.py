@@ -152,18 +152,42 @@ def test_published_layers_read_v_alone():
         parse_architecture({"name": "mambonet", "preset": "paper", "orbit_inputs": "angle"})
 
 
-@pytest.mark.parametrize(("inputs", "reads_angle", "reads_state"), [("none", False, False), ("angle", True, False), ("state", True, True)])
+_TINY_NETWORK = {"d_model": 16, "num_heads": 2, "num_mamba_layers": 1, "d_feedforward": 16}
+_READ = [("none", False, False), ("angle", True, False), ("state", True, True), ("residual", True, True)]
+
+
+@pytest.mark.parametrize(("inputs", "reads_angle", "reads_state"), _READ)
 def test_what_a_query_carries(inputs, reads_angle, reads_state):
     """Nothing, the angle and the pace of the motion, or these and q and p."""
-    sizes = {"d_model": 16, "num_heads": 2, "num_mamba_layers": 1, "d_feedforward": 16}
-    model = build_operator(parse_architecture({"name": "mambonet", "orbit_inputs": inputs} | sizes))
+    model = build_operator(parse_architecture({"name": "mambonet", "orbit_inputs": inputs} | _TINY_NETWORK))
     assert (model.find_orbit is not None) is reads_angle
     if model.find_orbit is None:
         return
-    orbit = model.find_orbit(torch.tensor(8 * (SENSORS - 0.5) ** 2, dtype=torch.float32)[None], torch.tensor([[0.2, 0.0]]))
+    seen = []
+    model.embed_orbit.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    potential, start = torch.tensor(8 * (SENSORS - 0.5) ** 2, dtype=torch.float32)[None], torch.tensor([[0.2, 0.0]])
     times = torch.linspace(0, 2, 5)[None]
-    features = model.orbit_features(orbit, times)
+    model(potential, times, start)
+    features, orbit = seen[0], model.find_orbit(potential, start)
     assert features.shape[-1] == 2 * 16 + 1 + 2 * reads_state
+    torch.testing.assert_close(features[..., :32], model.angle_features(orbit.angle_at(times)), atol=1e-4, rtol=0)
     if reads_state:
         q, p = orbit.state_at(times).unbind(-1)
         torch.testing.assert_close(features[..., -2:], torch.stack([2.0 * q - 1.0, p], dim=-1))
+
+
+@pytest.mark.parametrize("sizes", [{}, {"gate_time": None}, {"hard_initial_condition": False}], ids=["gate", "powers of t", "start learnt"])
+def test_a_residual_corrects_what_it_is_told(sizes):
+    """A head that says nothing leaves the quadrature's answer; one that says 1 moves q and p by the gate's share of a tenth."""
+    model = build_operator(parse_architecture({"name": "mambonet", "orbit_inputs": "residual"} | _TINY_NETWORK | sizes)).eval()
+    potential, start = torch.tensor(8 * (SENSORS - 0.5) ** 2, dtype=torch.float32)[None], torch.tensor([[0.2, 0.3]])
+    times = torch.linspace(0, 2, 9)[None]
+    told = model.told(potential, times, start)
+    torch.nn.init.zeros_(model.head.weight)
+    for said in (0.0, 1.0):
+        torch.nn.init.constant_(model.head.bias, said)
+        output = model(potential, times, start)
+        gate = {"gate_time": torch.stack([times**2, times]), "hard_initial_condition": torch.ones(2, 1, 9)}
+        share = gate[next(iter(sizes))] if sizes else (1 - torch.exp(-times / 0.1)).expand(2, 1, 9)
+        torch.testing.assert_close(output.q, told[..., 0] + 0.1 * said * share[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(output.p, told[..., 1] + 0.1 * said * share[1], atol=1e-5, rtol=0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 from scipy.stats import spearmanr
 
-from neural_hamilton.architectures import ArchitectureConfig, Operator
+from neural_hamilton.architectures import Answer, ArchitectureConfig, Operator
 from neural_hamilton.physics import NAMED_POTENTIALS, CurvePotential
 from neural_hamilton.physics.ensembles import Ensemble
 from neural_hamilton.platform.evaluation import work_precision
@@ -40,7 +40,7 @@ class HarmonicNetwork(Operator):
         phase = 4.0 * (times_BT - self.delay)
         q = 0.5 + self.stretch * ((q0 - 0.5) * phase.cos() + p0 / 4.0 * phase.sin())
         p = self.stretch * (p0 * phase.cos() - 4.0 * (q0 - 0.5) * phase.sin())
-        return torch.stack([q, p], dim=-1), q.new_zeros(())
+        return Answer(torch.stack([q, p], dim=-1), q.new_zeros(()))
 
 
 def harmonic_problems(count=8, num_sensors=40, num_times=25):
