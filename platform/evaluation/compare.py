@@ -41,14 +41,14 @@ def compare(
     models = {name: load_model(folder) for name, folder in zip(names, folders, strict=True)}
     cards = {name: read_card(folder) for name, folder in zip(names, folders, strict=True)}
     manifest = read_manifest(dataset)
-    problems = Problems.of_split(read_split(dataset, split_name, settings.max_rows), tuple(manifest["config"]["control_points"]))
+    drawn = manifest["config"]
+    problems = Problems.of_split(read_split(dataset, split_name, settings.max_rows), tuple(drawn["control_points"]), drawn["noise"])
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {str(out)!r} cannot be written: {error.strerror}") from None
     kinds = (*INTERPOLANTS, PRIOR_FIT)
     levels = len(settings.sensor_counts) * (1 + len(settings.noise_levels))
-    noise = manifest["config"]["noise"]
     with track("compare", len(models) + len(kinds) + levels) as progress:
         entries, warnings = {}, []
         for name, model in models.items():
@@ -61,7 +61,7 @@ def compare(
             progress.advance(note=name)
         for kind in kinds:
             baseline = Baseline(f"dop853-{kind}", ADAPTIVE_METHOD, kind, tolerance=TIGHT)
-            answer = solve(baseline, reconstruct(kind, problems, noise), problems)
+            answer = solve(baseline, reconstruct(kind, problems), problems)
             entries[baseline.name] = _entry(problems, answer, settings) | {"sensors": problems.sensors.shape[1], "num_parameters": None}
             progress.advance(note=baseline.name)
         study = study_sensors(

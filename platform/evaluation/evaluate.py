@@ -65,14 +65,14 @@ def evaluate(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {str(out)!r} cannot be written: {error.strerror}") from None
-    problems, noise = Problems.of_split(split, tuple(manifest["config"]["control_points"])), manifest["config"]["noise"]
+    problems = Problems.of_split(split, tuple(manifest["config"]["control_points"]), manifest["config"]["noise"])
     baselines = default_baselines(settings.solver_steps)
     with track("evaluate", len(baselines) + 1 + _count_studies(settings)) as progress:
-        answers = _answer_all(model, baselines, problems, noise, settings, progress)
+        answers = _answer_all(model, baselines, problems, settings, progress)
         metrics = {name: measure(problems, answer.q, answer.p) for name, answer in answers.items()}
-        studies = _Studies(model, card, problems.take(slice(settings.study_rows)), baselines, settings, progress, noise).run()
+        studies = _Studies(model, card, problems.take(slice(settings.study_rows)), baselines, settings, progress).run()
     losses, inputs = metrics["model"]["total_loss"], answers.get("inputs")
-    calibration = _calibrate(problems, noise, answers["model"], settings)
+    calibration = _calibrate(problems, answers["model"], settings)
     result = {
         "schema_version": EVALUATION_SCHEMA_VERSION,
         "model": describe_model(model_folder, card),
@@ -82,7 +82,7 @@ def evaluate(
             "split": split_name,
             "rows": len(problems),
             "preset": manifest["preset"],
-            "noise": noise,
+            "noise": problems.noise,
         },
         "metrics": _summaries(metrics["model"], settings),
         "inputs": _summaries(metrics["inputs"], settings) | {"seconds_per_trajectory": inputs.seconds_each} if inputs else None,
@@ -131,7 +131,7 @@ def takes_any_start(card: dict[str, Any]) -> bool:
 
 
 def _answer_all(
-    model: Operator, baselines: list[Baseline], problems: Problems, noise: float, settings: EvaluationConfig, progress: Progress
+    model: Operator, baselines: list[Baseline], problems: Problems, settings: EvaluationConfig, progress: Progress
 ) -> dict[str, Answers]:
     """Of the model, of what it is told, if it is told anything, and of every baseline."""
     answers = {"model": predict(model, problems, settings.batch_size)}
@@ -141,7 +141,7 @@ def _answer_all(
     rebuilt: dict[str, Reconstruction] = {}
     for baseline in baselines:
         if baseline.potential not in rebuilt:
-            rebuilt[baseline.potential] = reconstruct(baseline.potential, problems, noise)
+            rebuilt[baseline.potential] = reconstruct(baseline.potential, problems)
         answers[baseline.name] = solve(baseline, rebuilt[baseline.potential], problems)
         progress.advance(note=baseline.name)
     return answers
@@ -158,9 +158,7 @@ class _Studies:
         baselines: list[Baseline],
         settings: EvaluationConfig,
         progress: Progress,
-        noise: float,
     ) -> None:
-        self._noise = noise
         self._model, self._card, self._problems, self._settings, self._progress = model, card, problems, settings, progress
         self._preset = card["provenance"].get("preset", "paper")
         self._baselines = baselines
@@ -203,7 +201,7 @@ class _Studies:
 
     def _work(self) -> dict[str, Any]:
         s = self._settings
-        work = work_precision.study_work(self._model, self._problems, s.work_batches, s.batch_size, self._noise)
+        work = work_precision.study_work(self._model, self._problems, s.work_batches, s.batch_size)
         work |= work_precision.study_length(self._model, self._problems, takes_any_start(self._card), s.batch_size)
         work["break_even"] = work_precision.break_even(work, self._card, work_precision.measure_row_cost(self._preset))
         return work
@@ -229,8 +227,8 @@ def _by_group(
     }
 
 
-def _calibrate(problems: Problems, noise: float, answer: Answers, settings: EvaluationConfig) -> dict[str, Any]:
-    splines = reconstruct("cubic", problems, noise).curves
+def _calibrate(problems: Problems, answer: Answers, settings: EvaluationConfig) -> dict[str, Any]:
+    splines = reconstruct("cubic", problems).curves
     scores = score_answers(problems, splines, answer.q, answer.p)
     return calibrate(problems, scores, answer.q, answer.p, settings.tolerated_error, settings.risk)
 

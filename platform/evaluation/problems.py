@@ -20,7 +20,7 @@ class Problems:
 
     times, q, p (N, T) and initial (N, 2) are float64; `energy` (N,) is H at the start; `floor` is the mean total loss
     that exact answers could be charged with, from the integration error and the rounding of the labels. `control_points`
-    are the fewest and the most of the family that a fit may look in.
+    are the fewest and the most of the family that a fit may look in, `noise` the standard deviation of the readings' noise.
     """
 
     exact: list[CurvePotential]
@@ -33,13 +33,14 @@ class Problems:
     stratum: np.ndarray
     floor: float
     control_points: tuple[int, int] = (2, 7)
+    noise: float = 0.0
 
     @classmethod
-    def of_split(cls, split: Split, control_points: tuple[int, int] = (2, 7)) -> "Problems":
+    def of_split(cls, split: Split, control_points: tuple[int, int] = (2, 7), noise: float = 0.0) -> "Problems":
         """The rows of a dataset, as stored."""
         times, q, p, sensors = (x.astype(np.float64) for x in (split.times, split.q, split.p, split.potential))
         exact = [CurvePotential.from_control_points(*polygon) for polygon in split.control]
-        return cls(exact, sensors, times, split.initial, q, p, split.energy, split.stratum, truth_floor(split), control_points)
+        return cls(exact, sensors, times, split.initial, q, p, split.energy, split.stratum, truth_floor(split), control_points, noise)
 
     @classmethod
     def draw(cls, ensemble: Ensemble, seed: int, count: int, num_sensors: int) -> "Problems":
@@ -79,7 +80,7 @@ class Problems:
         """The same problems read by other sensors: `num_sensors` of them, rounded to float32 as datasets are, with Gaussian noise."""
         readings = self.curves.sample(np.linspace(0.0, 1.0, num_sensors))
         readings += noise * np.random.default_rng([seed, num_sensors]).standard_normal(readings.shape)
-        return replace(self, sensors=readings.astype(np.float32).astype(np.float64))
+        return replace(self, sensors=readings.astype(np.float32).astype(np.float64), noise=noise)
 
 
 def truth_floor(split: Split) -> float:

@@ -38,7 +38,7 @@ def study_sensors(
                     losses[name] = measure(seen, answer.q, answer.p)["total_loss"]
             for kind in (*INTERPOLANTS, PRIOR_FIT):
                 baseline = Baseline(f"dop853-{kind}", ADAPTIVE_METHOD, kind, tolerance=TIGHT)
-                answer = solve(baseline, reconstruct(kind, seen, noise), seen)
+                answer = solve(baseline, reconstruct(kind, seen), seen)
                 losses[baseline.name] = measure(seen, answer.q, answer.p)["total_loss"]
             results.append(
                 {

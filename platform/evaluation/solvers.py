@@ -48,16 +48,17 @@ class Reconstruction:
     seconds: float
 
 
-def reconstruct(potential: str, problems: Problems, noise: float = 0.0) -> Reconstruction:
-    """V as a track has it; `noise` is the standard deviation of the sensors' noise.
+def reconstruct(potential: str, problems: Problems) -> Reconstruction:
+    """V as a track has it.
 
-    A fit makes use of it. Interpolants through noisy sensors are told that V = 2 at the walls, or else particles would escape.
+    A fit makes use of the sensors' noise. Interpolants through noisy sensors are told that V = 2 at the walls, or else
+    particles would escape.
     """
     if potential == EXACT:
         return Reconstruction(problems.exact, 0.0)
-    _rebuild(potential, problems.sensors[:1], noise)  # compiles
+    _rebuild(potential, problems.sensors[:1], problems.noise)  # compiles
     started = time.perf_counter()
-    curves = _rebuild(potential, problems.sensors, noise, problems.control_points)
+    curves = _rebuild(potential, problems.sensors, problems.noise, problems.control_points)
     return Reconstruction(curves, time.perf_counter() - started)
 
 

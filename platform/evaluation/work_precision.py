@@ -31,13 +31,13 @@ _LARGE = 1_000
 _FLOPS_PER_FORCE = 20
 
 
-def study_work(model: Operator, problems: Problems, sizes: list[int], batch_size: int, noise: float = 0.0) -> dict[str, Any]:
+def study_work(model: Operator, problems: Problems, sizes: list[int], batch_size: int) -> dict[str, Any]:
     """`solvers`, a line for each method and step or tolerance, on the sensors' cubic spline and on V itself; `model`, the same.
 
     Each line: median and mean total loss, forces evaluated and floating-point operations a trajectory, and seconds a
     trajectory in a batch of each of `sizes`, that of rebuilding V from the sensors included.
     """
-    lines = [line for potential in ("cubic", EXACT) for line in _solver_lines(potential, problems, sizes, noise)]
+    lines = [line for potential in ("cubic", EXACT) for line in _solver_lines(potential, problems, sizes)]
     answer = predict(model, problems, batch_size)
     losses = measure(problems, answer.q, answer.p)["total_loss"]
     network = {
@@ -111,11 +111,11 @@ def count_flops(model: Operator, problems: Problems) -> int | None:
     return int(counter.get_total_flops()) or None
 
 
-def _solver_lines(potential: str, problems: Problems, sizes: list[int], noise: float) -> list[dict[str, Any]]:
+def _solver_lines(potential: str, problems: Problems, sizes: list[int]) -> list[dict[str, Any]]:
     """A line for each method and step or tolerance, all on one reconstruction of V, timed once for each size of batch."""
     batches = [_batch(problems, size) for size in sizes]
-    rebuilding = [_time_each(lambda some: reconstruct(potential, some, noise), batch) for batch in batches]
-    own, curves = reconstruct(potential, problems, noise).curves, [reconstruct(potential, batch, noise).curves for batch in batches]
+    rebuilding = [_time_each(lambda some: reconstruct(potential, some), batch) for batch in batches]
+    own, curves = reconstruct(potential, problems).curves, [reconstruct(potential, batch).curves for batch in batches]
     baselines = [Baseline(f"{method} {step:g}", method, potential, step=step) for method in _METHODS for step in _STEPS]
     baselines += [Baseline(f"dop853 {tolerance:g}", ADAPTIVE_METHOD, potential, tolerance=tolerance) for tolerance in _TOLERANCES]
     lines = []
