@@ -13,7 +13,7 @@ from .operator import Answer, mlp
 from .orbits import COARSE, FINE, AngleFeatures, Orbit, OrbitFinder
 
 _USUAL_RATE = 2.0 * math.pi / 2.0  # of a motion whose period is the horizon
-_CORRECTION = 0.1  # the size of one; 0.3 learns as well, 0.01 ends at twice the loss
+_CORRECTION = 0.1  # the size of one, of which saved networks hold no copy; 0.3 learns as well, 0.01 ends at twice the loss
 
 
 class MambONetConfig(EncoderDecoderConfig):

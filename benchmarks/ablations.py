@@ -49,6 +49,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no orbit inputs": {"architecture.orbit_inputs": "none"},
     "no orbit inputs, powers of t": {"architecture.orbit_inputs": "none", "architecture.gate_time": None},
     "q and p too": {"architecture.orbit_inputs": "state"},
+    "q and p corrected": {"architecture.orbit_inputs": "residual"},
     "powers of t": {"architecture.gate_time": None},
     "gate time 0.4": {"architecture.gate_time": 0.4},
     "start not imposed": {"architecture.hard_initial_condition": False},
