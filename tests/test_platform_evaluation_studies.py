@@ -77,6 +77,12 @@ class TestProblems:
         assert np.std(noisy.sensors - fewer.sensors) == pytest.approx(0.1, rel=0.15)
         np.testing.assert_array_equal(noisy.sensors, drawn.at_sensors(13, noise=0.1).sensors)
 
+    def test_noise_stays_with_its_problems_and_solvers_hear_of_it(self, drawn):
+        noisy = drawn.at_sensors(13, noise=0.1).take(slice(20))
+        assert (noisy.noise, drawn.noise, noisy.at_sensors(13).noise) == (0.1, 0.0, 0.0)
+        walls = [curve.value(np.array([0.0, 1.0])) for curve in reconstruct("cubic", noisy).curves]
+        np.testing.assert_allclose(walls, 2.0, rtol=1e-12)
+
     def test_groups_are_a_partition(self, drawn):
         for groups in (group_by_stratum(drawn), group_by_separatrix(drawn)):
             assert np.all(np.sum(list(groups.values()), axis=0) == 1)
