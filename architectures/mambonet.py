@@ -65,7 +65,8 @@ class MambONet(EncoderDecoder):
         super().__init__(config)
         width, self.both_ways = config.d_model, not config.published_layers
         num_inputs = 2 if self.both_ways else 1
-        self.reads_state = config.orbit_inputs in ("state", "residual")
+        self.corrects_state = config.orbit_inputs == "residual"
+        self.reads_state = self.corrects_state or config.orbit_inputs == "state"
         fineness = FINE if self.reads_state else COARSE
         self.find_orbit = OrbitFinder(config.num_sensors, fineness) if config.orbit_inputs != "none" else None
         if config.orbit_inputs != "none":
@@ -87,7 +88,7 @@ class MambONet(EncoderDecoder):
         told_BT2 = orbit.state_at(times_BT) if self.reads_state else None
         features_BTF = self.orbit_features(orbit.angle_at(times_BT), orbit.rate, told_BT2)
         free_BT2, auxiliary_loss, _ = self.decode(query_UTM + self.embed_orbit(features_BTF), self.encode(potential_BS, orbit))
-        if self.config.orbit_inputs == "residual":
+        if self.corrects_state:
             return Answer(_CORRECTION * free_BT2, auxiliary_loss, told_BT2)
         return Answer(free_BT2, auxiliary_loss)
 
