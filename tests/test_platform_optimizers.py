@@ -90,6 +90,22 @@ def test_a_matrix_times_the_same_scale_of_gradient_gives_the_same_adamw_step():
         torch.testing.assert_close(new.detach(), old - 2e-3, rtol=0, atol=1e-6)
 
 
+def test_soap_steps_as_far_on_a_tiny_loss_as_on_a_large_one():
+    """A loss of 1e-8 has gradients so small that the optimizer's usual epsilon would hold them back."""
+    moved = []
+    for scale in (1.0, 1e-8):
+        model = network()
+        before = torch.cat([p.detach().flatten() for p in model.parameters()])
+        optimizer = Optimizer(model, settings_with(optimizer="soap", weight_decay=0.0))
+        for seed in range(20):
+            torch.manual_seed(seed)
+            for p in model.parameters():
+                p.grad = scale * torch.randn_like(p)
+            optimizer.step(1e-2)
+        moved.append(float((torch.cat([p.detach().flatten() for p in model.parameters()]) - before).norm()))
+    assert moved[1] == pytest.approx(moved[0], rel=0.02)
+
+
 def test_average_is_the_exponential_one_and_short_at_first():
     model = network()
     average = WeightAverage(model, decay=0.95)
