@@ -87,10 +87,8 @@ class MambONet(EncoderDecoder):
         orbit = self.find_orbit(potential_BS * self.potential_scale + self.potential_mean, initial_B2)
         told_BT2 = orbit.state_at(times_BT) if self.reads_state else None
         features_BTF = self.orbit_features(orbit.angle_at(times_BT), orbit.rate, told_BT2)
-        free_BT2, auxiliary_loss, _ = self.decode(query_UTM + self.embed_orbit(features_BTF), self.encode(potential_BS, orbit))
-        if self.corrects_state:
-            return Answer(_CORRECTION * free_BT2, auxiliary_loss, told_BT2)
-        return Answer(free_BT2, auxiliary_loss)
+        answer = self.decode(query_UTM + self.embed_orbit(features_BTF), self.encode(potential_BS, orbit))
+        return answer._replace(free=_CORRECTION * answer.free, told=told_BT2) if self.corrects_state else answer
 
     def told(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> Tensor | None:
         return self.find_orbit(potential_BS, initial_B2).state_at(times_BT) if self.find_orbit and self.reads_state else None
