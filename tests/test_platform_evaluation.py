@@ -145,8 +145,7 @@ def test_what_is_not_asked_for_is_not_measured(model, tiny_dataset, tmp_path):
 
 def test_what_a_network_is_told_is_measured_beside_what_it_says(model, tiny_dataset, tmp_path):
     sizes = {"num_sensors": 20, "d_model": 8, "num_heads": 2, "num_mamba_layers": 1, "num_decoder_layers": 1, "d_feedforward": 8}
-    torch.manual_seed(0)
-    network = build_operator(parse_architecture({"name": "mambonet"} | sizes))
+    network = build_operator(parse_architecture({"name": "mambonet", "orbit_inputs": "state"} | sizes))
     save_model(network, tmp_path / "model", {"preset": "paper"})
     result = evaluate(tmp_path / "model", tiny_dataset, tmp_path, settings=QUICK)
     split = read_split(tiny_dataset, "test")
@@ -155,7 +154,7 @@ def test_what_a_network_is_told_is_measured_beside_what_it_says(model, tiny_data
     losses = 0.5 * ((q - split.q) ** 2 + (p - split.p) ** 2).mean(axis=1)
     assert result["inputs"]["total_loss"]["median"] == pytest.approx(np.median(losses), rel=1e-4)
     assert pq.read_table(tmp_path / "trajectories.parquet")["total_loss_inputs"].to_numpy() == pytest.approx(losses, rel=1e-3, abs=1e-12)
-    assert losses.mean() < result["metrics"]["total_loss"]["mean"], "an untrained network only makes it worse"
+    assert losses.mean() < 1e-2 < result["metrics"]["total_loss"]["mean"], "an untrained network only makes it worse"
     assert "What the model is told" in (tmp_path / "report.html").read_text()
     assert "what it is told" in evaluation_table(result)
     blind = evaluate(model, tiny_dataset, tmp_path / "blind", settings=QUICK)

@@ -41,8 +41,7 @@ def compare(
     models = {name: load_model(folder) for name, folder in zip(names, folders, strict=True)}
     cards = {name: read_card(folder) for name, folder in zip(names, folders, strict=True)}
     manifest = read_manifest(dataset)
-    drawn = manifest["config"]
-    problems = Problems.of_split(read_split(dataset, split_name, settings.max_rows), tuple(drawn["control_points"]), drawn["noise"])
+    problems = Problems.of_split(read_split(dataset, split_name, settings.max_rows), manifest)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -65,7 +65,7 @@ def evaluate(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {str(out)!r} cannot be written: {error.strerror}") from None
-    problems = Problems.of_split(split, tuple(manifest["config"]["control_points"]), manifest["config"]["noise"])
+    problems = Problems.of_split(split, manifest)
     baselines = default_baselines(settings.solver_steps)
     with track("evaluate", len(baselines) + 1 + _count_studies(settings)) as progress:
         answers = _answer_all(model, baselines, problems, settings, progress)

@@ -5,6 +5,7 @@ Shapes: N problems, S sensors, T query times.
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -36,11 +37,13 @@ class Problems:
     noise: float = 0.0
 
     @classmethod
-    def of_split(cls, split: Split, control_points: tuple[int, int] = (2, 7), noise: float = 0.0) -> "Problems":
-        """The rows of a dataset, as stored."""
+    def of_split(cls, split: Split, manifest: dict[str, Any]) -> "Problems":
+        """The rows of a dataset, as stored; its manifest says how they were drawn and read."""
         times, q, p, sensors = (x.astype(np.float64) for x in (split.times, split.q, split.p, split.potential))
         exact = [CurvePotential.from_control_points(*polygon) for polygon in split.control]
-        return cls(exact, sensors, times, split.initial, q, p, split.energy, split.stratum, truth_floor(split), control_points, noise)
+        drawn = manifest["config"]
+        known = {"control_points": tuple(drawn["control_points"]), "noise": drawn["noise"]}
+        return cls(exact, sensors, times, split.initial, q, p, split.energy, split.stratum, truth_floor(split), **known)
 
     @classmethod
     def draw(cls, ensemble: Ensemble, seed: int, count: int, num_sensors: int) -> "Problems":
