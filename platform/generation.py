@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from ..physics import InputError
 from .data_config import DataConfig
@@ -58,6 +59,7 @@ def generate(destination: Path, config: DataConfig, *, workers: int | None = Non
     return manifest
 
 
+_MANIFEST_FIELDS = ("preset", "config", "counts", "rejections", "certificates", "files", "dataset_hash")
 _Write = Callable[[Shard], dict[str, Any]]
 
 
@@ -164,7 +166,7 @@ def _manifest(config: DataConfig, files: list[dict[str, Any]]) -> dict[str, Any]
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a dataset folder.
 
-    Raises InputError where there is none, it cannot be read, or it is of another schema version.
+    Raises InputError where there is none, it cannot be read, is of another schema version, or says too little of its dataset.
     """
     path = folder / MANIFEST_FILE
     try:
@@ -176,4 +178,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if version != DATASET_SCHEMA_VERSION:
         raise InputError(f"{path} has schema_version {version!r}; this version reads {DATASET_SCHEMA_VERSION}")
+    missing = [name for name in _MANIFEST_FIELDS if name not in manifest]
+    if missing:
+        raise InputError(f"{path} has no {missing[0]!r}; the file is damaged")
+    try:
+        DataConfig.model_validate(manifest["config"])
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(["config", *(str(part) for part in problem["loc"])])
+        raise InputError(f"{path} does not say how the dataset was drawn: {place}: {problem['msg']}") from None
     return manifest

@@ -214,6 +214,22 @@ def test_reading_what_is_not_there_is_refused(dataset, split, rows, words):
         read_split(dataset, split, rows)
 
 
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ({"dataset_hash": None}, "has no 'dataset_hash'"),
+        ({"config": {"noise": "much"}}, r"config\.noise"),
+        ({"config": {"nose": 0.1}}, r"config\.nose"),
+        ({"config": 3}, "how the dataset was drawn"),
+    ],
+)
+def test_a_manifest_that_says_too_little_is_refused(damaged, damage, said):
+    manifest = json.loads((damaged / "manifest.json").read_text()) | damage
+    (damaged / "manifest.json").write_text(json.dumps({key: value for key, value in manifest.items() if value is not None}))
+    with pytest.raises(InputError, match=rf"manifest\.json .*{said}"):
+        read_manifest(damaged)
+
+
 def test_manifest_of_another_schema_version_is_refused(damaged):
     manifest = json.loads((damaged / "manifest.json").read_text()) | {"schema_version": 99}
     (damaged / "manifest.json").write_text(json.dumps(manifest))

@@ -12,6 +12,7 @@ import numpy as np
 from ...physics import CurvePotential
 from ...physics.curve_batches import CurveBatch
 from ...physics.ensembles import Ensemble, draw_rows
+from ..data_config import DataConfig
 from ..datasets import Split
 
 
@@ -41,9 +42,9 @@ class Problems:
         """The rows of a dataset, as stored; its manifest says how they were drawn and read."""
         times, q, p, sensors = (x.astype(np.float64) for x in (split.times, split.q, split.p, split.potential))
         exact = [CurvePotential.from_control_points(*polygon) for polygon in split.control]
-        drawn = manifest["config"]
-        known = {"control_points": tuple(drawn["control_points"]), "noise": drawn["noise"]}
-        return cls(exact, sensors, times, split.initial, q, p, split.energy, split.stratum, truth_floor(split), **known)
+        drawn = DataConfig.model_validate(manifest["config"])
+        known = drawn.control_points, drawn.noise
+        return cls(exact, sensors, times, split.initial, q, p, split.energy, split.stratum, truth_floor(split), *known)
 
     @classmethod
     def draw(cls, ensemble: Ensemble, seed: int, count: int, num_sensors: int) -> "Problems":
