@@ -29,6 +29,10 @@ class EncoderDecoderConfig(ArchitectureConfig):
         return self
 
     @property
+    def has_decoder(self) -> bool:
+        return True
+
+    @property
     def queries_are_independent(self) -> bool:
         return not self.published_layers
 
@@ -42,6 +46,8 @@ class EncoderDecoder(Operator):
 
     def __init__(self, config: EncoderDecoderConfig) -> None:
         super().__init__(config)
+        if not config.has_decoder:
+            return
         width, num_heads = config.d_model, config.num_heads
         if width % num_heads:
             raise ValueError(f"d_model is {width}; it must be a multiple of num_heads, {num_heads}")

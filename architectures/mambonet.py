@@ -1,4 +1,4 @@
-"""MambONet (arXiv 2410.20951): Mamba layers read V as a sequence, cross-attention answers each query time."""
+"""MambONet (arXiv 2410.20951): Mamba layers read V as a sequence; what they say of it answers each query time."""
 
 import math
 from typing import Any, ClassVar, Literal
@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from .encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from .mamba import Mamba
 from .operator import Answer, mlp
-from .orbits import COARSE, FINE, AngleFeatures, Orbit, OrbitFinder
+from .orbits import COARSE, AngleFeatures, BetweenSensors, Orbit, OrbitFinder
 
 _USUAL_RATE = 2.0 * math.pi / 2.0  # of a motion whose period is the horizon
-_CORRECTION = 0.1  # the size of one, of which saved networks hold no copy; 0.3 learns as well, 0.01 ends at twice the loss
 
 
 class MambONetConfig(EncoderDecoderConfig):
@@ -27,7 +26,7 @@ class MambONetConfig(EncoderDecoderConfig):
             "num_decoder_layers": 4,
             "d_feedforward": 1024,
             "num_frequencies": 0,
-            "orbit_inputs": "none",
+            "orbit": "none",
             "published_layers": True,
             "hard_initial_condition": False,
         },
@@ -36,26 +35,33 @@ class MambONetConfig(EncoderDecoderConfig):
     name: Literal["mambonet"] = "mambonet"
     num_mamba_layers: int = Field(default=4, ge=1)
     d_state: int = Field(default=16, ge=1, description="states of each Mamba channel")
-    orbit_inputs: Literal["none", "angle", "state", "residual"] = Field(
-        default="residual",
-        description="read, beside V and t, the speed and the angle that energy conservation gives; or also the q and p; or correct these",
+    orbit: Literal["none", "angle", "state", "solved"] = Field(
+        default="solved",
+        description="correct V between the sensors and solve for the orbit, without a decoder; or read, beside V and t, "
+        "the speed and the angle that energy conservation gives; or also the q and p",
     )
+    num_shapes: int = Field(default=8, ge=1, description="coefficients of the correction of V in each interval, where the orbit is solved")
 
     @model_validator(mode="after")
     def _published_layers_read_v_alone(self) -> Any:
-        if self.published_layers and self.orbit_inputs != "none":
-            raise ValueError(f"orbit_inputs is {self.orbit_inputs!r}; it must be 'none' with published_layers, which read V and t alone")
+        if self.published_layers and self.orbit != "none":
+            raise ValueError(f"orbit is {self.orbit!r}; it must be 'none' with published_layers, which read V and t alone")
         return self
+
+    @property
+    def has_decoder(self) -> bool:
+        return self.orbit != "solved"
 
 
 class MambONet(EncoderDecoder):
-    """Published: V alone is embedded and every layer scans from the left.
+    """Published: V alone is embedded, every layer scans from the left, and cross-attention answers.
 
-    Ours: V with its position, both ways. And with `orbit_inputs`, what conservation of energy says of the orbit (see
-    `orbits`): each sensor carries the particle's speed there and the angle of the motion at which it passes, each query the
-    angle at its time, so that to answer is to find the sensors whose angle is that of the query, and to correct it. Each query
-    also carries the q and p that the quadrature reads off there, unless `orbit_inputs` is "angle"; where it is "residual", the
-    network answers with a correction of these.
+    Ours: V with its position, both ways, to say what V is between the sensors, which is all that they leave open: the orbit
+    follows from conservation of energy, in closed form for all times (see `orbits`). Decoder sizes then mean nothing.
+
+    Or, with `orbit` "angle" or "state", attention answers here too and is told what conservation of energy says of V as read:
+    each sensor carries the particle's speed there and the angle of the motion at which it passes, each query the angle at its
+    time, so that to answer is to find the sensors whose angle is that of the query; with "state" also q and p there.
     """
 
     Config = MambONetConfig
@@ -65,11 +71,12 @@ class MambONet(EncoderDecoder):
         super().__init__(config)
         width, self.both_ways = config.d_model, not config.published_layers
         num_inputs = 2 if self.both_ways else 1
-        self.corrects_state = config.orbit_inputs == "residual"
-        self.reads_state = self.corrects_state or config.orbit_inputs == "state"
-        fineness = FINE if self.reads_state else COARSE
-        self.find_orbit = OrbitFinder(config.num_sensors, fineness) if config.orbit_inputs != "none" else None
-        if config.orbit_inputs != "none":
+        self.solves_orbit, self.reads_state = config.orbit == "solved", config.orbit == "state"
+        if self.solves_orbit:
+            self.between_sensors = BetweenSensors(config.num_sensors, width, config.num_shapes)
+            self.find_orbit = OrbitFinder(config.num_sensors)
+        elif config.orbit != "none":
+            self.find_orbit = OrbitFinder(config.num_sensors, None if self.reads_state else COARSE)
             self.angle_features = AngleFeatures(max(1, config.num_frequencies))
             num_features = self.angle_features.num_features + (3 if self.reads_state else 1)
             self.embed_orbit = mlp([num_features, width, width])
@@ -81,17 +88,21 @@ class MambONet(EncoderDecoder):
         self.register_buffer("sensors", torch.linspace(-1.0, 1.0, config.num_sensors), persistent=False)
 
     def answer(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> Answer:
+        in_units_BS = potential_BS * self.potential_scale + self.potential_mean
+        if self.solves_orbit:
+            told_BT2 = self.find_orbit(in_units_BS, initial_B2, self.between_sensors(self.encode(potential_BS))).state_at(times_BT)
+            return Answer(told_BT2.new_zeros(()), told_BT2.new_zeros(()), told_BT2)
         query_UTM = self.embed_query(times_BT, initial_B2)
-        if self.find_orbit is None:
+        if self.config.orbit == "none":
             return self.decode(query_UTM, self.encode(potential_BS))
-        orbit = self.find_orbit(potential_BS * self.potential_scale + self.potential_mean, initial_B2)
-        told_BT2 = orbit.state_at(times_BT) if self.reads_state else None
-        features_BTF = self.orbit_features(orbit.angle_at(times_BT), orbit.rate, told_BT2)
-        answer = self.decode(query_UTM + self.embed_orbit(features_BTF), self.encode(potential_BS, orbit))
-        return answer._replace(free=_CORRECTION * answer.free, told=told_BT2) if self.corrects_state else answer
+        orbit = self.find_orbit(in_units_BS, initial_B2)
+        features_BTF = self.orbit_features(orbit.angle_at(times_BT), orbit.rate, orbit.state_at(times_BT) if self.reads_state else None)
+        return self.decode(query_UTM + self.embed_orbit(features_BTF), self.encode(potential_BS, orbit))
 
     def told(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> Tensor | None:
-        return self.find_orbit(potential_BS, initial_B2).state_at(times_BT) if self.find_orbit and self.reads_state else None
+        if not (self.solves_orbit or self.reads_state):
+            return None
+        return self.find_orbit(potential_BS, initial_B2).state_at(times_BT)
 
     def orbit_features(self, angle_BT: Tensor, rate_B1: Tensor, told_BT2: Tensor | None) -> Tensor:
         """What a query carries of the orbit, (B, T, F)."""

@@ -19,7 +19,7 @@ from .registry import build_operator, get_architecture, parse_architecture
 MODEL_SCHEMA_VERSION = 1
 WEIGHTS_FILE, CARD_FILE = "model.safetensors", "model.json"
 
-_BEFORE = {"gate_time": None, "orbit_inputs": "none"}  # what the networks did whose cards do not have the field yet
+_BEFORE = {"gate_time": None, "orbit": "none"}  # what the networks did whose cards do not have the field yet
 
 
 def save_model(model: Operator, folder: Path, provenance: dict[str, Any]) -> None:

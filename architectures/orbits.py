@@ -3,19 +3,23 @@
 A particle of energy E passes q with abs(p) = sqrt(2 (E - V(q))) and takes dq / abs(p) for dq. Its motion is periodic between
 two turning points, and the angle of the motion (Arnold, Mathematical Methods of Classical Mechanics,
 section 50) grows evenly with time; the place with that angle is q. All are read off the sensors here, by one quadrature for all
-query times. They are inputs, not answers: the network gives q and p, and learns where the quadrature is wrong.
+query times. It is differentiable, so that a network can learn from trajectories what V is between the sensors.
 
-Shapes: B batch, S sensors, G grid points, C cells between them, T query times, F features.
+Shapes: B batch, S sensors, I intervals between them, G grid points, C cells between these, T query times, F features.
 """
 
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .operator import mlp
+
 _TINY = 1e-12
 _SHORTEST_HALF_PERIOD = 1e-3  # of a particle at rest, whose period is that of no motion
+_SLOW = 1e-9  # twice a kinetic energy below which a speed has no slope, which at rest would have no bound
 
 
 class Fineness(NamedTuple):
@@ -26,8 +30,12 @@ class Fineness(NamedTuple):
 
 
 # Saved networks have learnt with these and hold no copy of them: another value would be another network's.
-COARSE = Fineness(4, 4)  # enough for the angle: with FINE the networks learn no better
-FINE = Fineness(32, 6)  # for q and p: with twice as many cells their median improves, but not their mean, where sensors are too few
+COARSE = Fineness(4, 4)  # enough for the angle: with a finer one the networks learn no better
+
+
+def fine(num_sensors: int) -> Fineness:
+    """For q and p: some 3,200 cells in all. With twice as many, networks that correct V learn no better."""
+    return Fineness(-(-3168 // (num_sensors - 1)), 6)
 
 
 class Orbit(NamedTuple):
@@ -55,13 +63,14 @@ class Orbit(NamedTuple):
         turn_BT = torch.remainder(self.angle_at(times_BT), 2.0 * math.pi)
         on_the_way_back_BT = turn_BT > math.pi
         time_BT = torch.where(on_the_way_back_BT, 2.0 * math.pi - turn_BT, turn_BT) / self.rate
+        elapsed_BG = self.elapsed.detach()
         # Of points that are passed at one moment the last begins the cell; the moment of the right turning point is that of a cell's end.
-        last_B1 = (self.elapsed < self.elapsed[:, -1:]).sum(dim=1, keepdim=True) - 1
-        cell_BT = torch.minimum(torch.searchsorted(self.elapsed, time_BT, right=True) - 1, last_B1)
+        last_B1 = (elapsed_BG < elapsed_BG[:, -1:]).sum(dim=1, keepdim=True) - 1
+        cell_BT = torch.minimum(torch.searchsorted(elapsed_BG, time_BT.detach(), right=True) - 1, last_B1)
         left_BT, right_BT = self.kinetic.gather(1, cell_BT), self.kinetic.gather(1, cell_BT + 1)
         since_BT = time_BT - self.elapsed.gather(1, cell_BT)
         width = 1.0 / (self.kinetic.shape[1] - 1)
-        force_BT, speed_BT = (right_BT - left_BT) / (2.0 * width), left_BT.clamp(min=0.0).sqrt()
+        force_BT, speed_BT = (right_BT - left_BT) / (2.0 * width), speed(left_BT)
         out_of_reach_BT = (-left_BT / (right_BT - left_BT).abs().clamp(min=_TINY)).clamp(0.0, 1.0)  # the share left of a turning point
         q_BT = (cell_BT + out_of_reach_BT) * width + since_BT * (speed_BT + 0.5 * force_BT * since_BT)
         p_BT = speed_BT + force_BT * since_BT
@@ -71,30 +80,32 @@ class Orbit(NamedTuple):
 class OrbitFinder(nn.Module):
     """V at S uniform sensors on [0, 1], in its own units, (B, S), and (q0, p0) (B, 2) -> Orbit.
 
-    V is refined by local polynomials and then taken as linear in each cell, where the time of passage is exact, turning points
-    included. A second well is left out where a barrier that the grid can see keeps the particle from it.
+    V is refined by local polynomials, to which a `correction` (B, I, C / I) may be added, and then taken as linear in each cell,
+    where the time of passage is exact, turning points included. A second well is left out where a barrier that the grid can
+    see keeps the particle from it.
     """
 
     neighbours: Tensor
     weights: Tensor
 
-    def __init__(self, num_sensors: int, fineness: Fineness = FINE) -> None:
+    def __init__(self, num_sensors: int, fineness: Fineness | None = None) -> None:
         super().__init__()
+        fineness = fineness or fine(num_sensors)
         self._cells_a_sensor = fineness.cells
         neighbours, weights = _local_polynomials(num_sensors, fineness)
         self.register_buffer("neighbours", neighbours, persistent=False)
         self.register_buffer("weights", weights, persistent=False)
 
-    def refine(self, potential_BS: Tensor) -> Tensor:
+    def refine(self, potential_BS: Tensor, correction_BIC: Tensor | None = None) -> Tensor:
         """V at the grid's points, (B, G)."""
         # Sums of products and no matrix product: those may be rounded to bfloat16 or TF32.
-        refined_BIC = potential_BS.new_zeros(())
+        refined_BIC = potential_BS.new_zeros(()) if correction_BIC is None else correction_BIC
         for index_I, weight_IC in zip(self.neighbours, self.weights, strict=True):
             refined_BIC = refined_BIC + potential_BS[:, index_I].unsqueeze(-1) * weight_IC
         return torch.cat([refined_BIC.flatten(1), potential_BS[:, -1:]], dim=1)
 
-    def forward(self, potential_BS: Tensor, initial_B2: Tensor) -> Orbit:
-        potential_BG = self.refine(potential_BS)
+    def forward(self, potential_BS: Tensor, initial_B2: Tensor, correction_BIC: Tensor | None = None) -> Orbit:
+        potential_BG = self.refine(potential_BS, correction_BIC)
         num_cells = potential_BG.shape[1] - 1
         q0_B1, p0_B1 = initial_B2.split(1, dim=1)
         place_B1 = (q0_B1 * num_cells).clamp(0, num_cells)
@@ -112,7 +123,7 @@ class OrbitFinder(nn.Module):
         partial_B1 = passage_time(kinetic_BG.gather(1, cell_B1), p0_B1.square(), share_B1 / num_cells)
         start_B1 = (elapsed_BG.gather(1, cell_B1) + partial_B1) * rate_B1 * torch.where(p0_B1 < 0.0, -1.0, 1.0)
         at_sensors = slice(None, None, self._cells_a_sensor)
-        speed_BS = kinetic_BG[:, at_sensors].clamp(min=0.0).sqrt()
+        speed_BS = speed(kinetic_BG[:, at_sensors])
         return Orbit(speed_BS, elapsed_BG[:, at_sensors] * rate_B1, start_B1, rate_B1, kinetic_BG, elapsed_BG)
 
 
@@ -131,12 +142,46 @@ class AngleFeatures(nn.Module):
         return torch.cat([multiples.cos(), multiples.sin()], dim=-1)
 
 
+class BetweenSensors(nn.Module):
+    """What V is between sensors beside the local polynomials, (B, S, M) -> (B, I, C / I).
+
+    In each interval a polynomial of `num_shapes` coefficients, which the encoded sensors on its two sides say; it vanishes at
+    both, where V is known. An untrained one says zero. Its coefficients come in units of the distance of the sensors.
+    """
+
+    shapes: Tensor
+
+    def __init__(self, num_sensors: int, width: int, num_shapes: int) -> None:
+        super().__init__()
+        self.say = mlp([2 * width, width, num_shapes])
+        nn.init.zeros_(self.say[-1].weight)
+        nn.init.zeros_(self.say[-1].bias)
+        cells = fine(num_sensors).cells
+        x = np.arange(cells) / cells
+        shapes_KC = 4.0 * x * (1.0 - x) * np.polynomial.legendre.legvander(2.0 * x - 1.0, num_shapes - 1).T / (num_sensors - 1)
+        self.register_buffer("shapes", torch.tensor(shapes_KC, dtype=torch.float32), persistent=False)
+
+    def forward(self, memory_BSM: Tensor) -> Tensor:
+        said_BIK = self.say(torch.cat([memory_BSM[:, :-1], memory_BSM[:, 1:]], dim=-1))
+        # Sums of products, as in `OrbitFinder.refine`.
+        correction_BIC = said_BIK.new_zeros((), dtype=self.shapes.dtype)
+        for said_BI, shape_C in zip(said_BIK.unbind(-1), self.shapes, strict=True):
+            correction_BIC = correction_BIC + said_BI.unsqueeze(-1) * shape_C
+        return correction_BIC
+
+
+def speed(kinetic: Tensor) -> Tensor:
+    """The speed of a particle with twice the kinetic energy `kinetic`, 0 where it cannot be; differentiable but where it is slow."""
+    moving = kinetic > _SLOW
+    return torch.where(moving, torch.where(moving, kinetic, 1.0).sqrt(), kinetic.detach().clamp(min=0.0).sqrt())
+
+
 def passage_time(left: Tensor, right: Tensor, width: Tensor | float) -> Tensor:
     """The time spent on a stretch of a given width along which twice the kinetic energy is linear, from `left` to `right`.
 
     Exact; where one end is out of reach the particle turns inside, and the time is that of one way.
     """
-    speeds = left.clamp(min=0.0).sqrt() + right.clamp(min=0.0).sqrt()
+    speeds = speed(left) + speed(right)
     crossing = 1.0 / (speeds + _TINY)
     turning = speeds / ((left - right).abs() + _TINY)
     return 2.0 * width * torch.where((left < 0.0) | (right < 0.0), turning, crossing) * (speeds > 0.0)

@@ -33,7 +33,7 @@ BASE: dict[str, Any] = {
     "architecture.num_heads": 4,
     "architecture.num_decoder_layers": 2,
     "architecture.d_feedforward": 128,
-    "architecture.orbit_inputs": "angle",
+    "architecture.orbit": "angle",
     "training.epochs": 6,
     "training.batch_size": 25,
     "training.optimizer": "soap",
@@ -46,10 +46,10 @@ _WIDE = {"architecture.d_model": 48, "architecture.num_heads": 6, "architecture.
 
 ABLATIONS: dict[str, dict[str, Any]] = {
     "base": {},
-    "no orbit inputs": {"architecture.orbit_inputs": "none"},
-    "no orbit inputs, powers of t": {"architecture.orbit_inputs": "none", "architecture.gate_time": None},
-    "q and p too": {"architecture.orbit_inputs": "state"},
-    "q and p corrected": {"architecture.orbit_inputs": "residual"},
+    "no orbit inputs": {"architecture.orbit": "none"},
+    "no orbit inputs, powers of t": {"architecture.orbit": "none", "architecture.gate_time": None},
+    "q and p too": {"architecture.orbit": "state"},
+    "V corrected between the sensors": {"architecture.orbit": "solved"},
     "powers of t": {"architecture.gate_time": None},
     "gate time 0.4": {"architecture.gate_time": 0.4},
     "start not imposed": {"architecture.hard_initial_condition": False},

@@ -180,7 +180,7 @@ class TestContract:
     def test_normalisation_is_applied(self, name, preset):
         potential, times, initial = batch(dtype=torch.float64)
         # An orbit is that of V in its own units, whatever the normalisation; tests/test_architectures_orbits.py holds it.
-        alone = {"orbit_inputs": "none"} if "orbit_inputs" in small(name, preset).config.model_dump() else {}
+        alone = {"orbit": "none"} if "orbit" in small(name, preset).config.model_dump() else {}
         model = small(name, preset, **alone).double().eval()
         plain = model((potential - 0.7) / 1.3, times, initial)
         model.set_normalisation(0.7, 1.3)

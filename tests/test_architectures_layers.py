@@ -133,7 +133,7 @@ def test_mamba_layers_read_from_the_left_as_published_and_both_ways_as_ours():
     for preset, sees_right in (("paper", False), ("default", True)):
         sizes = {"d_model": 8, "num_heads": 2, "num_mamba_layers": 2, "num_sensors": 12, "d_state": 2}
         torch.manual_seed(0)
-        model = build_operator(parse_architecture({"name": "mambonet", "preset": preset, "orbit_inputs": "none"} | sizes))
+        model = build_operator(parse_architecture({"name": "mambonet", "preset": preset, "orbit": "none"} | sizes))
         assert all(isinstance(layer, MambaLayer) for layer in model.encoder)
         potential = randn(1, 12).float()
         changed = potential.clone()

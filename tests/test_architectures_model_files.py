@@ -179,7 +179,7 @@ VERSION_0_1 = {
 @pytest.mark.parametrize("name", VERSION_0_1)
 def test_a_model_of_version_0_1_answers_as_it_did(tmp_path, name):
     sizes, true_q, true_p = VERSION_0_1[name]
-    since = {"gate_time": None} | ({"orbit_inputs": "none"} if name == "mambonet" else {})
+    since = {"gate_time": None} | ({"orbit": "none"} if name == "mambonet" else {})
     model = build_operator(parse_architecture({"name": name} | sizes | since)).double()
     model.set_normalisation(0.5, 0.7)
     state, drawn = model.state_dict(), torch.Generator().manual_seed(0)

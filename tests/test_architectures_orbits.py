@@ -148,8 +148,8 @@ def test_an_orbit_does_not_depend_on_the_normalisation():
 
 
 def test_published_layers_read_v_alone():
-    with pytest.raises(ValueError, match="orbit_inputs"):
-        parse_architecture({"name": "mambonet", "preset": "paper", "orbit_inputs": "angle"})
+    with pytest.raises(ValueError, match="orbit"):
+        parse_architecture({"name": "mambonet", "preset": "paper", "orbit": "angle"})
 
 
 _TINY_NETWORK = {"d_model": 16, "num_heads": 2, "num_mamba_layers": 1, "d_feedforward": 16}
@@ -159,7 +159,7 @@ _READ = [("none", False, False), ("angle", True, False), ("state", True, True), 
 @pytest.mark.parametrize(("inputs", "reads_angle", "reads_state"), _READ)
 def test_what_a_query_carries(inputs, reads_angle, reads_state):
     """Nothing, the angle and the pace of the motion, or these and q and p."""
-    model = build_operator(parse_architecture({"name": "mambonet", "orbit_inputs": inputs} | _TINY_NETWORK))
+    model = build_operator(parse_architecture({"name": "mambonet", "orbit": inputs} | _TINY_NETWORK))
     assert (model.find_orbit is not None) is reads_angle
     if model.find_orbit is None:
         return
@@ -179,7 +179,7 @@ def test_what_a_query_carries(inputs, reads_angle, reads_state):
 @pytest.mark.parametrize("sizes", [{}, {"gate_time": None}, {"hard_initial_condition": False}], ids=["gate", "powers of t", "start learnt"])
 def test_a_residual_corrects_what_it_is_told(sizes):
     """A head that says nothing leaves the quadrature's answer; one that says 1 moves q and p by the gate's share of a tenth."""
-    model = build_operator(parse_architecture({"name": "mambonet", "orbit_inputs": "residual"} | _TINY_NETWORK | sizes)).eval()
+    model = build_operator(parse_architecture({"name": "mambonet", "orbit": "residual"} | _TINY_NETWORK | sizes)).eval()
     potential, start = torch.tensor(8 * (SENSORS - 0.5) ** 2, dtype=torch.float32)[None], torch.tensor([[0.2, 0.3]])
     times = torch.linspace(0, 2, 9)[None]
     told = model.told(potential, times, start)

@@ -145,7 +145,7 @@ def test_what_is_not_asked_for_is_not_measured(model, tiny_dataset, tmp_path):
 
 def test_what_a_network_is_told_is_measured_beside_what_it_says(model, tiny_dataset, tmp_path):
     sizes = {"num_sensors": 20, "d_model": 8, "num_heads": 2, "num_mamba_layers": 1, "num_decoder_layers": 1, "d_feedforward": 8}
-    network = build_operator(parse_architecture({"name": "mambonet", "orbit_inputs": "state"} | sizes))
+    network = build_operator(parse_architecture({"name": "mambonet", "orbit": "state"} | sizes))
     save_model(network, tmp_path / "model", {"preset": "paper"})
     result = evaluate(tmp_path / "model", tiny_dataset, tmp_path, settings=QUICK)
     split = read_split(tiny_dataset, "test")

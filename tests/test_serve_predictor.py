@@ -20,7 +20,7 @@ def save_tiny(folder: Path, preset: str) -> Path:
     """A random network whose answers are wrong: one that corrects what it is told would be too good."""
     torch.manual_seed(0)
     sizes = {"d_model": 16, "num_mamba_layers": 1, "d_state": 4, "num_heads": 2, "num_decoder_layers": 1, "d_feedforward": 32}
-    wrong = {"name": "mambonet", "num_sensors": NUM_SENSORS, "orbit_inputs": "state"}
+    wrong = {"name": "mambonet", "num_sensors": NUM_SENSORS, "orbit": "state"}
     save_model(build_operator(parse_architecture(wrong | sizes)), folder, {"preset": preset})
     return folder
 
