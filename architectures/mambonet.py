@@ -41,6 +41,7 @@ class MambONetConfig(EncoderDecoderConfig):
         "the speed and the angle that energy conservation gives; or also the q and p",
     )
     num_shapes: int = Field(default=8, ge=1, description="coefficients of the correction of V in each interval, where the orbit is solved")
+    exact_sensors: bool = Field(default=True, description="if false, noisy sensors are corrected too, where the orbit is solved")
 
     @model_validator(mode="after")
     def _published_layers_read_v_alone(self) -> Any:
@@ -73,7 +74,7 @@ class MambONet(EncoderDecoder):
         num_inputs = 2 if self.both_ways else 1
         self.solves_orbit, self.reads_state = config.orbit == "solved", config.orbit == "state"
         if self.solves_orbit:
-            self.between_sensors = BetweenSensors(config.num_sensors, width, config.num_shapes)
+            self.between_sensors = BetweenSensors(config.num_sensors, width, config.num_shapes, config.exact_sensors)
             self.find_orbit = OrbitFinder(config.num_sensors)
         elif config.orbit != "none":
             self.find_orbit = OrbitFinder(config.num_sensors, None if self.reads_state else COARSE)

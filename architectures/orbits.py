@@ -80,7 +80,7 @@ class Orbit(NamedTuple):
 class OrbitFinder(nn.Module):
     """V at S uniform sensors on [0, 1], in its own units, (B, S), and (q0, p0) (B, 2) -> Orbit.
 
-    V is refined by local polynomials, to which a `correction` (B, I, C / I) may be added, and then taken as linear in each cell,
+    V is refined by local polynomials, to which a `correction` (B, G) may be added, and then taken as linear in each cell,
     where the time of passage is exact, turning points included. A second well is left out where a barrier that the grid can
     see keeps the particle from it.
     """
@@ -96,16 +96,17 @@ class OrbitFinder(nn.Module):
         self.register_buffer("neighbours", neighbours, persistent=False)
         self.register_buffer("weights", weights, persistent=False)
 
-    def refine(self, potential_BS: Tensor, correction_BIC: Tensor | None = None) -> Tensor:
+    def refine(self, potential_BS: Tensor, correction_BG: Tensor | None = None) -> Tensor:
         """V at the grid's points, (B, G)."""
         # Sums of products and no matrix product: those may be rounded to bfloat16 or TF32.
-        refined_BIC = potential_BS.new_zeros(()) if correction_BIC is None else correction_BIC
+        refined_BIC = potential_BS.new_zeros(())
         for index_I, weight_IC in zip(self.neighbours, self.weights, strict=True):
             refined_BIC = refined_BIC + potential_BS[:, index_I].unsqueeze(-1) * weight_IC
-        return torch.cat([refined_BIC.flatten(1), potential_BS[:, -1:]], dim=1)
+        refined_BG = torch.cat([refined_BIC.flatten(1), potential_BS[:, -1:]], dim=1)
+        return refined_BG if correction_BG is None else refined_BG + correction_BG
 
-    def forward(self, potential_BS: Tensor, initial_B2: Tensor, correction_BIC: Tensor | None = None) -> Orbit:
-        potential_BG = self.refine(potential_BS, correction_BIC)
+    def forward(self, potential_BS: Tensor, initial_B2: Tensor, correction_BG: Tensor | None = None) -> Orbit:
+        potential_BG = self.refine(potential_BS, correction_BG)
         num_cells = potential_BG.shape[1] - 1
         q0_B1, p0_B1 = initial_B2.split(1, dim=1)
         place_B1 = (q0_B1 * num_cells).clamp(0, num_cells)
@@ -143,31 +144,51 @@ class AngleFeatures(nn.Module):
 
 
 class BetweenSensors(nn.Module):
-    """What V is between sensors beside the local polynomials, (B, S, M) -> (B, I, C / I).
+    """What V is at the grid's points beside the local polynomials, (B, S, M) -> (B, G).
 
     In each interval a polynomial of `num_shapes` coefficients, which the encoded sensors on its two sides say; it vanishes at
-    both, where V is known. An untrained one says zero. Its coefficients come in units of the distance of the sensors.
+    both, where V is known. Where sensors are not exact, each also says what to add to it, and a straight line joins two.
+    All in units of the distance of the sensors. An untrained one says zero.
     """
 
     shapes: Tensor
+    shares: Tensor
 
-    def __init__(self, num_sensors: int, width: int, num_shapes: int) -> None:
+    def __init__(self, num_sensors: int, width: int, num_shapes: int, exact_sensors: bool = True) -> None:
         super().__init__()
-        self.say = mlp([2 * width, width, num_shapes])
-        nn.init.zeros_(self.say[-1].weight)
-        nn.init.zeros_(self.say[-1].bias)
-        cells = fine(num_sensors).cells
-        x = np.arange(cells) / cells
-        shapes_KC = 4.0 * x * (1.0 - x) * np.polynomial.legendre.legvander(2.0 * x - 1.0, num_shapes - 1).T / (num_sensors - 1)
+        self.exact_sensors = exact_sensors
+        self.say = _saying_zero([2 * width, width, num_shapes])
+        if not exact_sensors:
+            self.say_of_sensor = _saying_zero([width, width, 1])
+        x_C = np.arange(fine(num_sensors).cells) / fine(num_sensors).cells
+        shapes_KC = 4.0 * x_C * (1.0 - x_C) * np.polynomial.legendre.legvander(2.0 * x_C - 1.0, num_shapes - 1).T / (num_sensors - 1)
+        shares_2C = np.stack([1.0 - x_C, x_C]) / (num_sensors - 1)
         self.register_buffer("shapes", torch.tensor(shapes_KC, dtype=torch.float32), persistent=False)
+        self.register_buffer("shares", torch.tensor(shares_2C, dtype=torch.float32), persistent=False)
 
     def forward(self, memory_BSM: Tensor) -> Tensor:
         said_BIK = self.say(torch.cat([memory_BSM[:, :-1], memory_BSM[:, 1:]], dim=-1))
-        # Sums of products, as in `OrbitFinder.refine`.
-        correction_BIC = said_BIK.new_zeros((), dtype=self.shapes.dtype)
-        for said_BI, shape_C in zip(said_BIK.unbind(-1), self.shapes, strict=True):
-            correction_BIC = correction_BIC + said_BI.unsqueeze(-1) * shape_C
-        return correction_BIC
+        if self.exact_sensors:
+            return nn.functional.pad(_sum_of_products(said_BIK, self.shapes).flatten(1), (0, 1))
+        said_BS1 = self.say_of_sensor(memory_BSM)
+        ends_BI2 = torch.cat([said_BS1[:, :-1], said_BS1[:, 1:]], dim=-1)
+        correction_BIC = _sum_of_products(said_BIK, self.shapes) + _sum_of_products(ends_BI2, self.shares)
+        return torch.cat([correction_BIC.flatten(1), said_BS1[:, -1] * self.shares[0, 0]], dim=1)
+
+
+def _sum_of_products(coefficients_BIK: Tensor, shapes_KC: Tensor) -> Tensor:
+    """(B, I, C); no matrix product, which may be rounded to bfloat16 or TF32."""
+    total_BIC = shapes_KC.new_zeros(())
+    for coefficients_BI, shape_C in zip(coefficients_BIK.unbind(-1), shapes_KC, strict=True):
+        total_BIC = total_BIC + coefficients_BI.unsqueeze(-1) * shape_C
+    return total_BIC
+
+
+def _saying_zero(sizes: list[int]) -> nn.Sequential:
+    layers = mlp(sizes)
+    nn.init.zeros_(layers[-1].weight)
+    nn.init.zeros_(layers[-1].bias)
+    return layers
 
 
 def speed(kinetic: Tensor) -> Tensor:

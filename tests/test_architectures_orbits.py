@@ -1,4 +1,4 @@
-"""The orbit that energy conservation gives, against exact motion; it is what MambONet reads beside V."""
+"""The orbit that energy conservation gives, against exact motion; MambONet answers with it, or reads it beside V."""
 
 import math
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neural_hamilton.architectures import build_operator, parse_architecture
-from neural_hamilton.architectures.orbits import AngleFeatures, OrbitFinder, passage_time
+from neural_hamilton.architectures.orbits import AngleFeatures, BetweenSensors, OrbitFinder, fine, passage_time
 from neural_hamilton.physics.ensembles import Ensemble, draw_rows
 
 SENSORS = np.linspace(0.0, 1.0, 100)
@@ -153,41 +153,123 @@ def test_published_layers_read_v_alone():
 
 
 _TINY_NETWORK = {"d_model": 16, "num_heads": 2, "num_mamba_layers": 1, "d_feedforward": 16}
-_READ = [("none", False, False), ("angle", True, False), ("state", True, True), ("residual", True, True)]
 
 
-@pytest.mark.parametrize(("inputs", "reads_angle", "reads_state"), _READ)
-def test_what_a_query_carries(inputs, reads_angle, reads_state):
-    """Nothing, the angle and the pace of the motion, or these and q and p."""
-    model = build_operator(parse_architecture({"name": "mambonet", "orbit": inputs} | _TINY_NETWORK))
-    assert (model.find_orbit is not None) is reads_angle
-    if model.find_orbit is None:
-        return
+@pytest.mark.parametrize("reads", ["angle", "state"])
+def test_what_a_query_carries(reads):
+    """The angle and the pace of the motion, or these and q and p."""
+    model = build_operator(parse_architecture({"name": "mambonet", "orbit": reads} | _TINY_NETWORK))
     seen = []
     model.embed_orbit.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     potential, start = torch.tensor(8 * (SENSORS - 0.5) ** 2, dtype=torch.float32)[None], torch.tensor([[0.2, 0.0]])
     times = torch.linspace(0, 2, 5)[None]
     model(potential, times, start)
     features, orbit = seen[0], model.find_orbit(potential, start)
-    assert features.shape[-1] == 2 * 16 + 1 + 2 * reads_state
+    assert features.shape[-1] == 2 * 16 + 1 + 2 * (reads == "state")
     torch.testing.assert_close(features[..., :32], model.angle_features(orbit.angle_at(times)), atol=1e-4, rtol=0)
-    if reads_state:
+    if reads == "state":
         q, p = orbit.state_at(times).unbind(-1)
         torch.testing.assert_close(features[..., -2:], torch.stack([2.0 * q - 1.0, p], dim=-1))
 
 
-@pytest.mark.parametrize("sizes", [{}, {"gate_time": None}, {"hard_initial_condition": False}], ids=["gate", "powers of t", "start learnt"])
-def test_a_residual_corrects_what_it_is_told(sizes):
-    """A head that says nothing leaves the quadrature's answer; one that says 1 moves q and p by the gate's share of a tenth."""
-    model = build_operator(parse_architecture({"name": "mambonet", "orbit": "residual"} | _TINY_NETWORK | sizes)).eval()
-    potential, start = torch.tensor(8 * (SENSORS - 0.5) ** 2, dtype=torch.float32)[None], torch.tensor([[0.2, 0.3]])
-    times = torch.linspace(0, 2, 9)[None]
-    told = model.told(potential, times, start)
-    torch.nn.init.zeros_(model.head.weight)
-    for said in (0.0, 1.0):
-        torch.nn.init.constant_(model.head.bias, said)
-        output = model(potential, times, start)
-        gate = {"gate_time": torch.stack([times**2, times]), "hard_initial_condition": torch.ones(2, 1, 9)}
-        share = gate[next(iter(sizes))] if sizes else (1 - torch.exp(-times / 0.1)).expand(2, 1, 9)
-        torch.testing.assert_close(output.q, told[..., 0] + 0.1 * said * share[0], atol=1e-5, rtol=0)
-        torch.testing.assert_close(output.p, told[..., 1] + 0.1 * said * share[1], atol=1e-5, rtol=0)
+class TestSolved:
+    """V is corrected between the sensors, and the orbit follows."""
+
+    @pytest.mark.parametrize("num_sensors", [13, 25])
+    def test_with_the_right_v_between_the_sensors_few_are_enough(self, num_sensors):
+        rows, _ = draw_rows(Ensemble("paper"), 0, "val", np.arange(100))
+        sensors = np.linspace(0.0, 1.0, num_sensors)
+        finder = OrbitFinder(num_sensors).double()
+        potential = torch.tensor(rows.curves.sample(sensors))
+        start, times = torch.tensor(np.stack([rows.q0, rows.p0], axis=1)), torch.tensor(rows.times)
+        grid = np.linspace(0.0, 1.0, fine(num_sensors).cells * (num_sensors - 1) + 1)
+        missing = torch.tensor(rows.curves.sample(grid)) - finder.refine(potential)
+        losses = []
+        for correction in (None, missing):
+            q, p = finder(potential, start, correction).state_at(times).numpy().transpose(2, 0, 1)
+            losses.append(0.5 * np.mean((q - rows.q) ** 2 + (p - rows.p) ** 2, axis=1).mean())
+        assert losses[0] > 5e-5 and losses[1] < 1e-8
+
+    @pytest.mark.parametrize(("row", "p0"), [(0, 0.0), (1, 0.0), (2, 0.7), (3, -0.4)])
+    def test_slopes_are_those_of_differences(self, row, p0):
+        """Of q and p with respect to V between the sensors, at a start on a wall as elsewhere."""
+        rows, _ = draw_rows(Ensemble("paper"), 0, "val", np.array([row]))
+        finder, cells = OrbitFinder(100).double(), fine(100).cells
+        potential, times = torch.tensor(rows.curves.sample(SENSORS)), torch.linspace(0.05, 2.0, 40).double()[None]
+        start = torch.tensor([[0.0 if p0 == 0.0 else 0.5, p0]]).double()
+        x = torch.arange(cells) / cells
+        bump = (torch.rand(99, 1, generator=torch.Generator().manual_seed(row)) * x * (1 - x)).double().flatten()
+        bump = torch.cat([bump, bump.new_zeros(1)])
+        size = torch.zeros((), dtype=torch.float64, requires_grad=True)
+
+        def states(size):
+            return finder(potential, start, size * bump[None]).state_at(times)[0]
+
+        slope = torch.autograd.functional.jacobian(states, size)
+        by_differences = (states(torch.tensor(1e-5)) - states(torch.tensor(-1e-5))) / 2e-5
+        torch.testing.assert_close(slope, by_differences, atol=2e-3 * float(by_differences.abs().max()), rtol=0)
+
+    @pytest.mark.parametrize(("q0", "p0"), [(0.5, 0.0), (0.0, 0.0), (1.0, 0.0), (0.25, 0.0), (0.3, -0.5)])
+    def test_slopes_are_finite(self, q0, p0):
+        """At rest on the bottom, at a wall, on a sensor's slope; V flat in places, rising inward from no wall."""
+        values = torch.tensor(np.maximum(8 * (SENSORS - 0.5) ** 2, 0.3), dtype=torch.float32)[None]
+        correction = torch.zeros(1, 99 * fine(100).cells + 1, requires_grad=True)
+        OrbitFinder(100)(values, torch.tensor([[q0, p0]]), correction).state_at(torch.linspace(0, 2, 33)[None]).sum().backward()
+        assert torch.isfinite(correction.grad).all()
+
+    def test_a_correction_vanishes_at_the_sensors_and_scales_with_their_distance(self):
+        for num_sensors in (25, 100):
+            between = BetweenSensors(num_sensors, 16, 4)
+            memory = torch.randn(2, num_sensors, 16)
+            assert between(memory).shape == (2, (num_sensors - 1) * fine(num_sensors).cells + 1) and torch.all(between(memory) == 0)
+            torch.nn.init.zeros_(between.say[-1].weight)
+            between.say[-1].bias.data.copy_(torch.tensor([1.0, 0, 0, 0]))
+            correction = between(memory)
+            assert torch.all(correction[:, :: fine(num_sensors).cells] == 0)
+            assert float(correction.detach().max()) == pytest.approx(1 / (num_sensors - 1), rel=1e-3)
+
+    def test_noisy_sensors_are_corrected_too_and_lines_join_them(self):
+        between = BetweenSensors(25, 16, 4, exact_sensors=False)
+        memory = torch.randn(2, 25, 16)
+        assert torch.all(between(memory) == 0)
+        torch.nn.init.normal_(between.say_of_sensor[-1].weight)
+        correction, said = between(memory).detach(), between.say_of_sensor(memory).detach()[..., 0] / 24
+        torch.testing.assert_close(correction[:, :: fine(25).cells], said)
+        torch.testing.assert_close(correction[:, fine(25).cells // 2 :: fine(25).cells], 0.5 * (said[:, 1:] + said[:, :-1]))
+
+    @pytest.mark.parametrize(
+        "sizes", [{}, {"gate_time": None}, {"hard_initial_condition": False}], ids=["gate", "powers of t", "start learnt"]
+    )
+    def test_an_untrained_network_answers_what_it_is_told(self, sizes):
+        model = build_operator(parse_architecture({"name": "mambonet"} | _TINY_NETWORK | sizes)).eval()
+        potential, start = torch.tensor(8 * (SENSORS - 0.5) ** 2, dtype=torch.float32)[None], torch.tensor([[0.2, 0.3]])
+        times = torch.linspace(0, 2, 9)[None]
+        output, told = model(potential, times, start), model.told(potential, times, start)
+        torch.testing.assert_close(torch.stack([output.q, output.p], dim=-1), told, atol=1e-6, rtol=0)
+        torch.nn.init.constant_(model.between_sensors.say[-1].bias, 1.0)
+        assert (model(potential, times, start).q - told[..., 0]).abs().max() > 1e-3
+
+    def test_it_has_no_decoder(self):
+        solved, attentive = (
+            build_operator(parse_architecture({"name": "mambonet", "orbit": x} | _TINY_NETWORK)) for x in ("solved", "none")
+        )
+        assert not any("decoder" in name or "query" in name or "head" in name for name, _ in solved.named_parameters())
+        assert any("decoder" in name for name, _ in attentive.named_parameters())
+
+    def test_it_learns_from_trajectories_what_the_sensors_miss(self):
+        rows, _ = draw_rows(Ensemble("paper"), 0, "val", np.arange(8))
+        potential = torch.tensor(rows.curves.sample(np.linspace(0.0, 1.0, 25)), dtype=torch.float32)
+        times, start = (torch.tensor(x, dtype=torch.float32) for x in (rows.times, np.stack([rows.q0, rows.p0], axis=1)))
+        q, p = (torch.tensor(x, dtype=torch.float32) for x in (rows.q, rows.p))
+        torch.manual_seed(0)
+        model = build_operator(parse_architecture({"name": "mambonet", "num_sensors": 25} | _TINY_NETWORK))
+        optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+        losses = []
+        for _ in range(250):
+            output = model(potential, times, start)
+            loss = 0.5 * ((output.q - q).square().mean() + (output.p - p).square().mean())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        assert min(losses) < losses[0] / 10

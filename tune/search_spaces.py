@@ -40,8 +40,9 @@ _ARCHITECTURES: dict[str, dict[str, dict[str, Any]]] = {
         "architecture.num_fourier_layers": {"low": 2, "high": 5},
         "architecture.num_modes": {"choices": [12, 16, 24, 32]},
     },
-    "mambonet": _DECODER
-    | {
+    "mambonet": {
+        "architecture.d_model": _DECODER["architecture.d_model"],
+        "architecture.num_shapes": {"choices": [4, 8, 12]},
         "architecture.num_mamba_layers": {"low": 2, "high": 6},
         "architecture.d_state": {"choices": [8, 16, 32]},
     },
