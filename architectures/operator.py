@@ -48,7 +48,8 @@ class OperatorOutput(NamedTuple):
 class Answer(NamedTuple):
     """What a network says: `free`, which broadcasts to (B, T, 2), is what it has learnt of q and p.
 
-    `auxiliary_loss` is as in `OperatorOutput`. `told` (B, T, 2) is a trajectory that this corrects, with the initial state in it; None where it starts from that state alone.
+    `auxiliary_loss` is as in `OperatorOutput`. `told` (B, T, 2) is a trajectory that this corrects, with the initial state in
+    it; None where it starts from that state alone.
     """
 
     free: Tensor
