@@ -146,7 +146,7 @@ def test_only_the_first_rows_are_used_when_asked(tiny_dataset, tmp_path):
     ("fields", "words"),
     [
         ({"training__train_rows": 65}, "has 64 training rows"),
-        ({"architecture__name": "mambonet", "architecture__num_heads": 7}, "multiple of num_heads"),
+        ({"architecture__name": "traonet", "architecture__num_heads": 7}, "multiple of num_heads"),
     ],
 )
 def test_impossible_configuration_is_refused_before_anything_is_written(tiny_dataset, tmp_path, fields, words):
