@@ -30,6 +30,7 @@ class EncoderDecoderConfig(ArchitectureConfig):
 
     @property
     def has_decoder(self) -> bool:
+        """Whether attention answers; an architecture may have another way."""
         return True
 
     @property
@@ -38,7 +39,7 @@ class EncoderDecoderConfig(ArchitectureConfig):
 
 
 class EncoderDecoder(Operator):
-    """Subclasses implement `encode`; queries, decoder and head live here.
+    """Subclasses implement `encode`; queries, decoder and head live here, for configurations that have a decoder.
 
     Ours are pre-norm cross-attention layers: a query sees the potential and never another query, so an answer
     depends on V, (q0, p0) and its own t alone. The published ones are PyTorch's post-norm transformer decoder.

@@ -23,7 +23,9 @@ from neural_hamilton.architectures.selective_scan import BACKENDS, use_backend, 
 
 from .timing import compare, format_comparisons, time_in_turns, write_result
 
-_CONFIG = MambONetConfig(d_model=64, num_mamba_layers=4, num_heads=8, num_decoder_layers=3, d_feedforward=512, num_sensors=100)
+_CONFIG = MambONetConfig(
+    orbit="none", d_model=64, num_mamba_layers=4, num_heads=8, num_decoder_layers=3, d_feedforward=512, num_sensors=100
+)
 _TIMES = 100
 _THREADS = 2
 _BATCH = 100
