@@ -73,10 +73,11 @@ class MambONet(EncoderDecoder):
         width, self.both_ways = config.d_model, not config.published_layers
         num_inputs = 2 if self.both_ways else 1
         self.solves_orbit, self.reads_state = config.orbit == "solved", config.orbit == "state"
+        self.reads_angle = self.reads_state or config.orbit == "angle"
         if self.solves_orbit:
             self.between_sensors = BetweenSensors(config.num_sensors, width, config.num_shapes, config.exact_sensors)
             self.find_orbit = OrbitFinder(config.num_sensors)
-        elif config.orbit != "none":
+        elif self.reads_angle:
             self.find_orbit = OrbitFinder(config.num_sensors, None if self.reads_state else COARSE)
             self.angle_features = AngleFeatures(max(1, config.num_frequencies))
             num_features = self.angle_features.num_features + (3 if self.reads_state else 1)
@@ -94,7 +95,7 @@ class MambONet(EncoderDecoder):
             told_BT2 = self.find_orbit(in_units_BS, initial_B2, self.between_sensors(self.encode(potential_BS))).state_at(times_BT)
             return Answer(told_BT2.new_zeros(()), told_BT2.new_zeros(()), told_BT2)
         query_UTM = self.embed_query(times_BT, initial_B2)
-        if self.config.orbit == "none":
+        if not self.reads_angle:
             return self.decode(query_UTM, self.encode(potential_BS))
         orbit = self.find_orbit(in_units_BS, initial_B2)
         features_BTF = self.orbit_features(orbit.angle_at(times_BT), orbit.rate, orbit.state_at(times_BT) if self.reads_state else None)

@@ -15,8 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .operator import mlp
-
 _TINY = 1e-12
 _SHORTEST_HALF_PERIOD = 1e-3  # of a particle at rest, whose period is that of no motion
 _SLOW = 1e-9  # twice a kinetic energy below which a speed has no slope, which at rest would have no bound
@@ -157,9 +155,9 @@ class BetweenSensors(nn.Module):
     def __init__(self, num_sensors: int, width: int, num_shapes: int, exact_sensors: bool = True) -> None:
         super().__init__()
         self.exact_sensors = exact_sensors
-        self.say = _saying_zero([2 * width, width, num_shapes])
+        self.say = _saying_zero(2 * width, width, num_shapes)
         if not exact_sensors:
-            self.say_of_sensor = _saying_zero([width, width, 1])
+            self.say_of_sensor = _saying_zero(width, width, 1)
         x_C = np.arange(fine(num_sensors).cells) / fine(num_sensors).cells
         shapes_KC = 4.0 * x_C * (1.0 - x_C) * np.polynomial.legendre.legvander(2.0 * x_C - 1.0, num_shapes - 1).T / (num_sensors - 1)
         shares_2C = np.stack([1.0 - x_C, x_C]) / (num_sensors - 1)
@@ -184,11 +182,11 @@ def _sum_of_products(coefficients_BIK: Tensor, shapes_KC: Tensor) -> Tensor:
     return total_BIC
 
 
-def _saying_zero(sizes: list[int]) -> nn.Sequential:
-    layers = mlp(sizes)
-    nn.init.zeros_(layers[-1].weight)
-    nn.init.zeros_(layers[-1].bias)
-    return layers
+def _saying_zero(width_in: int, width: int, num_outputs: int) -> nn.Sequential:
+    hidden, last = nn.Linear(width_in, width), nn.Linear(width, num_outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(hidden, nn.GELU(), last)
 
 
 def speed(kinetic: Tensor) -> Tensor:
