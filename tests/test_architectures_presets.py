@@ -118,10 +118,10 @@ def test_an_architecture_has_a_shipped_configuration_of_each_preset(name):
 @pytest.mark.parametrize(
     ("name", "preset", "num_sensors", "noise", "num_parameters"),
     [
-        ("paper", "paper", 100, 0.0, 101_666),
-        ("phase-space", "phase-space", 100, 0.0, 101_666),
-        ("paper-25-sensors", "paper", 25, 0.0, 101_570),
-        ("paper-13-sensors", "paper", 13, 0.0, 101_570),
+        ("paper", "paper", 100, 0.0, 75_176),
+        ("phase-space", "phase-space", 100, 0.0, 40_232),
+        ("paper-25-sensors", "paper", 25, 0.0, 75_176),
+        ("paper-13-sensors", "paper", 13, 0.0, 75_176),
         ("paper-noisy-sensors", "paper", 100, 0.01, 101_570),
     ],
 )
