@@ -41,7 +41,9 @@ class MambONetConfig(EncoderDecoderConfig):
         "the speed and the angle that energy conservation gives; or also the q and p",
     )
     num_shapes: int = Field(default=8, ge=1, description="coefficients of the correction of V in each interval, where the orbit is solved")
-    exact_sensors: bool = Field(default=True, description="if false, the sensors are corrected too where the orbit is solved; by attention noise costs less")
+    exact_sensors: bool = Field(
+        default=True, description="if false, the sensors are corrected too where the orbit is solved; by attention noise costs less"
+    )
 
     @model_validator(mode="after")
     def _published_layers_read_v_alone(self) -> Any:
