@@ -96,10 +96,7 @@ class OrbitFinder(nn.Module):
 
     def refine(self, potential_BS: Tensor, correction_BG: Tensor | None = None) -> Tensor:
         """V at the grid's points, (B, G)."""
-        # Sums of products and no matrix product: those may be rounded to bfloat16 or TF32.
-        refined_BIC = potential_BS.new_zeros(())
-        for index_I, weight_IC in zip(self.neighbours, self.weights, strict=True):
-            refined_BIC = refined_BIC + potential_BS[:, index_I].unsqueeze(-1) * weight_IC
+        refined_BIC = _sum_of_products(potential_BS[:, self.neighbours.T], self.weights)
         refined_BG = torch.cat([refined_BIC.flatten(1), potential_BS[:, -1:]], dim=1)
         return refined_BG if correction_BG is None else refined_BG + correction_BG
 
@@ -174,11 +171,11 @@ class BetweenSensors(nn.Module):
         return torch.cat([correction_BIC.flatten(1), said_BS1[:, -1] * self.shares[0, 0]], dim=1)
 
 
-def _sum_of_products(coefficients_BIK: Tensor, shapes_KC: Tensor) -> Tensor:
-    """(B, I, C); no matrix product, which may be rounded to bfloat16 or TF32."""
-    total_BIC = shapes_KC.new_zeros(())
-    for coefficients_BI, shape_C in zip(coefficients_BIK.unbind(-1), shapes_KC, strict=True):
-        total_BIC = total_BIC + coefficients_BI.unsqueeze(-1) * shape_C
+def _sum_of_products(coefficients_BIK: Tensor, shapes: Tensor) -> Tensor:
+    """(B, I, C), of shapes (K, C) or (K, I, C); no matrix product, which may be rounded to bfloat16 or TF32."""
+    total_BIC = shapes.new_zeros(())
+    for coefficients_BI, shape in zip(coefficients_BIK.unbind(-1), shapes, strict=True):
+        total_BIC = total_BIC + coefficients_BI.unsqueeze(-1) * shape
     return total_BIC
 
 

@@ -148,7 +148,7 @@ def test_an_orbit_does_not_depend_on_the_normalisation():
 
 
 def test_published_layers_read_v_alone():
-    with pytest.raises(ValueError, match="orbit"):
+    with pytest.raises(ValueError, match="orbit is 'angle'"):
         parse_architecture({"name": "mambonet", "preset": "paper", "orbit": "angle"})
 
 
