@@ -25,22 +25,21 @@ _THREADS = 1  # a second thread measures the neighbours on a busy machine
 
 
 def measure() -> dict[str, Any]:
-    """Training steps at batch 100, and forward passes of one trajectory; on the GPU where there is one."""
+    """Training steps at batch 100, and forward passes of one trajectory, on the CPU (on a GPU: `python -m benchmarks.gpu`)."""
     torch.set_num_threads(_THREADS)
     torch.manual_seed(0)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    ours = {name: build_operator(parse_architecture({"name": name} | _CHANGES.get(name, {}))).to(device) for name in sorted(ARCHITECTURES)}
-    peers = {name: _Plain(model.config, _PEERS[name](model.config)).to(device) for name, model in ours.items()}
+    ours = {name: build_operator(parse_architecture({"name": name} | _CHANGES.get(name, {}))) for name in sorted(ARCHITECTURES)}
+    peers = {name: _Plain(model.config, _PEERS[name](model.config)) for name, model in ours.items()}
     comparisons = []
     for name in ours:  # one at a time: a small network's step after a large one's would pay for its memory
         mine, plain = ours[name], peers[name]
-        comparisons += _compare("forward of one trajectory", name, _SINGLE_ROUNDS, _forward, mine, plain, _batch(1, device))
-        comparisons += _compare("training step", name, _ROUNDS, _training_step, mine, plain, _batch(_BATCHES.get(name, _BATCH), device))
+        comparisons += _compare("forward of one trajectory", name, _SINGLE_ROUNDS, _forward, mine, plain, _batch(1))
+        comparisons += _compare("training step", name, _ROUNDS, _training_step, mine, plain, _batch(_BATCHES.get(name, _BATCH)))
     return {
         "what": f"Default presets against plain torch.nn, batch {_BATCH} (MambONet 10) or 1, {_SENSORS} sensors, {_TIMES} times, float32",
         "comparisons": comparisons,
         "parameters": {name: [_count(ours[name]), _count(peers[name])] for name in ours},
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread",
+        "device": f"CPU, {torch.get_num_threads()} thread",
     }
 
 
@@ -57,9 +56,8 @@ def _compare(work: str, name: str, rounds: int, make: Any, mine: nn.Module, plai
     return [compare(seconds, row_by_row, theirs), *([compare(seconds, once, theirs)] if len(potential) > 1 else [])]
 
 
-def _batch(rows: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    times = torch.linspace(0, 2, _TIMES).repeat(rows, 1)
-    return torch.randn(rows, _SENSORS).to(device), times.to(device), torch.zeros(rows, 2, device=device)
+def _batch(rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.randn(rows, _SENSORS), torch.linspace(0, 2, _TIMES).repeat(rows, 1), torch.zeros(rows, 2)
 
 
 def _count(network: nn.Module) -> int:
@@ -75,7 +73,6 @@ def _training_step(network: nn.Module, batch: tuple[Tensor, ...]) -> Any:
         optimizer.zero_grad(set_to_none=True)
         (q.square().mean() + p.square().mean()).backward()
         optimizer.step()
-        _wait(q)
 
     return step
 
@@ -84,14 +81,9 @@ def _forward(network: nn.Module, batch: tuple[Tensor, ...]) -> Any:
     def forward() -> None:
         network.eval()
         with torch.inference_mode():
-            _wait(network(*batch)[0])
+            network(*batch)
 
     return forward
-
-
-def _wait(result: Tensor) -> None:
-    if result.is_cuda:
-        torch.cuda.synchronize()
 
 
 class _Plain(Operator):
