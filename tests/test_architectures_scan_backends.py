@@ -1,6 +1,7 @@
 """Which backend scans, how another is asked for, and what happens when it cannot run."""
 
 import importlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -96,6 +97,33 @@ def test_mamba_ssm_is_given_its_own_layout(monkeypatch):
     monkeypatch.delitem(sys.modules, name)
     tensors = scan_arguments((2, 5, 3, 4), torch.float32)
     torch.testing.assert_close(backend.scan(*tensors, True), selective_scan(*tensors, delta_softplus=True, backend="reference"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+def test_triton_compiles_the_kernels_for_gpus():
+    """By the compiler itself, which needs no GPU for it, where the interpreter takes more than the compiler does."""
+    code = """
+import itertools, triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from neural_hamilton.architectures.selective_scan import triton_backend as backend
+
+float32 = {"states_ptr", "scratch_ptr", "dA_ptr", "dB_ptr", "dC_ptr", "dD_ptr"}
+for kernel, flag in ((backend._scan_forward, "KEEP"), (backend._scan_backward, None)):
+    usual = itertools.product(("fp32", "bf16", "fp16"), (False, True), ((32, 16),))
+    for dtype, option, (block_d, block_n) in (*usual, ("fp32", True, (1, 1))):
+        constants = {"GATED": option, "SOFTPLUS": option, "BLOCK_D": block_d, "BLOCK_N": block_n, "CHUNK": 16}
+        constants |= {flag: True} if flag else {}
+        def kind(name):
+            return "constexpr" if name in constants else "i32" if not name.endswith("_ptr") else "*fp32" if name in float32 else "*" + dtype
+        source = ASTSource(kernel, {name: kind(name) for name in kernel.arg_names}, constants)
+        compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 1})
+        assert compiled.asm["cubin"]
+print("compiled")
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout.strip() == "compiled", done.stderr
 
 
 def test_an_installation_that_cannot_be_written_works(tmp_path):

@@ -25,6 +25,7 @@ TRITON_DEVICE = "cuda" if HAS_CUDA else "cpu"
 needs_triton = pytest.mark.skipif(
     (reason := why_not("triton", TRITON_DEVICE, torch.float32)) is not None, reason=f"no test of the Triton kernels here: {reason}"
 )
+BOTH_KERNELS = ["cpu", pytest.param("triton", marks=[needs_triton, pytest.mark.gpu])]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 NAMES = ("x", "delta", "A", "B", "C", "D", "gate")
 
@@ -113,6 +114,7 @@ def test_cpu_equals_reference(shape, dtype, gated, softplus, seed, shift):
 @example((1, 1, 1, 1), True, True, 0)
 @example((2, 33, 70, 16), True, True, 0)
 @needs_triton
+@pytest.mark.gpu
 def test_triton_equals_reference(shape, gated, softplus, seed):
     tensors = scan_arguments(shape, torch.float32, gated=gated, softplus=softplus, seed=seed, shift=-2.0, device=TRITON_DEVICE)
     exact = [None if tensor is None else tensor.double() for tensor in tensors]
@@ -121,13 +123,14 @@ def test_triton_equals_reference(shape, gated, softplus, seed):
 
 
 @needs_triton
+@pytest.mark.gpu
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2**-7), (torch.float16, 2**-10)])
 def test_triton_takes_half_precision_and_computes_in_float32(dtype, tolerance):
     tensors = scan_arguments((2, 40, 5, 3), dtype, shift=-2.0, device=TRITON_DEVICE)
     assert_alike(values_and_gradients(tensors, "triton", True), values_and_gradients(tensors, "reference", True), tolerance)
 
 
-@pytest.mark.parametrize("backend", ["cpu", pytest.param("triton", marks=needs_triton)])
+@pytest.mark.parametrize("backend", BOTH_KERNELS)
 @pytest.mark.parametrize("size", [50.0, 1e4, 1e30])
 def test_large_step_sizes_overflow_nowhere(backend, size):
     device = TRITON_DEVICE if backend == "triton" else "cpu"
@@ -171,7 +174,7 @@ def test_nan_that_comes_in_comes_out():
         assert bool(torch.equal(mine.isnan(), reference.isnan())), NAMES[place]
 
 
-@pytest.mark.parametrize("backend", ["cpu", pytest.param("triton", marks=needs_triton)])
+@pytest.mark.parametrize("backend", BOTH_KERNELS)
 def test_takes_any_memory_layout(backend):
     device = TRITON_DEVICE if backend == "triton" else "cpu"
     tensors = scan_arguments((2, 18, 6, 4), torch.float32, device=device)
