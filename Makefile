@@ -11,12 +11,14 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 READY := $(VENV)/.ready-$(PYTHON_VERSION)
 PEERS := $(READY)-peers
+GPU_PYTHON ?= 3.12
+GPU_WHEELS := build/gpu-wheels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint types clean
+.PHONY: help setup demo test bench gpu-wheels lint types clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## create .venv and install the pinned environment (the other targets do it by themselves)
 
@@ -30,6 +32,13 @@ test: lint types ## lint, type check, then every test
 
 bench: $(PEERS) ## side-by-side benchmarks against peers
 	$(BIN)/python -m benchmarks
+
+# For another machine than this one: Python $(GPU_PYTHON), Linux on x86-64, unpacked so that PYTHONPATH is all it needs.
+gpu-wheels: $(READY) ## what `python -m benchmarks.gpu` needs on a bare machine without a network, in build/gpu-wheels
+	rm -rf $(GPU_WHEELS)
+	$(PIP) install --target $(GPU_WHEELS) --no-deps --no-compile --only-binary=:all: --python-version $(GPU_PYTHON) --implementation cp \
+	  --platform manylinux_2_17_x86_64 --constraint constraints.txt --requirement benchmarks/gpu/requirements.txt
+	@du -sh $(GPU_WHEELS)
 
 lint: $(READY) ## ruff: rules and layout
 	$(BIN)/ruff check .

@@ -1,0 +1,134 @@
+"""`python -m benchmarks.gpu --minutes 12 --out DIR [--parts NAMES] [--tiny]`: measure all there is to measure on a GPU.
+
+Parts run one after the other, each in a process of its own, and each has a deadline: a kernel that hangs or breaks the
+device costs its own part alone. DIR/gpu.json and the printed lines grow with every cell that is measured. `--tiny` is the
+same at sizes that a CPU takes seconds for, with GPU kernels in Triton's interpreter where there is no GPU: the rehearsal.
+"""
+
+import argparse
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import torch
+
+from . import PARTS, RECORD_FILE
+from .bench import Bench
+from .part import measure_part
+from .record import Record, is_good
+
+# Forked, so that PyTorch is imported once. That needs a process that never asks CUDA for anything: each part starts it afresh.
+_PROCESSES = multiprocessing.get_context("fork")
+_GRACE = 10.0  # seconds that a part may overrun its deadline, to end the cell it is at
+
+
+def main(arguments: list[str]) -> int:
+    started = time.time()
+    device = "cuda" if _has_gpu() else "cpu"
+    options = _parse(arguments, device)
+    if device == "cpu":
+        os.environ["TRITON_INTERPRET"] = "1"  # before Triton is first imported: GPU kernels then run on CPU tensors
+    record = Record(options.out)
+    for name in options.parts:
+        with suppress(Exception):  # which the part's own process meets again, and reports
+            importlib.import_module(f".{name}", __package__)
+    good = True
+    signal.signal(signal.SIGTERM, _stop)
+    for position, name in enumerate(options.parts):
+        later = sum(PARTS[other] for other in options.parts[position + 1 :]) / sum(PARTS[part] for part in options.parts)
+        deadline = started + 60.0 * options.minutes * (1.0 - later)
+        print(f"== {name}, until {deadline - started:.0f} s", flush=True)
+        record.begin(name)
+        status, reason = _run(Bench(torch.device(device), options.tiny, deadline, options.out), name, record)
+        record.end(name, status, reason)
+        good &= status == "done"
+        print(f"== {name}: {status}{f': {reason}' if reason else ''} ({time.time() - started:.0f} s)", flush=True)
+    print(record.path)
+    return 0 if good else 1
+
+
+def _parse(arguments: list[str], device: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description="measure all there is to measure on a GPU")
+    parser.add_argument("--minutes", type=_minutes, default=12.0, help="for everything together (default 12)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=f"where {RECORD_FILE} and checkpoints go")
+    parser.add_argument("--parts", type=_parts, default=list(PARTS), help=f"comma-separated, of {','.join(PARTS)} (default all)")
+    parser.add_argument("--tiny", action="store_true", help="a rehearsal of every part at the smallest sizes, on a CPU if need be")
+    options = parser.parse_args(arguments)
+    if not options.tiny and device == "cpu":
+        parser.error("PyTorch sees no CUDA device here; --tiny rehearses on a CPU")
+    options.out = options.out.absolute()
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        for half_written in options.out.rglob(".*.partial"):  # by a process that was killed
+            half_written.unlink(missing_ok=True)
+        Record(options.out).read()
+    except (OSError, ValueError) as error:
+        parser.error(f"--out is {str(options.out)!r}, which cannot be used ({error}); give another folder")
+    return options
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not 0.0 < minutes < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r}; give a positive number")
+    return minutes
+
+
+def _parts(text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in PARTS:
+            raise argparse.ArgumentTypeError(f"part is {name!r}; choose from {', '.join(PARTS)}")
+    return [name for name in PARTS if name in names]
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _has_gpu() -> bool:
+    """Asked in a process of its own."""
+    question = _PROCESSES.Process(target=lambda: sys.exit(0 if torch.cuda.is_available() else 1))
+    question.start()
+    question.join()
+    return question.exitcode == 0
+
+
+def _run(bench: Bench, name: str, record: Record) -> tuple[str, str | None]:
+    """Status and reason of a part that runs in a process of its own, in a group with whatever it starts."""
+    part = _PROCESSES.Process(target=measure_part, args=(name, bench))
+    part.start()
+    try:
+        part.join(max(1.0, bench.seconds_left() + _GRACE))
+        overran = part.is_alive()
+    except BaseException:
+        _end(part)
+        record.end(name, "stopped", "the command was ended")
+        raise
+    _end(part)
+    if overran:
+        return "out of time", f"it was still busy {_GRACE:.0f} s after its deadline, and was ended"
+    code = part.exitcode or 0
+    if code:
+        return "failed", f"its process ended with {signal.Signals(-code).name if code < 0 else f'exit code {code}'}"
+    bad = [row for row in record.read()["parts"][name]["rows"] if not is_good(row)]
+    return ("failed", f"{len(bad)} of its cells failed") if bad else ("done", None)
+
+
+def _end(part: multiprocessing.Process) -> None:
+    """And whatever it has started and left."""
+    with suppress(ProcessLookupError):
+        os.killpg(part.pid or 0, signal.SIGKILL)
+    part.kill()
+    part.join()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,136 @@
+"""Time of a predicted trajectory on the device, beside compiled RK4 on all CPUs of the same machine at equal accuracy.
+
+The solver integrates the cubic spline through the sensors that the network reads, at the longest step with which its median
+loss is no larger than the network's.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from neural_hamilton.architectures import Operator, build_operator, load_model, read_card
+from neural_hamilton.physics.diagnostics import total_loss
+from neural_hamilton.platform.batches import Batch
+from neural_hamilton.platform.data_config import DataConfig
+from neural_hamilton.platform.evaluation.problems import Problems
+from neural_hamilton.platform.evaluation.solvers import Baseline, reconstruct, run_solver
+from neural_hamilton.platform.training import matmul_precision
+
+from . import LEARN_FOLDER, RESULTS, clock
+from .bench import Bench, Cell, Skipped
+from .networks import DIRECT, network_config, repeat
+from .work import network_operations
+
+SIZES = (16384, 1024, 1, 131072)  # trajectories at once; the first is the goal's
+_ROWS_PER_PASS = 16384  # attention takes at most 65,535 rows in a launch
+_PROBLEMS = 1000  # that are distinct
+_STEPS = (0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
+_AS_GOOD = 1.1
+SHIPPED = Path(__file__).resolve().parent.parent.parent / "serve" / "models"
+
+
+def cells(bench: Bench) -> Iterator[Cell]:
+    models = {DIRECT: RESULTS / LEARN_FOLDER / "model"} | {path.parent.name: path.parent for path in sorted(SHIPPED.glob("*/model.json"))}
+    models = dict(list(models.items())[: bench.size(None, 2)])
+    for size in bench.size(SIZES, (4,)):
+        for name, folder in models.items():
+            for precision in ("float32", "tf32", "bf16") if size == SIZES[0] and name == DIRECT else ("float32",):
+                yield Cell({"model": name, "trajectories": size, "precision": precision}, _network(bench, name, folder, size, precision))
+    for size in bench.size(SIZES[:3], (4,)):
+        for name, folder in models.items():
+            yield Cell({"solver": "rk4", "accuracy_of": name, "trajectories": size}, _solver(bench, name, folder, size))
+
+
+def _network(bench: Bench, name: str, folder: Path, size: int, precision: str) -> Callable[[], dict[str, Any]]:
+    def measure() -> dict[str, Any]:
+        if precision == "tf32" and bench.device.type != "cuda":
+            raise Skipped("a CPU has no TF32")
+        model, data, trained = _model(bench, name, folder)
+        model = model.to(bench.device)
+        rows = repeat(data, size, bench.device, _PROBLEMS)
+        on_host = repeat(data, size, torch.device("cpu"), _PROBLEMS)
+        with matmul_precision(precision, bench.device) as autocast, autocast(), torch.inference_mode():
+            seconds = clock.median_seconds(lambda: _predict(model, rows), bench.device)
+            whole = clock.sustained_seconds(
+                lambda _: _predict(model, on_host.to(bench.device)).cpu(), bench.device, bench.size(0.5, 0.01), warm_up=1
+            )
+        figures = {"seconds_each": seconds / size, "seconds_each_from_host_to_host": whole / size, "trained": trained}
+        return figures | {
+            "operations_each": network_operations(model.config, size, rows.times.shape, backward=False) / size,
+            "median_loss": _median_loss(model, data, bench, precision),
+        }
+
+    return measure
+
+
+def _model(bench: Bench, name: str, folder: Path) -> tuple[Operator, DataConfig, bool]:
+    """The network, the data it is for, and whether it has learnt anything: the direct one may not be in the repository yet."""
+    if (folder / "model.json").exists():
+        return load_model(folder), DataConfig.model_validate(read_card(folder)["provenance"]["config"]["data"]), True
+    config = network_config(name, bench.tiny, {})
+    torch.manual_seed(0)
+    return build_operator(config.architecture).eval(), config.data, False
+
+
+def _predict(model: Operator, rows: Batch) -> torch.Tensor:
+    """q and p, (2, N, T)."""
+    parts = []
+    for some in rows.split([len(part) for part in torch.arange(len(rows)).split(_ROWS_PER_PASS)]):
+        output = model(some.potential, some.times, some.initial)
+        parts.append(torch.stack([output.q, output.p]))
+    return torch.cat(parts, dim=1)
+
+
+def _median_loss(model: Operator, data: DataConfig, bench: Bench, precision: str) -> float:
+    """On the distinct problems, against the certified truth."""
+    rows = repeat(data, bench.size(_PROBLEMS, 4), bench.device, _PROBLEMS)
+    with matmul_precision(precision, bench.device) as autocast, autocast(), torch.inference_mode():
+        q, p = _predict(model, rows).double().cpu().numpy()
+    return float(np.median(total_loss(q, p, rows.q.double().cpu().numpy(), rows.p.double().cpu().numpy())))
+
+
+def _solver(bench: Bench, name: str, folder: Path, size: int) -> Callable[[], dict[str, Any]]:
+    def measure() -> dict[str, Any]:
+        model, data, trained = _model(bench, name, folder)
+        if not trained:
+            raise Skipped("the network has learnt nothing, so nothing is as accurate")
+        problems = _problems(data, bench.size(_PROBLEMS, 4))
+        accuracy = _median_loss(model.to(bench.device), data, bench, "float32")
+        curves = reconstruct("cubic", problems).curves
+        losses = {}
+        for step in _STEPS:
+            q, p, _ = run_solver(_rk4(step), curves, problems)
+            losses[step] = float(np.median(total_loss(q, p, problems.q, problems.p)))
+            if losses[step] <= accuracy:
+                break
+        reached = max(accuracy, _AS_GOOD * min(losses.values()))  # shorter steps may gain nothing: the spline's error stays
+        best = next(step for step, loss in losses.items() if loss <= reached)
+        chosen = np.arange(size) % len(problems)
+        batch, some = problems.take(chosen), [curves[i] for i in chosen]
+        cpu = torch.device("cpu")
+        seconds = clock.median_seconds(lambda: run_solver(_rk4(best), some, batch), cpu)
+        rebuilding = clock.median_seconds(lambda: reconstruct("cubic", batch), cpu)
+        return {
+            "step": best,
+            "median_loss": losses[best],
+            "as_accurate": losses[best] <= accuracy,
+            "seconds_each": seconds / size,
+            "seconds_each_for_the_spline": rebuilding / size,
+        }
+
+    return measure
+
+
+def _rk4(step: float) -> Baseline:
+    return Baseline("rk4", "rk4", "cubic", step=step)
+
+
+@cache
+def _problems(data: DataConfig, count: int) -> Problems:
+    """The rows that the network is asked, read by its own sensors."""
+    drawn = Problems.draw(data.ensemble, data.seed, count, data.sensors)
+    return drawn.at_sensors(data.sensors, data.noise, data.seed) if data.noise else drawn

@@ -1,0 +1,111 @@
+"""Trains the direct MambONet for the minutes that are left, from where the newest checkpoint stopped.
+
+The run goes on in a folder of its own; after each epoch DIR/learn gets what is needed to continue it, file by file, never
+more than seven files of at most 16 MiB and one that is being written: a run folder as `train` makes it. How many epochs there
+will be is decided at the start, from the time a step takes here, so that the learning rate ends at its lowest when the time
+does. The next call finds them done, adds as many as it has time for, and goes on at the rate that the longer schedule has there.
+"""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from neural_hamilton.platform.batches import open_source
+from neural_hamilton.platform.config import Config, load_config
+from neural_hamilton.platform.generation import generate
+from neural_hamilton.platform.process_group import Worker
+from neural_hamilton.platform.provenance import write_atomically, write_json
+from neural_hamilton.platform.run_folder import CHECKPOINTS_FOLDER, CONFIG_FILE, DATASET_FILE, HISTORY_FILE, MODEL_FOLDER, prepare_run
+from neural_hamilton.platform.training import Learner, matmul_precision, train
+
+from . import LEARN_FOLDER, RESULTS, clock
+from .bench import Bench, Cell
+from .networks import DIRECT, network_config
+from .train import endless_shares
+
+MAX_BYTES = 16 * 2**20  # of a file that is to leave the machine
+_PROBE_SECONDS = 8.0
+_MARGIN = 0.85  # of the time left is planned for epochs; the rest is for validation, checkpoints and a slower moment
+_TINY_EPOCHS = 2
+
+
+def cells(bench: Bench) -> Iterator[Cell]:
+    yield Cell({"what": "learn", "network": DIRECT}, lambda: _learn(bench, bench.out / LEARN_FOLDER))
+
+
+def _learn(bench: Bench, published: Path) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as scratch:
+        dataset, run = Path(scratch) / "dataset", Path(scratch) / "run"
+        source = newest(published, RESULTS / LEARN_FOLDER)
+        config = load_config(source / CONFIG_FILE) if source else network_config(DIRECT, bench.tiny, {})
+        manifest = generate(dataset, config.data, local=True)
+        done = epochs_of(source) if source else 0
+        more = _TINY_EPOCHS if bench.tiny else _epochs_that_fit(config, dataset, bench)
+        config = config.override({"training.epochs": done + more})
+        if source:
+            shutil.copytree(source, run)
+            # Rows of one seed are the same everywhere, but for last bits that depend on the processor, and so is this dataset.
+            write_json(run / DATASET_FILE, {"dataset": str(dataset), "dataset_hash": manifest["dataset_hash"]})
+            config.save(run / CONFIG_FILE)
+        config = prepare_run(run, dataset, config, resume=True)
+        print(f"learn: {done} epochs done{f' in {source}' if source else ''}, {more} to go", flush=True)
+
+        def report(figures: dict[str, float]) -> None:
+            publish(run, published)
+            epoch, loss, seconds = int(figures["epoch"]), figures["validation_loss"], figures["seconds"]
+            print(f"learn: epoch {epoch} of {done + more}: validation loss {loss:.3e}, {seconds:.1f} s", flush=True)
+
+        result = train(config, dataset, run, report, bench.device, deadline=bench.deadline)
+        steps = -(-config.data.train // config.training.batch_size)
+        names = ("epochs", "finished", "best_epoch", "validation_loss", "num_parameters", "seconds")
+        figures = {name: result[name] for name in names}
+        return figures | {"epochs_before": done, "rows_drawn": result["epochs"] * config.data.train, "steps": result["epochs"] * steps}
+
+
+def newest(*folders: Path) -> Path | None:
+    """The one of several run folders, there or not, with the most epochs in its checkpoint."""
+    return max((folder for folder in folders if epochs_of(folder)), key=epochs_of, default=None)
+
+
+def epochs_of(folder: Path) -> int:
+    """Epochs behind the checkpoint of a run folder; 0 where there is none."""
+    return max((int(path.stem.removeprefix("epoch-")) for path in _checkpoints(folder)), default=0)
+
+
+def publish(run: Path, target: Path) -> None:
+    """Bring `target` to the state of `run` after an epoch. A checkpoint there is always whole, and what belongs to it is there before.
+
+    Raises ValueError where a file is too large to leave the machine.
+    """
+    latest = max(_checkpoints(run))
+    files = [run / name for name in (CONFIG_FILE, DATASET_FILE, HISTORY_FILE)] + sorted((run / MODEL_FOLDER).glob("model.*")) + [latest]
+    for file in files:
+        if file.stat().st_size > MAX_BYTES:
+            raise ValueError(f"{file.name} has {file.stat().st_size} bytes; at most {MAX_BYTES} can leave the machine")
+        copy = target / file.relative_to(run)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(copy, file.read_bytes())
+    for old in _checkpoints(target):
+        if old.name != latest.name:
+            old.unlink()
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return list((folder / CHECKPOINTS_FOLDER).glob("epoch-*.safetensors"))
+
+
+def _epochs_that_fit(config: Config, dataset: Path, bench: Bench) -> int:
+    """From steps of a learner that is then dropped, on the rows of the run's own source."""
+    started = time.time()
+    learner = Learner(config, (0.5, 1.0), bench.device, Worker(0, 1))
+    shares = endless_shares(open_source(config, dataset, bench.device, Worker(0, 1)))
+    with matmul_precision(config.training.precision, bench.device) as autocast:
+        seconds = clock.sustained_seconds(lambda _: learner.step(next(shares), 0.0, autocast), bench.device, _PROBE_SECONDS)
+    shares.close()
+    steps = -(-config.data.train // config.training.batch_size)
+    fit = int(_MARGIN * bench.seconds_left() / (seconds * steps))
+    print(f"learn: {1 / seconds:.1f} steps a second after {time.time() - started:.0f} s", flush=True)
+    return max(1, fit)

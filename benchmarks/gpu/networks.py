@@ -1,0 +1,47 @@
+"""The networks and the rows that the parts measure with."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from neural_hamilton.platform.batches import Batch
+from neural_hamilton.platform.config import Config, load_config
+from neural_hamilton.platform.data_config import DataConfig
+from neural_hamilton.platform.datasets import TrainingRows
+from neural_hamilton.platform.shards import make_rows
+
+DIRECT = "mambonet-direct"  # the shipped configuration that `learn` trains
+NETWORKS = (DIRECT, "mambonet", "deeponet", "traonet", "varonet", "fno")
+
+_TINY_SIZES = {
+    "width": 16, "num_layers": 1, "num_channels": 8, "num_frequencies": 4, "num_heads": 2, "d_model": 8, "num_mamba_layers": 2,
+    "d_state": 4, "num_encoder_layers": 1, "num_decoder_layers": 1, "d_feedforward": 16, "hidden_size": 8, "latent_size": 4,
+    "num_modes": 3, "num_fourier_layers": 1, "num_shapes": 2,
+}  # fmt: skip
+_TINY_DATA = {"data.sensors": 12, "data.times": 10, "data.train": 64, "data.val": 16, "data.test": 16}
+
+
+def network_config(name: str, tiny: bool, overrides: dict[str, Any]) -> Config:
+    """The configuration of one of `NETWORKS`: the default preset, or the one that `learn` trains; or the smallest of its kind."""
+    source, values = (DIRECT, {}) if name == DIRECT else (None, {"architecture.name": name})
+    full = load_config(source, values)
+    if tiny:
+        known = {key: size for key, size in _TINY_SIZES.items() if key in full.dump()["architecture"]}
+        values |= _TINY_DATA | {f"architecture.{key}": size for key, size in known.items()}
+        values |= {"architecture.num_sensors": _TINY_DATA["data.sensors"], "training.batch_size": 16}
+    return load_config(source, values | overrides)
+
+
+@cache
+def draw(data: DataConfig, num_rows: int) -> Batch:
+    """The first test rows of the stream that `data` describes, on the CPU."""
+    table, _ = make_rows(data, "test", np.arange(num_rows))
+    return Batch.from_rows(TrainingRows.from_table(table))
+
+
+def repeat(data: DataConfig, num_rows: int, device: torch.device, distinct: int = 1024) -> Batch:
+    """`num_rows` rows on a device: at most `distinct` ones, over and over."""
+    rows = draw(data, min(num_rows, distinct))
+    return rows.take(torch.arange(num_rows) % len(rows)).to(device)

@@ -1,0 +1,201 @@
+"""Whether the device computes what the CPU does: the scan's kernels, every network, the shipped models, the tests marked `gpu`.
+
+Truth is float64. An error is norm(result - truth) / norm(truth). Shapes: B batch, L sequence, D channels, N states.
+"""
+
+import copy
+import math
+import os
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+from neural_hamilton.architectures import Operator, build_operator, load_model, read_card
+from neural_hamilton.architectures.selective_scan import selective_scan, use_backend, why_not
+from neural_hamilton.platform.batches import Batch
+from neural_hamilton.platform.data_config import DataConfig
+from neural_hamilton.platform.training import matmul_precision
+
+from .bench import Bench, Cell, Skipped
+from .networks import NETWORKS, draw, network_config
+
+_ROOT = Path(__file__).resolve().parent.parent.parent
+_SHIPPED = _ROOT / "serve" / "models"
+_BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2**-7, torch.float16: 2**-10}
+_LENGTHS = (1, 2, 15, 16, 17, 100, 1023, 1024, 4097)
+# B, D, N; gated; softplus. Sizes: one of each, more than a block, three blocks and states that are padded.
+_CASES = (((1, 1, 1), True, True), ((3, 33, 16), True, True), ((3, 33, 16), False, True), ((2, 130, 5), True, False))
+_NAMES = ("y", "dx", "ddelta", "dA", "dB", "dC", "dD", "dgate")
+_TIMES_THE_CPU, _NOTHING = 10.0, 1e-6  # an error of float32 on the device may be so many times that on the CPU, or next to nothing
+
+
+def cells(bench: Bench) -> Iterator[Cell]:
+    for backend in ("triton", "mamba_ssm"):
+        for dtype in _BOUNDS:
+            for length in bench.size(_LENGTHS, (17,)):
+                yield Cell(
+                    {"check": "scan", "backend": backend, "dtype": _name(dtype), "length": length}, _scan(bench, backend, dtype, length)
+                )
+    for name in NETWORKS:
+        yield Cell({"check": "network", "network": name}, _network(bench, name))
+    for folder in sorted(path.parent for path in _SHIPPED.glob("*/model.json")):
+        yield Cell({"check": "shipped model", "model": folder.name}, _shipped(bench, folder))
+    yield Cell({"check": "tests marked gpu"}, lambda: _tests(bench))
+
+
+def _scan(bench: Bench, backend: str, dtype: torch.dtype, length: int) -> Callable[[], dict[str, Any]]:
+    """All cases of one length; the worst error, of which tensor, and whether a second run gave the same bits."""
+
+    def measure() -> dict[str, Any]:
+        if reason := why_not(backend, bench.device, dtype):
+            raise Skipped(reason)
+        seed = int.from_bytes(os.urandom(4))
+        rng = torch.Generator().manual_seed(seed)
+        errors, repeats = list[tuple[float, str]](), True
+        for shape, gated, softplus in bench.size(_CASES, (((1, 5, 3), True, True),)):
+            tensors = [x if x is None else x.to(bench.device) for x in _arguments(shape, length, gated, softplus, dtype, rng)]
+            with _poisoned(bench.device):
+                results = _values_and_gradients(tensors, softplus, backend)
+                again = _values_and_gradients(tensors, softplus, backend)
+            truth = _values_and_gradients([x if x is None else x.double() for x in tensors], softplus, "reference")
+            for name, result, second, exact in zip(_NAMES, results, again, truth, strict=False):  # no gate, no dgate
+                repeats &= torch.equal(result, second)
+                errors.append((_error(result, exact), name))
+        worst, of = max(errors, key=lambda error: (math.isnan(error[0]), error))
+        passed = worst <= _BOUNDS[dtype] and (repeats or backend != "triton")  # mamba_ssm adds up atomically
+        return {"error": worst, "of": of, "bound": _BOUNDS[dtype], "same_bits": repeats, "seed": seed, "passed": passed}
+
+    return measure
+
+
+def _arguments(
+    shape: tuple[int, int, int], length: int, gated: bool, softplus: bool, dtype: torch.dtype, rng: torch.Generator
+) -> list[Tensor | None]:
+    batch, channels, states = shape
+    sequence, selected = (batch, length, channels), (batch, length, states)
+    sizes = (sequence, sequence, (channels, states), selected, selected, (channels,), sequence)
+    x, delta, a, b, c, skip, gate = (torch.randn(size, generator=rng) for size in sizes)
+    delta = delta - 2.0 if softplus else nn.functional.softplus(delta - 2.0)
+    tensors = (x, delta, -torch.exp(a), b, c, skip, gate if gated else None)
+    return [None if tensor is None else tensor.to(dtype) for tensor in tensors]
+
+
+def _values_and_gradients(tensors: list[Tensor | None], softplus: bool, backend: str) -> list[Tensor]:
+    leaves = [None if tensor is None else tensor.detach().clone().requires_grad_() for tensor in tensors]
+    y_BLD = selective_scan(*leaves, delta_softplus=softplus, backend=backend)  # pyright: ignore[reportArgumentType]
+    weights = torch.linspace(-1.0, 2.0, y_BLD.numel(), dtype=torch.float64, device=y_BLD.device).reshape(y_BLD.shape).to(y_BLD.dtype)
+    y_BLD.backward(weights)
+    return [y_BLD.detach(), *(leaf.grad for leaf in leaves if leaf is not None and leaf.grad is not None)]
+
+
+@contextmanager
+def _poisoned(device: torch.device) -> Iterator[None]:
+    """Within, fresh memory is NaN: an element that a kernel does not write shows."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)  # with it, `torch.empty` fills what it makes
+    try:
+        if not torch.empty(1000, device=device).isnan().all():
+            raise RuntimeError("fresh memory could not be poisoned")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*deterministic")
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _network(bench: Bench, name: str) -> Callable[[], dict[str, Any]]:
+    """q and p of real rows, and the gradient of their loss by all parameters, in training mode."""
+
+    def measure() -> dict[str, Any]:
+        config = network_config(name, bench.tiny, {})
+        rows = draw(config.data, bench.size(32, 2))
+        torch.manual_seed(0)
+        model = build_operator(config.architecture)
+        model.set_normalisation(float(rows.potential.mean()), float(rows.potential.std()))
+        with torch.no_grad():  # heads that start at zero would hide what is before them
+            for parameter in model.parameters():
+                parameter.add_(0.02 * torch.randn_like(parameter))
+        return _agreement(bench, model.train(), rows, _trajectory_and_gradient, "triton")
+
+    return measure
+
+
+def _shipped(bench: Bench, folder: Path) -> Callable[[], dict[str, Any]]:
+    def measure() -> dict[str, Any]:
+        data = DataConfig.model_validate(read_card(folder)["provenance"]["config"]["data"])
+        return _agreement(bench, load_model(folder), draw(data, bench.size(256, 2)), _trajectory, "reference")
+
+    return measure
+
+
+def _agreement(
+    bench: Bench, model: Operator, rows: Batch, compute: Callable[[Operator, Batch], list[Tensor]], rehearsed_with: str
+) -> dict[str, Any]:
+    """The error of the device and of the CPU, both in float32, against the CPU in float64.
+
+    In a rehearsal on a CPU the scan of the device is another than the CPU's own: Triton's interpreter, or the plain loop for
+    networks of full size.
+    """
+    truth = compute(copy.deepcopy(model).double(), Batch(*(tensor.double() for tensor in vars(rows).values())))
+    on_cpu = compute(model, rows)
+    with matmul_precision("float32", bench.device), use_backend(None if bench.device.type == "cuda" else rehearsed_with):
+        on_device = compute(copy.deepcopy(model).to(bench.device), rows.to(bench.device))
+    pairs = [(_error(mine, exact), _error(theirs, exact)) for mine, theirs, exact in zip(on_device, on_cpu, truth, strict=True)]
+    passed = all(mine <= _TIMES_THE_CPU * theirs + _NOTHING for mine, theirs in pairs)
+    names = ("trajectory", "gradient")[: len(pairs)]
+    figures = {f"{what}_error{of}": errors[k] for what, errors in zip(names, pairs, strict=True) for k, of in enumerate(("", "_of_cpu"))}
+    return figures | {"passed": passed}
+
+
+def _trajectory(model: Operator, rows: Batch) -> list[Tensor]:
+    with torch.inference_mode():
+        output = model(rows.potential, rows.times, rows.initial)
+        return [torch.stack([output.q, output.p])]
+
+
+def _trajectory_and_gradient(model: Operator, rows: Batch) -> list[Tensor]:
+    rng = torch.Generator().manual_seed(1)
+
+    def drawn_on_the_cpu(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=rng, dtype=torch.float64).to(like)
+
+    with patch.object(torch, "randn_like", drawn_on_the_cpu):  # what a network draws in training is then the same everywhere
+        output = model(rows.potential, rows.times, rows.initial)
+    loss = 0.5 * ((output.q - rows.q).square().mean() + (output.p - rows.p).square().mean()) + output.auxiliary_loss
+    parameters = list(model.parameters())
+    gradients = torch.autograd.grad(loss, parameters)
+    return [torch.stack([output.q, output.p]).detach(), torch.cat([gradient.flatten() for gradient in gradients])]
+
+
+def _error(result: Tensor, truth: Tensor) -> float:
+    """NaN where the result has one."""
+    truth = truth.double().cpu()
+    scale = float(truth.norm())
+    return float((result.double().cpu() - truth).norm()) / (scale if scale > 0.0 else 1.0)
+
+
+def _tests(bench: Bench) -> dict[str, Any]:
+    chosen = bench.size(["-n", "4"], ["-k", "memory_layout and triton"])
+    files = [str(path) for path in sorted((_ROOT / "tests").glob("test_*.py")) if "pytest.mark.gpu" in path.read_text()]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *chosen, *files]  # others may need Ray
+    done = subprocess.run(
+        command, cwd=_ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=max(1.0, bench.seconds_left())
+    )
+    summary = done.stdout.splitlines()[-1]
+    counts = {f"tests_{outcome}": int(count) for count, outcome in re.findall(r"(\d+) (passed|failed|skipped|error)", summary)}
+    if done.returncode:
+        print(done.stdout[-4000:], done.stderr[-1000:], file=sys.stderr)
+    return {**counts, "passed": done.returncode == 0, "exit_code": done.returncode}
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

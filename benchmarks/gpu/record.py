@@ -1,0 +1,82 @@
+"""DIR/gpu.json: what was measured, cell by cell. Written whole after each, so that it survives whatever ends the process."""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from neural_hamilton.platform.provenance import write_json
+
+from . import PARTS, RECORD_FILE
+
+
+class Record:
+    """`parts`, by name: `status` (running, done, failed, out of time, stopped), `reason`, `seconds`, and `rows`, one a cell.
+
+    A row has the `cell` it is of, either its `figures` or what kept it from them, `failed` or `skipped`, and the `seconds` it
+    took. A part that runs
+    again replaces what it left before; the other parts stay.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / RECORD_FILE
+
+    def read(self) -> dict[str, Any]:
+        return json.loads(self.path.read_text()) if self.path.exists() else {"parts": {}}
+
+    def begin(self, part: str, **about: Any) -> None:
+        """Open a part; `about` says where and how it runs."""
+        content = self.read()
+        content["parts"][part] = {"status": "running", "reason": None, "started": time.time(), "seconds": None, **about, "rows": []}
+        content["parts"] = {name: content["parts"][name] for name in PARTS if name in content["parts"]}
+        self._write(content)
+
+    def update(self, part: str, **values: Any) -> None:
+        content = self.read()
+        content["parts"][part] |= values
+        self._write(content)
+
+    def add(self, part: str, row: dict[str, Any]) -> None:
+        content = self.read()
+        content["parts"][part]["rows"].append(row)
+        self._write(content)
+
+    def end(self, part: str, status: str, reason: str | None = None) -> None:
+        """Close a part; `reason` is a sentence where it is not done."""
+        seconds = time.time() - self.read()["parts"][part]["started"]
+        self.update(part, status=status, reason=reason, seconds=seconds)
+
+    def _write(self, content: dict[str, Any]) -> None:
+        write_json(self.path, plain(content))
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: numbers that are not finite become text."""
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def is_good(row: dict[str, Any]) -> bool:
+    """Whether a row is no failure: measured and, where it is a check, passed; or skipped for a reason."""
+    return "failed" not in row and row.get("figures", {}).get("passed", True)
+
+
+def describe(row: dict[str, Any]) -> str:
+    """A row as one line of text."""
+    cell = ", ".join(_pair(key, value) for key, value in row["cell"].items())
+    for outcome in ("failed", "skipped"):
+        if outcome in row:
+            return f"{cell}: {outcome}: {row[outcome]}"
+    return f"{cell}: " + ", ".join(f"{key} {_short(value)}" for key, value in row["figures"].items())
+
+
+def _pair(key: str, value: Any) -> str:
+    return f"{key} {_short(value)}" if isinstance(value, (int, float)) else str(value)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

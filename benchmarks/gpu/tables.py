@@ -1,0 +1,286 @@
+"""`python -m benchmarks.gpu.tables`: the tables of docs/gpu.md and that of docs/results.md about GPUs.
+
+They are made of what is expected and of benchmarks/results/gpu/gpu.json. A table stands between `<!-- begin NAME -->` and
+`<!-- end NAME -->`; all else in the documents is written by hand.
+"""
+
+import functools
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from neural_hamilton.architectures import load_model, read_card
+from neural_hamilton.platform.data_config import DataConfig
+
+from . import RESULTS
+from .infer import SHIPPED, SIZES
+from .networks import DIRECT, NETWORKS, network_config
+from .record import Record
+from .scan import CHUNKS, LENGTHS, STATES, TILES, WIDTHS
+from .train import BATCHES, STREAMED
+from .work import H100, ScanWork, network_operations
+
+_DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
+DOCUMENTS = (_DOCS / "gpu.md", _DOCS / "results.md")
+NOT_YET = "not measured yet"
+_MANY = 1024
+
+Rows = list[dict[str, Any]]
+Line = list[str]
+
+
+def main() -> None:
+    parts = Record(RESULTS).read()["parts"]
+    for document in DOCUMENTS:
+        document.write_text(fill(document.read_text(), parts))
+        print(document)
+
+
+def fill(text: str, parts: dict[str, Any]) -> str:
+    """A document with its tables made anew from `parts`, those of a record. Raises ValueError for a table that is not known."""
+    rows = {part: content["rows"] for part, content in parts.items()}
+
+    def table(match: re.Match[str]) -> str:
+        if match[1] not in TABLES:
+            raise ValueError(f"table is {match[1]!r}; choose one of {', '.join(TABLES)}")
+        heads, make = TABLES[match[1]]
+        lines = "\n".join(f"| {' | '.join(line)} |" for line in [heads, ["---"] * len(heads), *make(rows)])
+        return f"<!-- begin {match[1]} -->\n{lines}\n<!-- end {match[1]} -->"
+
+    return re.sub(r"<!-- begin (\w+) -->\n.*?<!-- end \1 -->", table, text, flags=re.DOTALL)
+
+
+def _figures(rows: Rows, **cell: Any) -> dict[str, Any]:
+    """Those of the row whose cell has these values, or what kept it from them."""
+    found = [
+        row for row in rows if all(row["cell"].get(key.replace("_", " "), row["cell"].get(key)) == value for key, value in cell.items())
+    ]
+    return found[-1].get("figures", {key: found[-1][key] for key in ("failed", "skipped") if key in found[-1]}) if found else {}
+
+
+def _shown(figures: dict[str, Any], name: str, form: Callable[[Any], str]) -> str:
+    if name in figures:
+        return form(figures[name])
+    return next((figures[reason] for reason in ("failed", "skipped") if reason in figures), NOT_YET)
+
+
+def _scaled(factor: float, unit: str) -> Callable[[float], str]:
+    """Three digits of a number in a unit, without an exponent."""
+
+    def form(value: float) -> str:
+        number = value * factor
+        digits = max(0, 2 - math.floor(math.log10(abs(number)))) if number else 0
+        return f"{number:,.{digits}f} {unit}".strip()
+
+    return form
+
+
+_gigabytes, _rate = _scaled(1e-9, "GB/s"), _scaled(1e-12, "TFLOP/s")
+_milliseconds, _microseconds = _scaled(1e3, "ms"), _scaled(1e6, "µs")
+_count, _giga = _scaled(1.0, ""), _scaled(1e-9, "")
+
+
+def _percent(value: float) -> str:
+    return f"{value:.0%}"
+
+
+def _card(parts: dict[str, Rows]) -> list[Line]:
+    def measured(what: str, name: str, form: Callable[[Any], str]) -> str:
+        return _shown(_figures(parts.get("card", []), what=what), name, form)
+
+    products = [
+        [f"matrix product of 8,192, {name}", _rate(rate), measured(f"matrix product, {name}", "operations_per_second", _rate)]
+        for name, rate in H100.operations.items()
+    ]
+    return [
+        ["copy on the device, read and written", _gigabytes(H100.bandwidth), measured("copy", "bytes_per_second", _gigabytes)],
+        *products,
+        ["copy from ordinary host memory", "about 10 GB/s", measured("copy from the host", "bytes_per_second", _gigabytes)],
+        ["start of a small operation by the host", "3 to 5 µs", measured("launch", "seconds", _microseconds)],
+    ]
+
+
+def _parity(parts: dict[str, Rows]) -> list[Line]:
+    rows = parts.get("parity", [])
+    lines = []
+    for backend in ("triton", "mamba_ssm"):
+        for dtype, bound in (("float32", "1e-5"), ("bfloat16", "7.8e-3"), ("float16", "9.8e-4")):
+            own = [row for row in rows if row["cell"].get("backend") == backend and row["cell"]["dtype"] == dtype]
+            lines.append([f"scan, `{backend}`, {dtype}, lengths 1 to 4,097", f"error below {bound}", _worst(own, "error")])
+    for name in NETWORKS:
+        own = [row for row in rows if row["cell"].get("network") == name]
+        lines.append([f"`{name}`, q and p", "ten times the CPU's error", _worst(own, "trajectory_error")])
+        lines.append([f"`{name}`, gradient", "ten times the CPU's error", _worst(own, "gradient_error")])
+    own = [row for row in rows if row["cell"]["check"] == "shipped model"]
+    lines.append(["the shipped models, q and p", "ten times the CPU's error", _worst(own, "trajectory_error")])
+    tests = _figures(rows, check="tests marked gpu")
+    lines.append(["tests marked `gpu`", "all pass", _shown(tests, "passed", lambda passed: "passed" if passed else "failed")])
+    return lines
+
+
+def _worst(rows: Rows, name: str) -> str:
+    if not rows:
+        return NOT_YET
+    figures = [row["figures"] for row in rows if "figures" in row]
+    failed = sum("failed" in row or not row.get("figures", {}).get("passed", True) for row in rows)
+    if not figures:
+        return str(rows[0].get("skipped", rows[0].get("failed")))
+    worst = max((float(each[name]) for each in figures), key=lambda error: (math.isnan(error), error))
+    return f"{worst:.1e}{f' ({failed} of {len(rows)} failed)' if failed else ''}"
+
+
+def _scan(parts: dict[str, Rows]) -> list[Line]:
+    rows, lines = parts.get("scan", []), []
+    for length in LENGTHS:
+        for width in WIDTHS:
+            for direction in ("forward", "forward and backward"):
+                work = ScanWork(1024, length, width, STATES, direction != "forward")
+                cell = {"batch": work.batch, "length": length, "width": width, "direction": direction}
+                fused = _figures(rows, scan="triton", **cell)
+                peers = [_shown(_figures(rows, scan=peer, **cell), "seconds", _milliseconds) for peer in ("associative", "reference")]
+                lines.append(
+                    [
+                        f"{length:,}", str(width), direction, _giga(work.bytes), _milliseconds(work.bytes / H100.bandwidth),
+                        _milliseconds(work.exponentials / H100.exponentials), _shown(fused, "seconds", _milliseconds),
+                        _shown(fused, "of_bandwidth", _percent), *peers,
+                    ]
+                )  # fmt: skip
+    return lines
+
+
+def _tuning(parts: dict[str, Rows]) -> list[Line]:
+    rows, lines = parts.get("scan", []), []
+    for tile in TILES:
+        for chunk in CHUNKS:
+            cells = [
+                _figures(rows, tile=tile, chunk=chunk, batch=1024, length=1024, width=128, direction=direction)
+                for direction in ("forward", "forward and backward")
+            ]
+            lines.append([str(tile), str(chunk), *(_shown(figures, "seconds", _milliseconds) for figures in cells)])
+    return lines
+
+
+def _train(parts: dict[str, Rows]) -> list[Line]:
+    rows, lines = parts.get("train", []), []
+    for name in NETWORKS:
+        for batch in sorted(BATCHES):
+            operations = _operations(name, batch)
+            floors = [_milliseconds(operations / H100.operations[precision]) for precision in ("float32", "tf32")]
+            eager = {p: _figures(rows, network=name, batch=batch, precision=p, mode="eager") for p in ("float32", "tf32", "bf16")}
+            measured = [_shown(figures, "steps_per_second", _count) for figures in eager.values()]
+            busy = _shown(eager["float32"], "busy", _percent)
+            of_ceiling = _shown(eager["float32"], "of_arithmetic", _percent)
+            lines.append([f"`{name}`", f"{batch:,}", _giga(operations), *floors, *measured, busy, of_ceiling])
+    return lines
+
+
+def _compiled(parts: dict[str, Rows]) -> list[Line]:
+    rows = parts.get("train", [])
+    modes = ("eager", "compiled", "CUDA graphs")
+    cells = {name: [_figures(rows, network=name, batch=1024, precision="tf32", mode=mode) for mode in modes] for name in NETWORKS}
+    return [[f"`{name}`", *(_shown(figures, "steps_per_second", _count) for figures in cells[name])] for name in NETWORKS]
+
+
+def _stream(parts: dict[str, Rows]) -> list[Line]:
+    lines = []
+    for name in STREAMED:
+        figures = _figures(parts.get("train", []), stream="endless", network=name)
+        names = (
+            ("drawn_rows_per_second", _count),
+            ("steps_per_second_resident", _count),
+            ("steps_per_second", _count),
+            ("waiting", _percent),
+        )
+        lines.append([f"`{name}`", *(_shown(figures, key, form) for key, form in names)])
+    return lines
+
+
+def _infer(parts: dict[str, Rows]) -> list[Line]:
+    rows, lines = parts.get("infer", []), []
+    for name in (DIRECT, *sorted(path.name for path in SHIPPED.iterdir() if (path / "model.json").exists())):
+        floor = _microseconds(_operations_each(name) / H100.operations["float32"])
+        for size in sorted(SIZES):
+            figures = _figures(rows, model=name, trajectories=size, precision="float32")
+            solver = _figures(rows, accuracy_of=name, trajectories=size)
+            measured = [_shown(figures, key, _microseconds) for key in ("seconds_each", "seconds_each_from_host_to_host")]
+            theirs = _shown(solver, "seconds_each", _microseconds) if size != max(SIZES) else "as for 16,384"
+            lines.append([f"`{name}`", f"{size:,}", floor, *measured, theirs])
+    return lines
+
+
+def _learn(parts: dict[str, Rows]) -> list[Line]:
+    figures = _figures(parts.get("learn", []), what="learn")
+    names = ("epochs", "steps", "rows_drawn")
+    counts = [_shown(figures, name, lambda count: f"{count:,}") for name in names]
+    return [[*counts, _shown(figures, "seconds", _scaled(1.0, "s")), _shown(figures, "validation_loss", lambda loss: f"{loss:.1e}")]]
+
+
+def _summary(parts: dict[str, Rows]) -> list[Line]:
+    scan, train, infer, learn = (parts.get(part, []) for part in ("scan", "train", "infer", "learn"))
+    both = _figures(scan, scan="triton", batch=1024, length=1024, width=128, direction="forward and backward")
+    step = _figures(train, network=DIRECT, batch=1024, precision="float32", mode="eager")
+    each = {name: _figures(infer, model=name, trajectories=16384, precision="float32") for name in (DIRECT, "paper")}
+    return [
+        ["scan of length 1,024, forward and backward", "at least 60% of the bandwidth", _shown(both, "of_bandwidth", _percent)],
+        [f"`{DIRECT}`, a predicted trajectory among 16,384", "below 5 µs", _shown(each[DIRECT], "seconds_each", _microseconds)],
+        ["`paper`, a predicted trajectory among 16,384", "below 5 µs", _shown(each["paper"], "seconds_each", _microseconds)],
+        [f"`{DIRECT}`, steps per second at batch 1,024", "", _shown(step, "steps_per_second", _count)],
+        [f"`{DIRECT}`, validation loss after one run", "", _shown(_figures(learn, what="learn"), "validation_loss", "{:.1e}".format)],
+    ]
+
+
+@functools.cache
+def _operations(name: str, batch: int) -> int:
+    """Of a step of training."""
+    config = network_config(name, False, {})
+    return network_operations(config.architecture, batch, (1, config.data.times), backward=True)
+
+
+@functools.cache
+def _operations_each(name: str) -> float:
+    """Of a predicted trajectory among many."""
+    if name == DIRECT:
+        config = network_config(DIRECT, False, {})
+        architecture, data = config.architecture, config.data
+    else:
+        architecture = load_model(SHIPPED / name).config
+        data = DataConfig.model_validate(read_card(SHIPPED / name)["provenance"]["config"]["data"])
+    times = (_MANY if data.ensemble.orbits_per_potential > 1 else 1, data.times)
+    return network_operations(architecture, _MANY, times, backward=False) / _MANY
+
+
+TABLES: dict[str, tuple[Line, Callable[[dict[str, Rows]], list[Line]]]] = {
+    "card": (["ceiling", f"expected, {H100.name}", "measured"], _card),
+    "parity": (["check", "expected", "measured, the worst"], _parity),
+    "scan": (
+        [
+            "length",
+            "width",
+            "direction",
+            "GB",
+            "bytes need",
+            "exponentials need",
+            "measured",
+            "of the bandwidth",
+            "associative",
+            "reference",
+        ],
+        _scan,
+    ),
+    "tuning": (["states in a program", "steps between kept states", "forward", "forward and backward"], _tuning),
+    "train": (
+        ["network", "batch", "GFLOP a step", "float32 needs", "TF32 needs", "steps/s, float32", "TF32", "bf16", "busy", "of the ceiling"],
+        _train,
+    ),
+    "compiled": (["network", "eager", "compiled", "CUDA graphs"], _compiled),
+    "stream": (["network", "rows/s drawn", "steps/s, rows there", "steps/s, rows drawn", "waiting"], _stream),
+    "infer": (["model", "trajectories", "float32 needs", "measured", "from host to host", "RK4 as accurate"], _infer),
+    "summary": (["on a GPU", "goal", "measured"], _summary),
+    "learn": (["epochs", "steps", "rows", "time", "validation loss"], _learn),
+}
+
+
+if __name__ == "__main__":
+    main()

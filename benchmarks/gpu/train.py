@@ -1,0 +1,128 @@
+"""Steps a second of the training loop's own step: every network, batch and precision, and with endless rows feeding it.
+
+Operations count matrix products and attention alone. `busy` is the time of a step's kernels over the time of the step: what is
+missing to 1 the device waits for the host.
+"""
+
+import itertools
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from neural_hamilton.platform.batches import Endless, Share
+from neural_hamilton.platform.config import Config
+from neural_hamilton.platform.process_group import Worker
+from neural_hamilton.platform.training import Learner, matmul_precision
+
+from . import clock
+from .bench import Bench, Cell, Skipped
+from .card import ceilings
+from .networks import DIRECT, NETWORKS, network_config, repeat
+from .work import network_operations
+
+BATCHES, PRECISIONS = (1024, 100, 8192), ("float32", "tf32", "bf16")
+MODES = ("compiled", "CUDA graphs")  # torch.compile without them, and with them as `training.compile` has it on a GPU
+STREAMED = (DIRECT, "deeponet")
+_SECONDS, _STREAM_SECONDS = 0.7, 4.0
+_ALONE = Worker(0, 1)
+
+
+def cells(bench: Bench) -> Iterator[Cell]:
+    """Without a compiler first, which takes half a minute for each network."""
+    batches = bench.size(BATCHES, (8,))
+    for name in NETWORKS:
+        for batch in batches:
+            for precision in bench.size(PRECISIONS, ("float32", "bf16") if name == "deeponet" else ("float32",)):
+                yield _steps(bench, name, batch, precision, "eager")
+    for name in STREAMED:
+        yield Cell({"stream": "endless", "network": name}, _stream(bench, name))
+    for name in bench.size(NETWORKS, (DIRECT,)):
+        for mode in bench.size(MODES, ("compiled",)):
+            yield _steps(bench, name, batches[0], bench.size("tf32", "float32"), mode)
+
+
+def _steps(bench: Bench, name: str, batch: int, precision: str, mode: str) -> Cell:
+    def measure() -> dict[str, Any]:
+        if precision == "tf32" and bench.device.type != "cuda":
+            raise Skipped("a CPU has no TF32")
+        config = network_config(name, bench.tiny, {"training.batch_size": batch, "training.precision": precision})
+        learner = _learner(config, bench, mode)
+        share = Share(repeat(config.data, batch, bench.device), 1.0, batch)
+        with matmul_precision(precision, bench.device) as autocast:
+            first = float(learner.step(share, 0.0, autocast)[1])
+            seconds = clock.sustained_seconds(lambda _: learner.step(share, 0.0, autocast), bench.device, bench.size(_SECONDS, 0.01))
+            kernels = _kernels(lambda: learner.step(share, 0.0, autocast)) if bench.device.type == "cuda" else {}
+        operations = network_operations(config.architecture, batch, share.batch.times.shape, backward=True)
+        figures = {"steps_per_second": 1.0 / seconds, "rows_per_second": batch / seconds, "operations": operations, "first_loss": first}
+        if "kernel_seconds" in kernels:
+            figures["busy"] = min(1.0, kernels["kernel_seconds"] / seconds)
+        ceiling = ceilings(bench.out).get(precision)
+        return figures | kernels | ({"of_arithmetic": operations / seconds / ceiling} if ceiling else {})
+
+    return Cell({"network": name, "batch": batch, "precision": precision, "mode": mode}, measure)
+
+
+def _learner(config: Config, bench: Bench, mode: str) -> Learner:
+    if mode == "eager":
+        return Learner(config, (0.5, 1.0), bench.device, _ALONE)
+    torch._dynamo.reset()
+    compiling = config.override({"training.compile": True})
+    if mode == "CUDA graphs":
+        return Learner(compiling, (0.5, 1.0), bench.device, _ALONE)
+    # The loop itself always asks for graphs. A rehearsal traces and generates no code.
+    compile_module, backend = torch.compile, bench.size("inductor", "aot_eager")
+    with patch.object(torch, "compile", lambda module, mode: compile_module(module, backend=backend)):
+        return Learner(compiling, (0.5, 1.0), bench.device, _ALONE)
+
+
+def _kernels(step: Callable[[], Any]) -> dict[str, Any]:
+    """What a step runs on the device: kernels, and the seconds that they take; a reason where the profiler does not say."""
+    steps = 3
+    try:
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+            for _ in range(steps):
+                step()
+            torch.cuda.synchronize()
+        ran = [event for event in profiler.events() or [] if event.device_type == DeviceType.CUDA]
+    except RuntimeError as error:
+        return {"profiler": f"refused: {str(error).splitlines()[0]}"}
+    if not ran:
+        return {"profiler": "saw no kernel"}
+    return {"kernels": len(ran) / steps, "kernel_seconds": 1e-6 * sum(event.time_range.elapsed_us() for event in ran) / steps}
+
+
+def _stream(bench: Bench, name: str) -> Callable[[], dict[str, Any]]:
+    """Rows a second that threads draw; steps a second on a batch that is there, and on those that are drawn."""
+
+    def measure() -> dict[str, Any]:
+        config = network_config(name, bench.tiny, {"training.endless": True})
+        batch, seconds = config.training.batch_size, bench.size(_STREAM_SECONDS, 0.05)
+        source = Endless(config.data, config.data.train, config.training, bench.device, _ALONE)
+        learner = _learner(config, bench, "eager")
+        there = Share(repeat(config.data, batch, bench.device), 1.0, batch)
+        drawn = endless_shares(source)
+        with matmul_precision("float32", bench.device) as autocast:
+            alone = clock.sustained_seconds(lambda _: next(drawn), bench.device, seconds)
+            resident = clock.sustained_seconds(lambda _: learner.step(there, 0.0, autocast), bench.device, seconds)
+            fed = clock.sustained_seconds(lambda _: learner.step(next(drawn), 0.0, autocast), bench.device, seconds)
+        drawn.close()
+        return {
+            "batch": batch,
+            "threads": torch.get_num_threads(),
+            "drawn_rows_per_second": batch / alone,
+            "steps_per_second": 1.0 / fed,
+            "steps_per_second_resident": 1.0 / resident,
+            "waiting": max(0.0, 1.0 - resident / fed),
+        }
+
+    return measure
+
+
+def endless_shares(source: Endless) -> Generator[Share]:
+    """One epoch after another."""
+    for epoch in itertools.count():
+        yield from source.epoch(epoch)

@@ -1,0 +1,78 @@
+"""What a measurement must cost at least: operations and bytes, worked out before anything runs.
+
+Shapes: B batch, L sequence, D channels, N states.
+"""
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from neural_hamilton.architectures import ArchitectureConfig, build_operator
+
+_FLOAT = 4  # bytes
+_CHUNK = 16  # steps between the states that the fused scan keeps
+
+
+@dataclass(frozen=True)
+class Card:
+    """Rates of a device: bytes a second, operations a second by precision, exponentials a second."""
+
+    name: str
+    bandwidth: float
+    operations: dict[str, float]
+    exponentials: float
+
+
+# NVIDIA H100 Tensor Core GPU datasheet, SXM, dense; exponentials: 16 a clock and multiprocessor, 132 of them at 1.755 GHz.
+H100 = Card("H100 SXM", 3.35e12, {"float32": 67e12, "tf32": 495e12, "bf16": 989e12}, 132 * 16 * 1.755e9)
+
+
+@dataclass(frozen=True)
+class ScanWork:
+    """The selective scan of (B, L, D) with N states, float32, gated: the least it must move and do."""
+
+    batch: int
+    length: int
+    channels: int
+    states: int
+    backward: bool
+
+    @property
+    def bytes(self) -> int:
+        """Each input read once, each output written once. Forward: x, delta, gate, B, C in, y out.
+
+        With the backward pass also the kept states out and in, and x, delta, gate, dy, B, C in, dx, ddelta, dgate, dB, dC out.
+        """
+        sequence, selected = self.batch * self.length * self.channels, self.batch * self.length * self.states
+        kept = self.batch * -(-self.length // _CHUNK) * self.channels * self.states
+        forward = 4 * sequence + 2 * selected
+        return _FLOAT * (forward + (2 * kept + 7 * sequence + 4 * selected if self.backward else 0))
+
+    @property
+    def exponentials(self) -> int:
+        """exp(delta A) of each state; the backward pass takes it twice more."""
+        return self.batch * self.length * self.channels * self.states * (3 if self.backward else 1)
+
+    def floor_seconds(self, card: Card) -> float:
+        """No implementation is faster: memory traffic or exponentials, whichever takes longer."""
+        return max(self.bytes / card.bandwidth, self.exponentials / card.exponentials)
+
+
+def network_operations(config: ArchitectureConfig, num_rows: int, times_shape: tuple[int, ...], backward: bool) -> int:
+    """Floating-point operations of a batch in matrix products and attention, with the backward pass or without it.
+
+    `times_shape` is (1, T) where all rows share their times, which a network may then treat once, else (num_rows, T).
+    """
+    with torch.device("meta"):
+        model = build_operator(config)
+        inputs = torch.empty(num_rows, config.num_sensors), torch.empty(times_shape), torch.empty(num_rows, 2)
+    # On this device nothing is computed, and attention and LSTMs are seen as the products they consist of.
+    gradients = contextlib.nullcontext() if backward else torch.no_grad()
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), gradients:
+        output = model(*inputs)
+        if backward:
+            (output.q.sum() + output.p.sum() + output.auxiliary_loss).backward()
+    return counter.get_total_flops()
