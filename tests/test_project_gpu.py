@@ -79,6 +79,12 @@ def test_the_bare_machine_is_bare(bare):
     assert done.stdout.strip() == "['pydantic', 'torch']"
 
 
+def test_the_document_lists_what_is_carried():
+    text = tables.DOCUMENTS[0].read_text()
+    carried = [line for line in REQUIREMENTS.read_text().splitlines() if line and not line.startswith("#")]
+    assert carried and all(normal(name) in normal(text) for name in carried)
+
+
 def test_every_part_is_rehearsed_without_ray(bare, tmp_path):
     out = tmp_path / "out"
     done = run(bare, out, "--minutes", "5")
@@ -192,10 +198,13 @@ def test_cells_that_no_time_is_left_for_are_skipped(tmp_path):
         (["--minutes", "nan"], "'nan'; give a positive number"),
         (["--minutes", "soon"], "'soon'"),
         (["--out", "pyproject.toml"], "pyproject.toml', which cannot be used"),
+        ([], "which holds a measurement; give another folder"),
     ],
 )
 def test_wrong_use_is_one_sentence(options, message, tmp_path):
-    done = run(sys.executable, tmp_path / "out", *options)
+    record = Record(tmp_path)
+    record.begin("card", tiny=False)
+    done = run(sys.executable, tmp_path, *options)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
@@ -275,8 +284,6 @@ def test_the_scan_moves_what_can_be_counted_by_hand():
     assert forward.bytes == 4 * (4 * sequence + 2 * selected)  # x, delta, gate, y; B, C
     assert both.bytes == forward.bytes + 4 * (2 * kept + 7 * sequence + 4 * selected)
     assert (forward.exponentials, both.exponentials) == (2 * 32 * 3 * 4, 3 * 2 * 32 * 3 * 4)
-    slow = work.Card("slow", 1.0, {}, 1e9)
-    assert forward.floor_seconds(slow) == forward.bytes
 
 
 def test_operations_of_a_network_can_be_counted_by_hand():
@@ -300,9 +307,10 @@ def test_the_tables_of_the_documents_are_those_of_the_record():
 
 def test_a_measurement_gets_its_place_in_the_tables():
     cell = {"scan": "triton", "batch": 1024, "length": 1024, "width": 128, "direction": "forward"}
-    rows = [{"cell": cell, "figures": {"seconds": 1.23e-3, "of_bandwidth": 0.71}}]
+    rows = [{"cell": cell, "figures": {"seconds": 1.23e-3, "bytes_per_second": 1.42e12}}]
+    card = [{"cell": {"what": "copy"}, "figures": {"bytes_per_second": 2e12}}]
     rows.append({"cell": cell | {"width": 256}, "skipped": "out of memory"})
-    first, _, second, *_ = tables._scan({"scan": rows})
+    first, _, second, *_ = tables._scan({"scan": rows, "card": card})
     assert first[6:8] == ["1.23 ms", "71%"] and second[6:8] == ["out of memory"] * 2
     assert first[8] == tables.NOT_YET
     checks = [
@@ -337,6 +345,15 @@ def test_learning_continues_where_it_stopped(tmp_path, monkeypatch, capsys):
     assert load_model(tmp_path / "second" / "learn" / "model").config.name == "mambonet"
     third = learnt(tmp_path / "second")  # what is in DIR is newer than what is in the repository
     assert (third["epochs_before"], third["epochs"]) == (4, 6)
+    assert str(tmp_path) not in "".join(path.read_text() for path in (tmp_path / "second").rglob("*.[yj]*"))
+
+
+def test_another_network_is_not_continued(tmp_path, monkeypatch):
+    monkeypatch.setattr(learn, "RESULTS", tmp_path / "repository")
+    learnt(tmp_path / "repository")
+    config = tmp_path / "repository" / "learn" / "config.yaml"
+    config.write_text(config.read_text().replace("d_feedforward: 16", "d_feedforward: 32"))
+    assert learnt(tmp_path / "out")["epochs_before"] == 0
 
 
 def test_a_checkpoint_is_whole_or_the_one_before(tmp_path, monkeypatch):
@@ -347,7 +364,7 @@ def test_a_checkpoint_is_whole_or_the_one_before(tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
 
-    for last in range(14):
+    for last in range(12):
         out, writes = tmp_path / f"out-{last}", iter(range(100))
 
         def some(path, content, last=last, writes=writes):
@@ -360,7 +377,7 @@ def test_a_checkpoint_is_whole_or_the_one_before(tmp_path, monkeypatch):
         try:
             learnt(out)
         except Killed:
-            assert sum(path.is_file() for path in out.rglob("*")) <= 7  # and gpu.json
+            assert sum(path.is_file() for path in out.rglob("*")) <= 6  # and gpu.json
         monkeypatch.setattr(learn, "write_atomically", write)
         before = learn.epochs_of(out / "learn")
         assert learnt(out)["epochs_before"] == before

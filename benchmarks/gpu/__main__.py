@@ -21,7 +21,7 @@ import torch
 
 from . import PARTS, RECORD_FILE
 from .bench import Bench
-from .part import measure_part
+from .part import OUT_OF_TIME, measure_part
 from .record import Record, is_good
 
 # Forked, so that PyTorch is imported once. That needs a process that never asks CUDA for anything: each part starts it afresh.
@@ -68,9 +68,13 @@ def _parse(arguments: list[str], device: str) -> argparse.Namespace:
         options.out.mkdir(parents=True, exist_ok=True)
         for half_written in options.out.rglob(".*.partial"):  # by a process that was killed
             half_written.unlink(missing_ok=True)
-        Record(options.out).read()
-    except (OSError, ValueError) as error:
+        others = [part for part in Record(options.out).read()["parts"].values() if part.get("tiny", options.tiny) != options.tiny]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         parser.error(f"--out is {str(options.out)!r}, which cannot be used ({error}); give another folder")
+    if others:
+        parser.error(
+            f"--out is {str(options.out)!r}, which holds {'a measurement' if options.tiny else 'a rehearsal'}; give another folder"
+        )
     return options
 
 
@@ -118,8 +122,11 @@ def _run(bench: Bench, name: str, record: Record) -> tuple[str, str | None]:
     code = part.exitcode or 0
     if code:
         return "failed", f"its process ended with {signal.Signals(-code).name if code < 0 else f'exit code {code}'}"
-    bad = [row for row in record.read()["parts"][name]["rows"] if not is_good(row)]
-    return ("failed", f"{len(bad)} of its cells failed") if bad else ("done", None)
+    rows = record.read()["parts"][name]["rows"]
+    if bad := sum(not is_good(row) for row in rows):
+        return "failed", f"{bad} of its cells failed"
+    late = sum(row.get("skipped") == OUT_OF_TIME for row in rows)
+    return "done", f"{late} of its cells were left out, the time was over" if late else None
 
 
 def _end(part: multiprocessing.Process) -> None:

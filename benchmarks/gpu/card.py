@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ from neural_hamilton.platform.training import matmul_precision
 
 from . import clock
 from .bench import Bench, Cell, Skipped
-from .record import Record
 
 _COPIED = 2**30  # bytes; far more than a cache holds
 _MATRIX = 8192
@@ -28,15 +26,6 @@ def cells(bench: Bench) -> Iterator[Cell]:
     yield Cell({"what": "launch"}, lambda: {"seconds": _launch(bench)})
     for precision in ("float32", "tf32", "bf16"):
         yield Cell({"what": f"matrix product, {precision}"}, _matrix_product(bench, precision))
-
-
-def ceilings(out: Path) -> dict[str, float]:
-    """What this part measured, if it has: `copy` in bytes a second, and operations a second by precision."""
-    rows = Record(out).read()["parts"].get("card", {}).get("rows", [])
-    measured = {row["cell"]["what"]: row["figures"] for row in rows if "figures" in row}
-    rates = {what.removeprefix("matrix product, "): figures.get("operations_per_second") for what, figures in measured.items()}
-    rates["copy"] = measured.get("copy", {}).get("bytes_per_second")
-    return {name: rate for name, rate in rates.items() if rate}
 
 
 def _machine(device: torch.device) -> dict[str, Any]:
@@ -78,7 +67,7 @@ def _launch(bench: Bench) -> float:
     x = torch.zeros(1, device=bench.device)
     count = bench.size(_LAUNCHES, 10)
 
-    def many(_: int) -> None:
+    def many() -> None:
         for _ in range(count):
             x.add_(1.0)
 

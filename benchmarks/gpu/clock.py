@@ -21,14 +21,14 @@ def median_seconds(work: Callable[[], Any], device: torch.device) -> float:
     return statistics.median(_wall_seconds(work) for _ in range(_CPU_CALLS))
 
 
-def sustained_seconds(work: Callable[[int], Any], device: torch.device, seconds: float, warm_up: int = 3) -> float:
-    """Seconds of one call in a row of calls that lasts about `seconds`, host and device together; `work` is given its number."""
-    for number in range(warm_up):
-        work(number)
+def sustained_seconds(work: Callable[[], Any], device: torch.device, seconds: float, warm_up: int = 3) -> float:
+    """Seconds of one call in a row of calls that lasts about `seconds`, host and device together."""
+    for _ in range(warm_up):
+        work()
     wait_for(device)
     started, number = time.perf_counter(), 0
     while number < 2 or time.perf_counter() - started < seconds:
-        work(warm_up + number)
+        work()
         number += 1
         if number % 8 == 0:  # the host may run far ahead of the device, and would then stop too late
             wait_for(device)

@@ -23,7 +23,6 @@ from neural_hamilton.platform.training import matmul_precision
 from . import LEARN_FOLDER, RESULTS, clock
 from .bench import Bench, Cell, Skipped
 from .networks import DIRECT, network_config, repeat
-from .work import network_operations
 
 SIZES = (16384, 1024, 1, 131072)  # trajectories at once; the first is the goal's
 _ROWS_PER_PASS = 16384  # attention takes at most 65,535 rows in a launch
@@ -56,13 +55,10 @@ def _network(bench: Bench, name: str, folder: Path, size: int, precision: str) -
         with matmul_precision(precision, bench.device) as autocast, autocast(), torch.inference_mode():
             seconds = clock.median_seconds(lambda: _predict(model, rows), bench.device)
             whole = clock.sustained_seconds(
-                lambda _: _predict(model, on_host.to(bench.device)).cpu(), bench.device, bench.size(0.5, 0.01), warm_up=1
+                lambda: _predict(model, on_host.to(bench.device)).cpu(), bench.device, bench.size(0.5, 0.01), warm_up=1
             )
         figures = {"seconds_each": seconds / size, "seconds_each_from_host_to_host": whole / size, "trained": trained}
-        return figures | {
-            "operations_each": network_operations(model.config, size, rows.times.shape, backward=False) / size,
-            "median_loss": _median_loss(model, data, bench, precision),
-        }
+        return figures | {"median_loss": _median_loss(model, data, bench, precision)}
 
     return measure
 

@@ -1,8 +1,8 @@
 """Trains the direct MambONet for the minutes that are left, from where the newest checkpoint stopped.
 
-The run goes on in a folder of its own; after each epoch DIR/learn gets what is needed to continue it, file by file, never
-more than seven files of at most 16 MiB and one that is being written: a run folder as `train` makes it. How many epochs there
-will be is decided at the start, from the time a step takes here, so that the learning rate ends at its lowest when the time
+The run folder is a temporary one. After each epoch DIR/learn gets what is needed to continue from there: configuration,
+history, the latest checkpoint, and the best model; five files of at most 16 MiB, and one that is being written. How many epochs
+there will be is decided at the start, from the time a step takes here, so that the learning rate ends at its lowest when the time
 does. The next call finds them done, adds as many as it has time for, and goes on at the rate that the longer schedule has there.
 """
 
@@ -39,15 +39,16 @@ def cells(bench: Bench) -> Iterator[Cell]:
 def _learn(bench: Bench, published: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         dataset, run = Path(scratch) / "dataset", Path(scratch) / "run"
-        source = newest(published, RESULTS / LEARN_FOLDER)
-        config = load_config(source / CONFIG_FILE) if source else network_config(DIRECT, bench.tiny, {})
+        config = network_config(DIRECT, bench.tiny, {})
+        source = newest(config, published, RESULTS / LEARN_FOLDER)
+        config = load_config(source / CONFIG_FILE) if source else config
         manifest = generate(dataset, config.data, local=True)
         done = epochs_of(source) if source else 0
         more = _TINY_EPOCHS if bench.tiny else _epochs_that_fit(config, dataset, bench)
         config = config.override({"training.epochs": done + more})
         if source:
             shutil.copytree(source, run)
-            # Rows of one seed are the same everywhere, but for last bits that depend on the processor, and so is this dataset.
+            # Rows of one seed are the same everywhere, but for last bits that depend on the processor, and with them the hash.
             write_json(run / DATASET_FILE, {"dataset": str(dataset), "dataset_hash": manifest["dataset_hash"]})
             config.save(run / CONFIG_FILE)
         config = prepare_run(run, dataset, config, resume=True)
@@ -65,13 +66,18 @@ def _learn(bench: Bench, published: Path) -> dict[str, Any]:
         return figures | {"epochs_before": done, "rows_drawn": result["epochs"] * config.data.train, "steps": result["epochs"] * steps}
 
 
-def newest(*folders: Path) -> Path | None:
-    """The one of several run folders, there or not, with the most epochs in its checkpoint."""
-    return max((folder for folder in folders if epochs_of(folder)), key=epochs_of, default=None)
+def newest(config: Config, *folders: Path) -> Path | None:
+    """Of several folders, there or not, the one with the most epochs behind its checkpoint of this network on these data."""
+
+    def fits(folder: Path) -> bool:
+        before = load_config(folder / CONFIG_FILE)
+        return (before.data, before.architecture) == (config.data, config.architecture)
+
+    return max((folder for folder in folders if epochs_of(folder) and fits(folder)), key=epochs_of, default=None)
 
 
 def epochs_of(folder: Path) -> int:
-    """Epochs behind the checkpoint of a run folder; 0 where there is none."""
+    """Epochs behind the checkpoint in a folder; 0 where there is none."""
     return max((int(path.stem.removeprefix("epoch-")) for path in _checkpoints(folder)), default=0)
 
 
@@ -81,7 +87,7 @@ def publish(run: Path, target: Path) -> None:
     Raises ValueError where a file is too large to leave the machine.
     """
     latest = max(_checkpoints(run))
-    files = [run / name for name in (CONFIG_FILE, DATASET_FILE, HISTORY_FILE)] + sorted((run / MODEL_FOLDER).glob("model.*")) + [latest]
+    files = [run / name for name in (CONFIG_FILE, HISTORY_FILE)] + sorted((run / MODEL_FOLDER).glob("model.*")) + [latest]
     for file in files:
         if file.stat().st_size > MAX_BYTES:
             raise ValueError(f"{file.name} has {file.stat().st_size} bytes; at most {MAX_BYTES} can leave the machine")
@@ -103,7 +109,7 @@ def _epochs_that_fit(config: Config, dataset: Path, bench: Bench) -> int:
     learner = Learner(config, (0.5, 1.0), bench.device, Worker(0, 1))
     shares = endless_shares(open_source(config, dataset, bench.device, Worker(0, 1)))
     with matmul_precision(config.training.precision, bench.device) as autocast:
-        seconds = clock.sustained_seconds(lambda _: learner.step(next(shares), 0.0, autocast), bench.device, _PROBE_SECONDS)
+        seconds = clock.sustained_seconds(lambda: learner.step(next(shares), 0.0, autocast), bench.device, _PROBE_SECONDS)
     shares.close()
     steps = -(-config.data.train // config.training.batch_size)
     fit = int(_MARGIN * bench.seconds_left() / (seconds * steps))

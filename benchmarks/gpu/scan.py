@@ -17,8 +17,7 @@ from neural_hamilton.architectures.selective_scan import selective_scan, why_not
 
 from . import clock
 from .bench import Bench, Cell, Skipped
-from .card import ceilings
-from .work import H100, ScanWork
+from .work import ScanWork
 
 STATES = 16
 LENGTHS, BATCHES, WIDTHS = (1024, 100), (1024, 100, 4096), (128, 256, 512)
@@ -55,9 +54,7 @@ def _timing(bench: Bench, contestant: str, work: ScanWork) -> Callable[[], dict[
         if contestant in ("associative", "reference") and 4 * elements > _memory_bytes(bench) / 4:
             raise Skipped("it keeps every state several times: more than the memory here")
         seconds = clock.median_seconds(_work(scan, work, bench.device), bench.device)
-        figures = {"seconds": seconds, "bytes": work.bytes, "floor_seconds_h100": work.floor_seconds(H100)}
-        copy = ceilings(bench.out).get("copy")
-        return figures | ({"of_bandwidth": work.bytes / seconds / copy} if copy else {})
+        return {"seconds": seconds, "bytes_per_second": work.bytes / seconds}
 
     return measure
 

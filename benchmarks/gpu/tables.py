@@ -86,6 +86,15 @@ def _percent(value: float) -> str:
     return f"{value:.0%}"
 
 
+def _fraction(rate: float, ceiling: float | None) -> str:
+    return _percent(rate / ceiling) if ceiling else NOT_YET
+
+
+def _of_bandwidth(figures: dict[str, Any], parts: dict[str, Rows]) -> str:
+    copy = _figures(parts.get("card", []), what="copy").get("bytes_per_second")
+    return _shown(figures, "bytes_per_second", lambda rate: _fraction(rate, copy))
+
+
 def _card(parts: dict[str, Rows]) -> list[Line]:
     def measured(what: str, name: str, form: Callable[[Any], str]) -> str:
         return _shown(_figures(parts.get("card", []), what=what), name, form)
@@ -144,7 +153,7 @@ def _scan(parts: dict[str, Rows]) -> list[Line]:
                     [
                         f"{length:,}", str(width), direction, _giga(work.bytes), _milliseconds(work.bytes / H100.bandwidth),
                         _milliseconds(work.exponentials / H100.exponentials), _shown(fused, "seconds", _milliseconds),
-                        _shown(fused, "of_bandwidth", _percent), *peers,
+                        _of_bandwidth(fused, parts), *peers,
                     ]
                 )  # fmt: skip
     return lines
@@ -171,7 +180,8 @@ def _train(parts: dict[str, Rows]) -> list[Line]:
             eager = {p: _figures(rows, network=name, batch=batch, precision=p, mode="eager") for p in ("float32", "tf32", "bf16")}
             measured = [_shown(figures, "steps_per_second", _count) for figures in eager.values()]
             busy = _shown(eager["float32"], "busy", _percent)
-            of_ceiling = _shown(eager["float32"], "of_arithmetic", _percent)
+            ceiling = _figures(parts.get("card", []), what="matrix product, float32").get("operations_per_second")
+            of_ceiling = _shown(eager["float32"], "steps_per_second", lambda rate, o=operations, c=ceiling: _fraction(o * rate, c))
             lines.append([f"`{name}`", f"{batch:,}", _giga(operations), *floors, *measured, busy, of_ceiling])
     return lines
 
@@ -223,7 +233,7 @@ def _summary(parts: dict[str, Rows]) -> list[Line]:
     step = _figures(train, network=DIRECT, batch=1024, precision="float32", mode="eager")
     each = {name: _figures(infer, model=name, trajectories=16384, precision="float32") for name in (DIRECT, "paper")}
     return [
-        ["scan of length 1,024, forward and backward", "at least 60% of the bandwidth", _shown(both, "of_bandwidth", _percent)],
+        ["scan of length 1,024, forward and backward", "at least 60% of the bandwidth", _of_bandwidth(both, parts)],
         [f"`{DIRECT}`, a predicted trajectory among 16,384", "below 5 µs", _shown(each[DIRECT], "seconds_each", _microseconds)],
         ["`paper`, a predicted trajectory among 16,384", "below 5 µs", _shown(each["paper"], "seconds_each", _microseconds)],
         [f"`{DIRECT}`, steps per second at batch 1,024", "", _shown(step, "steps_per_second", _count)],

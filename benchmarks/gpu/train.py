@@ -1,7 +1,7 @@
-"""Steps a second of the training loop's own step: every network, batch and precision, and with endless rows feeding it.
+"""Steps per second of the training loop's own step: every network, batch and precision, and with endless rows feeding it.
 
-Operations count matrix products and attention alone. `busy` is the time of a step's kernels over the time of the step: what is
-missing to 1 the device waits for the host.
+`busy` is the time of a step's kernels over the time of the step: what is missing to 1 the device waits for the host.
+`first_loss` is that of one batch and fresh weights, the same in every precision and mode but for rounding.
 """
 
 import itertools
@@ -20,9 +20,7 @@ from neural_hamilton.platform.training import Learner, matmul_precision
 
 from . import clock
 from .bench import Bench, Cell, Skipped
-from .card import ceilings
 from .networks import DIRECT, NETWORKS, network_config, repeat
-from .work import network_operations
 
 BATCHES, PRECISIONS = (1024, 100, 8192), ("float32", "tf32", "bf16")
 MODES = ("compiled", "CUDA graphs")  # torch.compile without them, and with them as `training.compile` has it on a GPU
@@ -54,14 +52,12 @@ def _steps(bench: Bench, name: str, batch: int, precision: str, mode: str) -> Ce
         share = Share(repeat(config.data, batch, bench.device), 1.0, batch)
         with matmul_precision(precision, bench.device) as autocast:
             first = float(learner.step(share, 0.0, autocast)[1])
-            seconds = clock.sustained_seconds(lambda _: learner.step(share, 0.0, autocast), bench.device, bench.size(_SECONDS, 0.01))
+            seconds = clock.sustained_seconds(lambda: learner.step(share, 0.0, autocast), bench.device, bench.size(_SECONDS, 0.01))
             kernels = _kernels(lambda: learner.step(share, 0.0, autocast)) if bench.device.type == "cuda" else {}
-        operations = network_operations(config.architecture, batch, share.batch.times.shape, backward=True)
-        figures = {"steps_per_second": 1.0 / seconds, "rows_per_second": batch / seconds, "operations": operations, "first_loss": first}
+        figures = {"steps_per_second": 1.0 / seconds, "rows_per_second": batch / seconds, "first_loss": first}
         if "kernel_seconds" in kernels:
             figures["busy"] = min(1.0, kernels["kernel_seconds"] / seconds)
-        ceiling = ceilings(bench.out).get(precision)
-        return figures | kernels | ({"of_arithmetic": operations / seconds / ceiling} if ceiling else {})
+        return figures | kernels
 
     return Cell({"network": name, "batch": batch, "precision": precision, "mode": mode}, measure)
 
@@ -88,15 +84,18 @@ def _kernels(step: Callable[[], Any]) -> dict[str, Any]:
                 step()
             torch.cuda.synchronize()
         ran = [event for event in profiler.events() or [] if event.device_type == DeviceType.CUDA]
-    except RuntimeError as error:
-        return {"profiler": f"refused: {str(error).splitlines()[0]}"}
+    except Exception as error:  # the step has been timed already, whatever this is
+        return {"profiler": f"{type(error).__name__}: {error}"}
     if not ran:
         return {"profiler": "saw no kernel"}
     return {"kernels": len(ran) / steps, "kernel_seconds": 1e-6 * sum(event.time_range.elapsed_us() for event in ran) / steps}
 
 
 def _stream(bench: Bench, name: str) -> Callable[[], dict[str, Any]]:
-    """Rows a second that threads draw; steps a second on a batch that is there, and on those that are drawn."""
+    """Rows per second that threads draw; steps per second on rows that are drawn meanwhile, and on a batch that is there.
+
+    In this order: threads draw hundreds of batches ahead where they can, and steps that take those never wait.
+    """
 
     def measure() -> dict[str, Any]:
         config = network_config(name, bench.tiny, {"training.endless": True})
@@ -106,10 +105,10 @@ def _stream(bench: Bench, name: str) -> Callable[[], dict[str, Any]]:
         there = Share(repeat(config.data, batch, bench.device), 1.0, batch)
         drawn = endless_shares(source)
         with matmul_precision("float32", bench.device) as autocast:
-            alone = clock.sustained_seconds(lambda _: next(drawn), bench.device, seconds)
-            resident = clock.sustained_seconds(lambda _: learner.step(there, 0.0, autocast), bench.device, seconds)
-            fed = clock.sustained_seconds(lambda _: learner.step(next(drawn), 0.0, autocast), bench.device, seconds)
-        drawn.close()
+            alone = clock.sustained_seconds(lambda: next(drawn), bench.device, seconds)
+            fed = clock.sustained_seconds(lambda: learner.step(next(drawn), 0.0, autocast), bench.device, seconds)
+            drawn.close()
+            resident = clock.sustained_seconds(lambda: learner.step(there, 0.0, autocast), bench.device, seconds)
         return {
             "batch": batch,
             "threads": torch.get_num_threads(),

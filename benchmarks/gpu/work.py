@@ -56,10 +56,6 @@ class ScanWork:
         """exp(delta A) of each state; the backward pass takes it twice more."""
         return self.batch * self.length * self.channels * self.states * (3 if self.backward else 1)
 
-    def floor_seconds(self, card: Card) -> float:
-        """No implementation is faster: memory traffic or exponentials, whichever takes longer."""
-        return max(self.bytes / card.bandwidth, self.exponentials / card.exponentials)
-
 
 def network_operations(config: ArchitectureConfig, num_rows: int, times_shape: tuple[int, ...], backward: bool) -> int:
     """Floating-point operations of a batch in matrix products and attention, with the backward pass or without it.
