@@ -17,7 +17,7 @@ import psutil
 import pytest
 import torch
 
-from benchmarks.gpu import PARTS, learn, parity, tables, work
+from benchmarks.gpu import PARTS, infer, learn, parity, tables, train, work
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.networks import DIRECT, NETWORKS, network_config
 from benchmarks.gpu.record import Record, describe, is_good
@@ -236,6 +236,20 @@ def scan_row(tmp_path):
     return parity._scan(bench_on_cpu(tmp_path), "triton", torch.float32, 5)()
 
 
+def test_cells_of_full_size_that_a_cpu_can_measure(tmp_path, monkeypatch):
+    bench = Bench(torch.device("cpu"), False, time.time() + 300, tmp_path)
+    monkeypatch.setattr(train, "_STREAM_SECONDS", 0.05)
+    fed = train._stream(bench, "deeponet")()
+    assert fed["batch"] == 1024 and fed["drawn_rows_per_second"] > 0
+    for model in ("paper-13-sensors", "paper-noisy-sensors"):
+        solver = infer._solver(bench, model, infer.SHIPPED / model, 1024)()
+        network = infer._network(bench, model, infer.SHIPPED / model, 1, "float32")()
+        assert not solver["as_accurate"] and network["trained"]
+        assert network["median_loss"] < solver["median_loss"] < 0.01
+    exact = infer._solver(bench, "phase-space", infer.SHIPPED / "phase-space", 1)()
+    assert exact["as_accurate"] and exact["step"] == 0.01  # the quadrature's own error, which RK4 reaches
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run in the interpreter here")
 def test_parity_notices_a_wrong_kernel(tmp_path, monkeypatch):
     assert scan_row(tmp_path)["passed"]
@@ -346,6 +360,21 @@ def test_learning_continues_where_it_stopped(tmp_path, monkeypatch, capsys):
     third = learnt(tmp_path / "second")  # what is in DIR is newer than what is in the repository
     assert (third["epochs_before"], third["epochs"]) == (4, 6)
     assert str(tmp_path) not in "".join(path.read_text() for path in (tmp_path / "second").rglob("*.[yj]*"))
+
+
+def test_the_learning_rate_ends_with_the_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(learn, "RESULTS", tmp_path / "repository")
+    small = network_config(DIRECT, True, {})
+    monkeypatch.setattr(learn, "network_config", lambda *_: small)
+    deadline = time.time() + 6
+    (cell,) = learn.cells(Bench(torch.device("cpu"), False, deadline, tmp_path / "out"))
+    figures = cell.measure()
+    assert time.time() < deadline + 2 and figures["epochs"] > 10
+    last = json.loads((tmp_path / "out" / "learn" / "history.jsonl").read_text().splitlines()[-1])
+    if figures["finished"]:
+        assert last["learning_rate"] < 0.1 * small.training.learning_rate
+    else:  # the machine became slower than it was at first
+        assert time.time() > deadline - 1
 
 
 def test_another_network_is_not_continued(tmp_path, monkeypatch):

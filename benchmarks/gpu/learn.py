@@ -2,7 +2,7 @@
 
 The run folder is a temporary one. After each epoch DIR/learn gets what is needed to continue from there: configuration,
 history, the latest checkpoint, and the best model; five files of at most 16 MiB, and one that is being written. How many epochs
-there will be is decided at the start, from the time a step takes here, so that the learning rate ends at its lowest when the time
+there will be is decided at the start, from the time that one takes here, so that the learning rate ends at its lowest when the time
 does. The next call finds them done, adds as many as it has time for, and goes on at the rate that the longer schedule has there.
 """
 
@@ -13,22 +13,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from neural_hamilton.platform.batches import open_source
 from neural_hamilton.platform.config import Config, load_config
 from neural_hamilton.platform.generation import generate
-from neural_hamilton.platform.process_group import Worker
 from neural_hamilton.platform.provenance import write_atomically, write_json
 from neural_hamilton.platform.run_folder import CHECKPOINTS_FOLDER, CONFIG_FILE, DATASET_FILE, HISTORY_FILE, MODEL_FOLDER, prepare_run
-from neural_hamilton.platform.training import Learner, matmul_precision, train
+from neural_hamilton.platform.training import train
 
-from . import LEARN_FOLDER, RESULTS, clock
+from . import LEARN_FOLDER, RESULTS
 from .bench import Bench, Cell
 from .networks import DIRECT, network_config
-from .train import endless_shares
 
 MAX_BYTES = 16 * 2**20  # of a file that is to leave the machine
-_PROBE_SECONDS = 8.0
-_MARGIN = 0.85  # of the time left is planned for epochs; the rest is for validation, checkpoints and a slower moment
+_MARGIN = 0.9  # of the time left is planned for; the rest is for slower epochs than the one that was timed
 _TINY_EPOCHS = 2
 
 
@@ -44,7 +40,8 @@ def _learn(bench: Bench, published: Path) -> dict[str, Any]:
         config = load_config(source / CONFIG_FILE) if source else config
         manifest = generate(dataset, config.data, local=True)
         done = epochs_of(source) if source else 0
-        more = _TINY_EPOCHS if bench.tiny else _epochs_that_fit(config, dataset, bench)
+        fit = _epochs_that_fit(config, dataset, Path(scratch), bench)
+        more = bench.size(fit, min(fit, _TINY_EPOCHS))
         config = config.override({"training.epochs": done + more})
         if source:
             shutil.copytree(source, run)
@@ -103,15 +100,15 @@ def _checkpoints(folder: Path) -> list[Path]:
     return list((folder / CHECKPOINTS_FOLDER).glob("epoch-*.safetensors"))
 
 
-def _epochs_that_fit(config: Config, dataset: Path, bench: Bench) -> int:
-    """From steps of a learner that is then dropped, on the rows of the run's own source."""
-    started = time.time()
-    learner = Learner(config, (0.5, 1.0), bench.device, Worker(0, 1))
-    shares = endless_shares(open_source(config, dataset, bench.device, Worker(0, 1)))
-    with matmul_precision(config.training.precision, bench.device) as autocast:
-        seconds = clock.sustained_seconds(lambda: learner.step(next(shares), 0.0, autocast), bench.device, _PROBE_SECONDS)
-    shares.close()
-    steps = -(-config.data.train // config.training.batch_size)
-    fit = int(_MARGIN * bench.seconds_left() / (seconds * steps))
-    print(f"learn: {1 / seconds:.1f} steps a second after {time.time() - started:.0f} s", flush=True)
-    return max(1, fit)
+def _epochs_that_fit(config: Config, dataset: Path, scratch: Path, bench: Bench) -> int:
+    """From the second epoch of a short run of the same kind, with all that belongs to an epoch."""
+    run, ends = scratch / "short-run", list[float]()
+
+    def report(_: dict[str, float]) -> None:
+        publish(run, scratch / "published")
+        ends.append(time.time())
+
+    train(prepare_run(run, dataset, config.override({"training.epochs": 2}), resume=False), dataset, run, report, bench.device)
+    seconds = ends[1] - ends[0]
+    print(f"learn: {seconds:.1f} s an epoch, {bench.seconds_left():.0f} s left", flush=True)
+    return max(1, int(_MARGIN * bench.seconds_left() / seconds))

@@ -25,7 +25,7 @@ from .networks import DIRECT, NETWORKS, network_config, repeat
 BATCHES, PRECISIONS = (1024, 100, 8192), ("float32", "tf32", "bf16")
 MODES = ("compiled", "CUDA graphs")  # torch.compile without them, and with them as `training.compile` has it on a GPU
 STREAMED = (DIRECT, "deeponet")
-_SECONDS, _STREAM_SECONDS = 0.7, 4.0
+_SECONDS, _STREAM_SECONDS, _BATCHES_AN_EPOCH = 0.7, 4.0, 50
 _ALONE = Worker(0, 1)
 
 
@@ -98,12 +98,12 @@ def _stream(bench: Bench, name: str) -> Callable[[], dict[str, Any]]:
     """
 
     def measure() -> dict[str, Any]:
-        config = network_config(name, bench.tiny, {"training.endless": True})
-        batch, seconds = config.training.batch_size, bench.size(_STREAM_SECONDS, 0.05)
-        source = Endless(config.data, config.data.train, config.training, bench.device, _ALONE)
+        batch, seconds = bench.size(BATCHES[0], 16), bench.size(_STREAM_SECONDS, 0.05)
+        config = network_config(name, bench.tiny, {"training.endless": True, "training.batch_size": batch})
+        source = Endless(config.data, _BATCHES_AN_EPOCH * batch, config.training, bench.device, _ALONE)
         learner = _learner(config, bench, "eager")
         there = Share(repeat(config.data, batch, bench.device), 1.0, batch)
-        drawn = endless_shares(source)
+        drawn = _epochs(source)
         with matmul_precision("float32", bench.device) as autocast:
             alone = clock.sustained_seconds(lambda: next(drawn), bench.device, seconds)
             fed = clock.sustained_seconds(lambda: learner.step(next(drawn), 0.0, autocast), bench.device, seconds)
@@ -121,7 +121,7 @@ def _stream(bench: Bench, name: str) -> Callable[[], dict[str, Any]]:
     return measure
 
 
-def endless_shares(source: Endless) -> Generator[Share]:
+def _epochs(source: Endless) -> Generator[Share]:
     """One epoch after another."""
     for epoch in itertools.count():
         yield from source.epoch(epoch)
