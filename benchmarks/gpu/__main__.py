@@ -22,7 +22,7 @@ import torch
 from . import PARTS, RECORD_FILE
 from .bench import Bench
 from .part import OUT_OF_TIME, measure_part
-from .record import Record, is_good
+from .record import Record, count, is_good
 
 # Forked, so that PyTorch is imported once. That needs a process that never asks CUDA for anything: each part starts it afresh.
 _PROCESSES = multiprocessing.get_context("fork")
@@ -44,13 +44,14 @@ def main(arguments: list[str]) -> int:
     for position, name in enumerate(options.parts):
         later = sum(PARTS[other] for other in options.parts[position + 1 :]) / sum(PARTS[part] for part in options.parts)
         deadline = started + 60.0 * options.minutes * (1.0 - later)
-        print(f"== {name}, until {deadline - started:.0f} s", flush=True)
-        record.begin(name)
+        print(f"== {name}: may run until {deadline - started:.0f} s", flush=True)
+        record.begin(name, minutes=options.minutes)
         status, reason = _run(Bench(torch.device(device), options.tiny, deadline, options.out), name, record)
         record.end(name, status, reason)
         good &= status == "done"
-        print(f"== {name}: {status}{f': {reason}' if reason else ''} ({time.time() - started:.0f} s)", flush=True)
-    print(record.path)
+        outcome = f"{status}{f' ({reason})' if reason else ''}: {count(record.read()['parts'][name]['rows'])}"
+        print(f"== {name}: {outcome}; at {time.time() - started:.0f} s", flush=True)
+    print(f"{record.path}; to keep it: python -m benchmarks.gpu.tables {options.out}")
     return 0 if good else 1
 
 

@@ -29,7 +29,7 @@ _TINY_EPOCHS = 2
 
 
 def cells(bench: Bench) -> Iterator[Cell]:
-    yield Cell({"what": "learn", "network": DIRECT}, lambda: _learn(bench, bench.out / LEARN_FOLDER))
+    yield Cell({"network": DIRECT}, lambda: _learn(bench, bench.out / LEARN_FOLDER))
 
 
 def _learn(bench: Bench, published: Path) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def _learn(bench: Bench, published: Path) -> dict[str, Any]:
         def report(figures: dict[str, float]) -> None:
             publish(run, published)
             epoch, loss, seconds = int(figures["epoch"]), figures["validation_loss"], figures["seconds"]
-            print(f"learn: epoch {epoch} of {done + more}: validation loss {loss:.3e}, {seconds:.1f} s", flush=True)
+            print(f"learn: epoch {epoch} of {done + more}: validation loss {loss:.3e}, {seconds:.2f} s", flush=True)
 
         result = train(config, dataset, run, report, bench.device, deadline=bench.deadline)
         steps = -(-config.data.train // config.training.batch_size)
@@ -110,5 +110,5 @@ def _epochs_that_fit(config: Config, dataset: Path, scratch: Path, bench: Bench)
 
     train(prepare_run(run, dataset, config.override({"training.epochs": 2}), resume=False), dataset, run, report, bench.device)
     seconds = ends[1] - ends[0]
-    print(f"learn: {seconds:.1f} s an epoch, {bench.seconds_left():.0f} s left", flush=True)
+    print(f"learn: {seconds:.2f} s per epoch, {bench.seconds_left():.0f} s left", flush=True)
     return max(1, int(_MARGIN * bench.seconds_left() / seconds))

@@ -31,7 +31,7 @@ def measure_part(name: str, bench: Bench) -> None:
     for cell in part.cells(bench):
         started = time.perf_counter()
         row = {"cell": cell.cell} | (_measure(cell) if bench.seconds_left() > 0 else {"skipped": OUT_OF_TIME})
-        row["seconds"] = time.perf_counter() - started
+        row["wall_seconds"] = time.perf_counter() - started
         record.add(name, row)
         print(f"{name}: {describe(row)}", flush=True)
 

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ class Record:
 
     def begin(self, part: str, **about: Any) -> None:
         """Open a part; `about` says where and how it runs."""
+        self._begun, started = time.time(), datetime.now(UTC).isoformat(timespec="seconds")
         content = self.read()
-        content["parts"][part] = {"status": "running", "reason": None, "started": time.time(), "seconds": None, **about, "rows": []}
+        content["parts"][part] = {"status": "running", "reason": None, "started": started, **about, "rows": []}
         content["parts"] = {name: content["parts"][name] for name in PARTS if name in content["parts"]}
         self._write(content)
 
@@ -44,8 +46,12 @@ class Record:
 
     def end(self, part: str, status: str, reason: str | None = None) -> None:
         """Close a part; `reason` is a sentence where it is not done."""
-        seconds = time.time() - self.read()["parts"][part]["started"]
-        self.update(part, status=status, reason=reason, seconds=seconds)
+        self.update(part, status=status, reason=reason, wall_seconds=time.time() - self._begun)
+
+    def keep(self, parts: dict[str, Any]) -> None:
+        """Take over parts of another record, in place of those of the same name."""
+        together = self.read()["parts"] | parts
+        self._write({"parts": {name: together[name] for name in PARTS if name in together}})
 
     def _write(self, content: dict[str, Any]) -> None:
         write_json(self.path, plain(content))
@@ -71,11 +77,37 @@ def describe(row: dict[str, Any]) -> str:
     for outcome in ("failed", "skipped"):
         if outcome in row:
             return f"{cell}: {outcome}: {row[outcome]}"
-    return f"{cell}: " + ", ".join(f"{key} {_short(value)}" for key, value in row["figures"].items())
+    return f"{cell}: " + ", ".join(f"{key.replace('_', ' ')} {_with_unit(key, value)}" for key, value in row["figures"].items())
+
+
+def count(rows: list[dict[str, Any]]) -> str:
+    """How many cells came to what, in words."""
+    numbers = {
+        "measured": sum("figures" in row and is_good(row) for row in rows),
+        "failed": sum(not is_good(row) for row in rows),
+        "skipped": sum("skipped" in row for row in rows),
+    }
+    return ", ".join(f"{number} {outcome}" for outcome, number in numbers.items())
 
 
 def _pair(key: str, value: Any) -> str:
     return f"{key} {_short(value)}" if isinstance(value, (int, float)) else str(value)
+
+
+def _with_unit(key: str, value: Any) -> str:
+    """Times in s, ms or µs, rates with a prefix; the unit of what is counted is in the name."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value) or not value:
+        return str(value)
+    if key.endswith("per_second"):
+        return _scaled(value, {1e12: "T", 1e9: "G", 1e6: "M", 1e3: "k", 1.0: ""})
+    if "seconds" in key:
+        return _scaled(value, {1.0: "s", 1e-3: "ms", 1e-6: "µs", 1e-9: "ns"})
+    return _short(value)
+
+
+def _scaled(value: float, units: dict[float, str]) -> str:
+    factor = next((factor for factor in units if abs(value) >= factor), min(units))
+    return f"{value / factor:.3g} {units[factor]}".strip()
 
 
 def _short(value: Any) -> str:
