@@ -20,8 +20,8 @@ from typing import NoReturn
 import torch
 
 from . import PARTS, RECORD_FILE
-from .bench import Bench
-from .part import OUT_OF_TIME, measure_part
+from .bench import OUT_OF_TIME, Bench
+from .part import measure_part
 from .record import Record, count, is_good
 
 # Forked, so that PyTorch is imported once. That needs a process that never asks CUDA for anything: each part starts it afresh.

@@ -8,19 +8,22 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
+OUT_OF_TIME = "out of time"
+
 
 class Skipped(Exception):
     """Why a cell cannot be measured here."""
 
 
 class Cell(NamedTuple):
-    """One measurement: what it is of, and the work that gives its figures.
+    """One measurement: what it is of, the work that gives its figures, and the seconds that must be left for it to begin.
 
     `figures` that hold `passed` are a check. The work may raise Skipped; whatever else it raises is recorded as its failure.
     """
 
     cell: dict[str, Any]
     measure: Callable[[], dict[str, Any]]
+    least_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from neural_hamilton.platform.batches import Batch
 from neural_hamilton.platform.data_config import DataConfig
 from neural_hamilton.platform.training import matmul_precision
 
-from .bench import Bench, Cell, Skipped
+from .bench import OUT_OF_TIME, Bench, Cell, Skipped
 from .networks import NETWORKS, draw, network_config
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -60,19 +60,21 @@ def _scan(bench: Bench, backend: str, dtype: torch.dtype, length: int) -> Callab
             raise Skipped(reason)
         seed = int.from_bytes(os.urandom(4))
         rng = torch.Generator().manual_seed(seed)
-        errors, repeats = list[tuple[float, str]](), True
+        errors, repeats = list[tuple[float, float, str]](), True
         for shape, gated, softplus in bench.size(_CASES, (((1, 5, 3), True, True),)):
             tensors = [x if x is None else x.to(bench.device) for x in _arguments(shape, length, gated, softplus, dtype, rng)]
             with _poisoned(bench.device):
                 results = _values_and_gradients(tensors, softplus, backend)
                 again = _values_and_gradients(tensors, softplus, backend)
+            loop = _values_and_gradients(tensors, softplus, "reference")
             truth = _values_and_gradients([x if x is None else x.double() for x in tensors], softplus, "reference")
-            for name, result, second, exact in zip(_NAMES, results, again, truth, strict=False):  # no gate, no dgate
+            for name, result, second, plain, exact in zip(_NAMES, results, again, loop, truth, strict=False):  # no gate, no dgate
                 repeats &= torch.equal(result, second)
-                errors.append((_error(result, exact), name))
-        worst, of = max(errors, key=lambda error: (math.isnan(error[0]), error))
-        passed = worst <= BOUNDS[dtype] and (repeats or backend != "triton")  # mamba_ssm adds up atomically
-        return {"error": worst, "worst_tensor": of, "bound": BOUNDS[dtype], "same_bits": repeats, "seed": seed, "passed": passed}
+                # Where terms cancel, as in a gradient that is one number, the plain loop in this type is inaccurate too.
+                errors.append((_error(result, exact), max(BOUNDS[dtype], TIMES_THE_CPU * _error(plain, exact)), name))
+        error, bound, name = max(errors, key=lambda each: math.inf if math.isnan(each[0]) else each[0] / each[1])
+        passed = error <= bound and (repeats or backend != "triton")  # mamba_ssm adds up atomically
+        return {"error": error, "worst_tensor": name, "bound": bound, "same_bits": repeats, "seed": seed, "passed": passed}
 
     return measure
 
@@ -192,9 +194,12 @@ def _tests(bench: Bench) -> dict[str, Any]:
     chosen = bench.size(["-n", "4"], ["-n", "0", "-k", "memory_layout and triton"])
     files = [str(path) for path in sorted((_ROOT / "tests").glob("test_*.py")) if "pytest.mark.gpu" in path.read_text()]
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", *chosen, *files]  # others may need Ray
-    done = subprocess.run(
-        command, cwd=_ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=max(1.0, bench.seconds_left())
-    )
+    try:
+        done = subprocess.run(
+            command, cwd=_ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=bench.seconds_left()
+        )
+    except subprocess.TimeoutExpired:
+        raise Skipped(OUT_OF_TIME) from None
     summary = (done.stdout.splitlines() or [""])[-1]
     counts = {f"tests_{outcome}": int(count) for count, outcome in re.findall(r"(\d+) (passed|failed|skipped|error)", summary)}
     passed = done.returncode == 0 and counts.get("tests_passed", 0) > 0

@@ -14,10 +14,8 @@ import torch
 
 from neural_hamilton.platform.provenance import code_version
 
-from .bench import Bench, Cell, Part, Skipped
+from .bench import OUT_OF_TIME, Bench, Cell, Part, Skipped
 from .record import Record, describe
-
-OUT_OF_TIME = "out of time"
 
 
 def measure_part(name: str, bench: Bench) -> None:
@@ -30,7 +28,7 @@ def measure_part(name: str, bench: Bench) -> None:
     part: Part = importlib.import_module(f".{name}", __package__)  # pyright: ignore[reportAssignmentType]
     for cell in part.cells(bench):
         started = time.perf_counter()
-        row = {"cell": cell.cell} | (_measure(cell) if bench.seconds_left() > 0 else {"skipped": OUT_OF_TIME})
+        row = {"cell": cell.cell} | (_measure(cell) if bench.seconds_left() > cell.least_seconds else {"skipped": OUT_OF_TIME})
         row["wall_seconds"] = time.perf_counter() - started
         record.add(name, row)
         print(f"{name}: {describe(row)}", flush=True)

@@ -147,7 +147,7 @@ def _parity(parts: dict[str, Rows]) -> list[Line]:
         for dtype, bound in BOUNDS.items():
             name = str(dtype).removeprefix("torch.")
             own = [row for row in rows if row["cell"].get("backend") == backend and row["cell"]["dtype"] == name]
-            bounds = [bound] * len(own)
+            bounds = [float(row.get("figures", {}).get("bound", bound)) for row in own]
             lines.append([f"scan, `{backend}`, {name}, lengths 1 to 4,097", f"{bound:.1e}", _worst(own, "error", bounds), ""])
     groups = {f"`{name}`": [row for row in rows if row["cell"].get("network") == name] for name in NETWORKS}
     groups["the shipped models"] = [row for row in rows if row["cell"]["check"] == "shipped model"]
