@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ import torch
 from torch import nn
 
 from neural_hamilton.architectures import build_operator
-from neural_hamilton.platform.batches import Batch
+from neural_hamilton.platform.batches import Batch, Endless
 from neural_hamilton.platform.config import Config, load_config
 from neural_hamilton.platform.datasets import list_files, read_rows
 from neural_hamilton.platform.generation import generate
 from neural_hamilton.platform.planning import plan_train
+from neural_hamilton.platform.process_group import Worker
 from neural_hamilton.platform.run_folder import History, prepare_run
 from neural_hamilton.platform.training import train
 
@@ -29,6 +31,7 @@ from .timing import compare, time_in_turns
 
 _ROWS = {"train": 8000, "val": 100, "test": 0}  # the smallest dataset of the paper
 _ROUNDS = {"deeponet": 7, "mambonet": 2}
+_ENDLESS_ROWS, _ENDLESS_ROUNDS = 20_000, 5
 _PLANNED = {"deeponet": 60, "fno": 4, "mambonet": 3, "traonet": 3, "varonet": 6}  # epochs of 2,000 rows
 
 
@@ -37,6 +40,7 @@ def measure() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         dataset = _make_dataset(Path(scratch))
         comparisons = [comparison for name in _ROUNDS for comparison in _overhead(name, dataset, Path(scratch))]
+        comparisons.append(_endless_epochs())
         plans = [_plan_and_do(name, epochs, dataset, Path(scratch)) for name, epochs in _PLANNED.items()]
     return {
         "what": f"Training, default presets, {_ROWS['train']} rows, batch 100, in one process",
@@ -85,6 +89,27 @@ def _overhead(name: str, dataset: Path, scratch: Path) -> list[dict[str, Any]]:
     }
     ours, theirs = contestants
     return [compare(time_in_turns(contestants, _ROUNDS[name]), ours, theirs)]
+
+
+def _endless_epochs() -> dict[str, Any]:
+    """Rows drawn while they are used: four epochs of which each is drawn ahead, against four that each begin with nothing drawn."""
+
+    def source(epochs: int) -> Endless:
+        config = load_config(None, {"training.epochs": epochs})
+        return Endless(config.data, _ENDLESS_ROWS, config.training, torch.device("cpu"), Worker(0, 1))
+
+    def ahead() -> None:
+        following = source(4)
+        for epoch in range(4):
+            deque(following.epoch(epoch), maxlen=0)
+
+    def from_nothing() -> None:
+        for _ in range(4):
+            deque(source(1).epoch(0), maxlen=0)
+
+    contestants = {"epochs of endless rows, drawn ahead": ahead, "epochs of endless rows, each from nothing": from_nothing}
+    ours, theirs = contestants
+    return compare(time_in_turns(contestants, _ENDLESS_ROUNDS), ours, theirs)
 
 
 def _epoch_by_epoch(config: Config, dataset: Path, run: Path) -> Callable[[], None]:

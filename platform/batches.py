@@ -4,6 +4,7 @@ All three give the same global batches whatever the number of workers; a worker 
 S sensors, T query times.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -166,24 +167,44 @@ class Endless:
     """The training split without an end: epoch e trains on rows [e N, (e + 1) N) of it, drawn and certified as they are needed.
 
     A row is a pure function of the seed and its index, so the first epoch is the dataset's own split and no row comes twice. A
-    batch takes every n-th row of the epoch, n the number of batches, which keeps orbits of one potential apart.
+    batch takes every n-th row of the epoch, n the number of batches, which keeps orbits of one potential apart. Threads draw
+    ahead across the ends of epochs, up to that of the last one.
     """
 
     def __init__(self, data: DataConfig, num_rows: int, settings: TrainingConfig, device: torch.device, worker: Worker) -> None:
         self.num_rows = num_rows
-        self._data, self._settings, self._device, self._worker = data, settings, device, worker
+        self._settings, self._device = settings, device
+        self._draws = _Draws(data, num_rows, settings.batch_size, worker)
+        self._stream, self._next_epoch = iter(list[Share]()), -1
 
     def epoch(self, number: int) -> Iterator[Share]:
-        num_batches = -(-self.num_rows // self._settings.batch_size)
-        groups = _groups([torch.arange(first, self.num_rows, num_batches) for first in range(num_batches)])
-        draws = ((lambda g=g: list(_shares(lambda chosen: self._draw(number, chosen), g, self._worker))) for g in groups)
-        for shares in _ahead(draws, torch.get_num_threads(), _DRAWN_AHEAD):
-            for share in shares:
-                yield share._replace(batch=share.batch.to(self._device))
+        if number != self._next_epoch or number >= self._settings.epochs:  # else it is under way already
+            tasks = self._draws.of_epochs(range(number, max(number + 1, self._settings.epochs)))
+            self._stream = itertools.chain.from_iterable(_ahead(tasks, torch.get_num_threads(), _DRAWN_AHEAD))
+        self._next_epoch = -1
+        for share in itertools.islice(self._stream, self._draws.num_batches):
+            yield share._replace(batch=share.batch.to(self._device))
+        self._next_epoch = number + 1
+
+
+class _Draws:
+    """The work of an `Endless`, in tasks for threads; it does not know of what they are for, so that what is dropped ends."""
+
+    def __init__(self, data: DataConfig, num_rows: int, batch_size: int, worker: Worker) -> None:
+        self.num_batches = -(-num_rows // batch_size)
+        self._data, self._num_rows, self._worker = data, num_rows, worker
+
+    def of_epochs(self, epochs: range) -> Iterator[Callable[[], list[Share]]]:
+        """Each gives the shares of some batches, in order."""
+        batches = [torch.arange(first, self._num_rows, self.num_batches) for first in range(self.num_batches)]
+        return (functools.partial(self._draw_shares, epoch, group) for epoch in epochs for group in _groups(batches))
+
+    def _draw_shares(self, epoch: int, batches: Sequence[Tensor]) -> list[Share]:
+        return list(_shares(functools.partial(self._draw, epoch), batches, self._worker))
 
     def _draw(self, epoch: int, rows: Tensor) -> Batch:
         indices, place = torch.unique(rows, return_inverse=True)
-        table, _ = make_rows(self._data, "train", epoch * self.num_rows + indices.numpy())
+        table, _ = make_rows(self._data, "train", epoch * self._num_rows + indices.numpy())
         return Batch.from_rows(TrainingRows.from_table(table)).take(place)
 
 

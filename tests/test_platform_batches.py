@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -156,3 +157,25 @@ def test_orders_are_permutations_that_depend_on_seed_and_epoch_alone():
     assert sorted(orders[0].tolist()) == list(range(103))
     assert torch.equal(orders[0], orders[1])
     assert not torch.equal(orders[0], orders[2]) and not torch.equal(orders[0], orders[3])
+
+
+def test_endless_rows_are_drawn_ahead_across_epochs_and_do_not_depend_on_it(dataset, monkeypatch):
+    alone = [rows_of(source_of(Endless, dataset).epoch(number)) for number in range(4)]
+    drawn = []
+    draw = batches._Draws._draw
+    monkeypatch.setattr(batches._Draws, "_draw", lambda self, epoch, rows: (drawn.append(epoch), draw(self, epoch, rows))[1])
+    source = source_of(Endless, dataset, epochs=3)
+    shares = source.epoch(0)
+    first = [next(shares)]
+    deadline = time.time() + 60
+    while set(drawn) != {0, 1, 2}:  # what comes next is under way while an epoch is used; nothing beyond the last one is
+        assert set(drawn) < {0, 1, 2} and time.time() < deadline
+        time.sleep(0.01)
+    rest = list(shares)
+    epochs = [rows_of([*first, *rest]), *(rows_of(source.epoch(number)) for number in (1, 2))]
+    next(source.epoch(1))  # left early
+    epochs += [rows_of(source.epoch(number)) for number in (2, 3)]  # and one more than there are
+    for got, number in zip(epochs, (0, 1, 2, 2, 3), strict=True):
+        assert len(got) == len(alone[number])
+        for one, other in zip(got, alone[number], strict=True):
+            np.testing.assert_array_equal(one, other)
