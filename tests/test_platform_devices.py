@@ -89,7 +89,9 @@ def test_a_run_continues_on_the_device_where_it_stopped(dataset, tmp_path):
 
     with pytest.raises(Interrupted):
         run(dataset, tmp_path / "cut", config, report=interrupt)
-    run(dataset, tmp_path / "cut", config)
+    continued = []
+    run(dataset, tmp_path / "cut", config, report=lambda figures: continued.append(figures["epoch"]))
+    assert continued == [3, 4]
     whole, cut = history(tmp_path / "whole"), history(tmp_path / "cut")
     for one, other in zip(whole, cut, strict=True):
         # The same bits on a CPU (test_platform_training.py); on a GPU attention adds its gradients up in any order.

@@ -6,11 +6,13 @@ same at sizes that a CPU takes seconds for, with GPU kernels in Triton's interpr
 """
 
 import argparse
+import fcntl
 import importlib
 import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -19,13 +21,14 @@ from typing import NoReturn
 
 import torch
 
-from . import PARTS, RECORD_FILE
+from . import LEARN_FOLDER, PARTS, RECORD_FILE
 from .bench import OUT_OF_TIME, Bench
 from .part import measure_part
-from .record import Record, count, is_good
+from .record import Record, count, is_good, say
 
 # Forked, so that PyTorch is imported once. That needs a process that never asks CUDA for anything: each part starts it afresh.
 _PROCESSES = multiprocessing.get_context("fork")
+_DRIVER_SECONDS = 60.0  # that a process may need for a first or last call to the driver
 _GRACE = 10.0  # seconds that a part may overrun its deadline, to end the cell it is at
 
 
@@ -36,22 +39,32 @@ def main(arguments: list[str]) -> int:
     if device == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"  # before Triton is first imported: GPU kernels then run on CPU tensors
     record = Record(options.out)
+    lock = os.open(options.out, os.O_RDONLY)  # held by the parts too, until the last one is gone
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        print(f"error: --out is {str(options.out)!r}, where another run is at work; give another folder", file=sys.stderr)
+        return 2
+    for half_written in (*options.out.glob(f".{RECORD_FILE}.*.partial"), *(options.out / LEARN_FOLDER).rglob(".*.partial")):
+        half_written.unlink(missing_ok=True)  # by a process that was killed
     for name in options.parts:
         with suppress(Exception):  # which the part's own process meets again, and reports
             importlib.import_module(f".{name}", __package__)
     good = True
     signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that is gone does not end a measurement
     for position, name in enumerate(options.parts):
         later = sum(PARTS[other] for other in options.parts[position + 1 :]) / sum(PARTS[part] for part in options.parts)
         deadline = started + 60.0 * options.minutes * (1.0 - later)
-        print(f"== {name}: may run until {deadline - started:.0f} s", flush=True)
+        say(f"== {name}: may run until {deadline - started:.0f} s")
         record.begin(name, minutes=options.minutes)
         status, reason = _run(Bench(torch.device(device), options.tiny, deadline, options.out), name, record)
         record.end(name, status, reason)
         good &= status == "done"
-        outcome = f"{status}{f' ({reason})' if reason else ''}: {count(record.read()['parts'][name]['rows'])}"
-        print(f"== {name}: {outcome}; at {time.time() - started:.0f} s", flush=True)
-    print(f"{record.path}; to keep it: python -m benchmarks.gpu.tables {options.out}")
+        rows = record.read()["parts"].get(name, {}).get("rows", [])
+        outcome = f"{status}{f' ({reason})' if reason else ''}: {count(rows)}"
+        say(f"== {name}: {outcome}; at {time.time() - started:.0f} s")
+    say(f"{record.path}; to keep it: python -m benchmarks.gpu.tables {options.out}")
     return 0 if good else 1
 
 
@@ -67,8 +80,8 @@ def _parse(arguments: list[str], device: str) -> argparse.Namespace:
     options.out = options.out.absolute()
     try:
         options.out.mkdir(parents=True, exist_ok=True)
-        for half_written in options.out.rglob(".*.partial"):  # by a process that was killed
-            half_written.unlink(missing_ok=True)
+        with tempfile.TemporaryFile(dir=options.out):
+            pass
         others = [part for part in Record(options.out).read()["parts"].values() if part.get("tiny", options.tiny) != options.tiny]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         parser.error(f"--out is {str(options.out)!r}, which cannot be used ({error}); give another folder")
@@ -102,15 +115,16 @@ def _has_gpu() -> bool:
     """Asked in a process of its own."""
     question = _PROCESSES.Process(target=lambda: sys.exit(0 if torch.cuda.is_available() else 1))
     question.start()
-    question.join()
+    question.join(_DRIVER_SECONDS)
+    question.kill()
     return question.exitcode == 0
 
 
 def _run(bench: Bench, name: str, record: Record) -> tuple[str, str | None]:
     """Status and reason of a part that runs in a process of its own, in a group with whatever it starts."""
     part = _PROCESSES.Process(target=measure_part, args=(name, bench))
-    part.start()
     try:
+        part.start()
         part.join(max(1.0, bench.seconds_left() + _GRACE))
         overran = part.is_alive()
     except BaseException:
@@ -119,23 +133,30 @@ def _run(bench: Bench, name: str, record: Record) -> tuple[str, str | None]:
         raise
     _end(part)
     if overran:
-        return "out of time", f"it was still busy {_GRACE:.0f} s after its deadline, and was ended"
+        return OUT_OF_TIME, f"it was still busy {_GRACE:.0f} s after its deadline, and was ended; what came after is not measured"
     code = part.exitcode or 0
     if code:
         return "failed", f"its process ended with {signal.Signals(-code).name if code < 0 else f'exit code {code}'}"
-    rows = record.read()["parts"][name]["rows"]
+    content = record.read()["parts"].get(name, {})
+    rows = content.get("rows", [])
+    if not content.get("complete"):
+        return "failed", "its process ended before the last cell"
     if bad := sum(not is_good(row) for row in rows):
         return "failed", f"{bad} of its cells failed"
     late = sum(row.get("skipped") == OUT_OF_TIME for row in rows)
-    return "done", f"{late} of its cells were left out, the time was over" if late else None
+    if late and not any("figures" in row for row in rows):
+        return OUT_OF_TIME, "no time was left for any of its cells"
+    return "done", f"no time was left for {late} of its cells" if late else None
 
 
 def _end(part: multiprocessing.Process) -> None:
-    """And whatever it has started and left."""
+    """And whatever it has started and left. One that is stuck in the driver is not waited for."""
+    if part.pid is None:
+        return
     with suppress(ProcessLookupError):
-        os.killpg(part.pid or 0, signal.SIGKILL)
+        os.killpg(part.pid, signal.SIGKILL)
     part.kill()
-    part.join()
+    part.join(_DRIVER_SECONDS)
 
 
 if __name__ == "__main__":

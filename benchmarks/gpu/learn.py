@@ -10,18 +10,33 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from neural_hamilton.physics import InputError
+from neural_hamilton.platform.checkpoints import CheckpointFolder
 from neural_hamilton.platform.config import Config, load_config
 from neural_hamilton.platform.generation import generate
-from neural_hamilton.platform.provenance import write_atomically, write_json
-from neural_hamilton.platform.run_folder import CHECKPOINTS_FOLDER, CONFIG_FILE, DATASET_FILE, HISTORY_FILE, MODEL_FOLDER, prepare_run
-from neural_hamilton.platform.training import train
+from neural_hamilton.platform.process_group import Worker
+from neural_hamilton.platform.provenance import hash_json, write_atomically, write_json
+from neural_hamilton.platform.run_folder import (
+    CHECKPOINTS_FOLDER,
+    CONFIG_FILE,
+    DATASET_FILE,
+    HISTORY_FILE,
+    MODEL_FOLDER,
+    History,
+    prepare_run,
+)
+from neural_hamilton.platform.training import Learner, train
 
 from . import LEARN_FOLDER, RESULTS
 from .bench import Bench, Cell
 from .networks import DIRECT, network_config
+from .record import say
 
 MAX_BYTES = 16 * 2**20  # of a file that is to leave the machine
 _MARGIN = 0.9  # of the time left is planned for; the rest is for slower epochs than the one that was timed
@@ -33,14 +48,16 @@ def cells(bench: Bench) -> Iterator[Cell]:
 
 
 def _learn(bench: Bench, published: Path) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as scratch:
-        dataset, run = Path(scratch) / "dataset", Path(scratch) / "run"
+    with _scratch_for(published) as scratch:
+        dataset, run = scratch / "dataset", scratch / "run"
         config = network_config(DIRECT, bench.tiny, {})
         source = newest(config, published, RESULTS / LEARN_FOLDER)
+        if source != published:
+            shutil.rmtree(published, ignore_errors=True)  # nothing of what is there can be continued
         config = load_config(source / CONFIG_FILE) if source else config
         manifest = generate(dataset, config.data, local=True)
         done = epochs_of(source) if source else 0
-        fit = _epochs_that_fit(config, dataset, Path(scratch), bench)
+        fit = _epochs_that_fit(config, dataset, scratch, bench)
         more = bench.size(fit, min(fit, _TINY_EPOCHS))
         config = config.override({"training.epochs": done + more})
         if source:
@@ -49,12 +66,12 @@ def _learn(bench: Bench, published: Path) -> dict[str, Any]:
             write_json(run / DATASET_FILE, {"dataset": str(dataset), "dataset_hash": manifest["dataset_hash"]})
             config.save(run / CONFIG_FILE)
         config = prepare_run(run, dataset, config, resume=True)
-        print(f"learn: {done} epochs done{f' in {source}' if source else ''}, {more} to go", flush=True)
+        say(f"learn: {done} epochs done{f' in {source}' if source else ''}, {more} to go")
 
         def report(figures: dict[str, float]) -> None:
             publish(run, published)
             epoch, loss, seconds = int(figures["epoch"]), figures["validation_loss"], figures["seconds"]
-            print(f"learn: epoch {epoch} of {done + more}: validation loss {loss:.3e}, {seconds:.2f} s", flush=True)
+            say(f"learn: epoch {epoch} of {done + more}: validation loss {loss:.3e}, {seconds:.2f} s")
 
         result = train(config, dataset, run, report, bench.device, deadline=bench.deadline)
         steps = -(-config.data.train // config.training.batch_size)
@@ -63,19 +80,51 @@ def _learn(bench: Bench, published: Path) -> dict[str, Any]:
         return figures | {"epochs_before": done, "rows_drawn": result["epochs"] * config.data.train, "steps": result["epochs"] * steps}
 
 
+@contextmanager
+def _scratch_for(published: Path) -> Iterator[Path]:
+    """A folder of its own for each DIR, so that a run that was killed leaves none behind but this one's."""
+    scratch = Path(tempfile.gettempdir()) / f"neural-hamilton-learn-{hash_json(str(published))[:16]}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 def newest(config: Config, *folders: Path) -> Path | None:
-    """Of several folders, there or not, the one with the most epochs behind its checkpoint of this network on these data."""
+    """Of several folders, there or not, the one with the most epochs behind a checkpoint of this network on these data.
 
-    def fits(folder: Path) -> bool:
+    One that is damaged, or is of something else, is passed over with a line that says why.
+    """
+    good = []
+    for folder in folders:
+        if epochs_of(folder):
+            if problem := _problem(config, folder):
+                say(f"learn: {folder} is not continued: {problem}")
+            else:
+                good.append(folder)
+    return max(good, key=epochs_of, default=None)
+
+
+def _problem(config: Config, folder: Path) -> str | None:
+    """Why a run cannot be continued from a folder, if so."""
+    try:
         before = load_config(folder / CONFIG_FILE)
-        return (before.data, before.architecture) == (config.data, config.architecture)
-
-    return max((folder for folder in folders if epochs_of(folder) and fits(folder)), key=epochs_of, default=None)
+        state, _ = CheckpointFolder(folder / CHECKPOINTS_FOLDER, keep=1).latest(torch.device("cpu"))
+        if (before.data, before.architecture) != (config.data, config.architecture):
+            return "it is of another network or other data"
+        if state is None or len(History(folder).read()) < state["epoch"]:
+            return "its history is shorter than its training"
+        Learner(before, (0.0, 1.0), torch.device("cpu"), Worker(0, 1)).load_state_dict(state["learner"])
+    except (InputError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        return str(error)
+    return None
 
 
 def epochs_of(folder: Path) -> int:
     """Epochs behind the checkpoint in a folder; 0 where there is none."""
-    return max((int(path.stem.removeprefix("epoch-")) for path in _checkpoints(folder)), default=0)
+    return max(CheckpointFolder(folder / CHECKPOINTS_FOLDER, keep=1).epochs(), default=0)
 
 
 def publish(run: Path, target: Path) -> None:
@@ -83,7 +132,7 @@ def publish(run: Path, target: Path) -> None:
 
     Raises ValueError where a file is too large to leave the machine.
     """
-    latest = max(_checkpoints(run))
+    latest = max((run / CHECKPOINTS_FOLDER).iterdir())
     files = [run / name for name in (CONFIG_FILE, HISTORY_FILE)] + sorted((run / MODEL_FOLDER).glob("model.*")) + [latest]
     for file in files:
         if file.stat().st_size > MAX_BYTES:
@@ -91,13 +140,9 @@ def publish(run: Path, target: Path) -> None:
         copy = target / file.relative_to(run)
         copy.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(copy, file.read_bytes())
-    for old in _checkpoints(target):
+    for old in (target / CHECKPOINTS_FOLDER).iterdir():
         if old.name != latest.name:
             old.unlink()
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    return list((folder / CHECKPOINTS_FOLDER).glob("epoch-*.safetensors"))
 
 
 def _epochs_that_fit(config: Config, dataset: Path, scratch: Path, bench: Bench) -> int:
@@ -110,5 +155,5 @@ def _epochs_that_fit(config: Config, dataset: Path, scratch: Path, bench: Bench)
 
     train(prepare_run(run, dataset, config.override({"training.epochs": 2}), resume=False), dataset, run, report, bench.device)
     seconds = ends[1] - ends[0]
-    print(f"learn: {seconds:.2f} s per epoch, {bench.seconds_left():.0f} s left", flush=True)
+    say(f"learn: {seconds:.2f} s per epoch, {bench.seconds_left():.0f} s left")
     return max(1, int(_MARGIN * bench.seconds_left() / seconds))

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -15,13 +16,15 @@ import torch
 from neural_hamilton.platform.provenance import code_version
 
 from .bench import OUT_OF_TIME, Bench, Cell, Part, Skipped
-from .record import Record, describe
+from .record import Record, complain, describe, say
 
 
 def measure_part(name: str, bench: Bench) -> None:
     """To be run by a process of its own, which becomes the first of a group and ends with the process that started it."""
     os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if bench.tiny:
+        torch.set_num_threads(1)  # several would cost more than they save
     threading.Thread(target=_end_with_parent, daemon=True).start()
     record = Record(bench.out)
     record.update(name, **_where(bench))
@@ -31,7 +34,8 @@ def measure_part(name: str, bench: Bench) -> None:
         row = {"cell": cell.cell} | (_measure(cell) if bench.seconds_left() > cell.least_seconds else {"skipped": OUT_OF_TIME})
         row["wall_seconds"] = time.perf_counter() - started
         record.add(name, row)
-        print(f"{name}: {describe(row)}", flush=True)
+        say(f"{name}: {describe(row)}")
+    record.update(name, complete=True)
 
 
 def _end_with_parent() -> None:
@@ -54,9 +58,10 @@ def _measure(cell: Cell) -> dict[str, Any]:
     except torch.OutOfMemoryError:
         return {"skipped": "out of memory"}
     except Exception as error:
-        traceback.print_exc()
+        complain(traceback.format_exc())
         return {"failed": f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"}
     finally:
         gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        with suppress(Exception):  # a kernel that broke the device breaks this too, and its own error says why
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()

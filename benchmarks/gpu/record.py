@@ -2,10 +2,14 @@
 
 import json
 import math
+import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from neural_hamilton.platform.provenance import write_json
 
@@ -54,11 +58,28 @@ class Record:
         self._write({"parts": {name: together[name] for name in PARTS if name in together}})
 
     def _write(self, content: dict[str, Any]) -> None:
-        write_json(self.path, plain(content))
+        try:
+            write_json(self.path, plain(content))
+        except OSError as error:  # the disk is full, say: what is measured is still printed, and the next write may succeed
+            say(f"{self.path} cannot be written: {error.strerror}")
+
+
+def say(text: str) -> None:
+    """Print a line. What reads it, a terminal or a pipe, may be gone; measuring goes on."""
+    with suppress(OSError, ValueError):
+        print(text, flush=True)
+
+
+def complain(text: str) -> None:
+    """Print details of a failure, which has its own line already."""
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON can hold it: numbers that are not finite become text."""
+    """`value` as JSON can hold it: plain numbers, and those that are not finite as text."""
+    if isinstance(value, np.generic):
+        return plain(value.item())
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

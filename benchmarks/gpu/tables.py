@@ -24,7 +24,7 @@ from .learn import epochs_of
 from .networks import DIRECT, NETWORKS, network_config
 from .parity import BOUNDS, NEGLIGIBLE, TIMES_THE_CPU
 from .record import Record
-from .scan import CHUNKS, CONTESTANTS, LENGTHS, STATES, TILES, WIDTHS
+from .scan import CHUNKS, CONTESTANTS, LENGTHS, STATES, TILES, TUNED, WIDTHS
 from .train import BATCHES, STREAMED
 from .work import H100, ScanWork, network_operations
 
@@ -75,10 +75,14 @@ def fill(text: str, parts: dict[str, Any]) -> str:
         if match[1] not in TABLES:
             raise ValueError(f"table is {match[1]!r}; choose one of {', '.join(TABLES)}")
         heads, make = TABLES[match[1]]
-        lines = "\n".join(f"| {' | '.join(line)} |" for line in [heads, ["---"] * len(heads), *make(rows)])
+        lines = "\n".join(_line(cells) for cells in [heads, ["---"] * len(heads), *make(rows)])
         return f"<!-- begin {match[1]} -->\n{lines}\n<!-- end {match[1]} -->"
 
     return re.sub(r"<!-- begin (\w+) -->\n.*?<!-- end \1 -->", table, text, flags=re.DOTALL)
+
+
+def _line(cells: Line) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
 def _figures(rows: Rows, **cell: Any) -> dict[str, Any]:
@@ -91,7 +95,7 @@ def _figures(rows: Rows, **cell: Any) -> dict[str, Any]:
 
 def _shown(figures: dict[str, Any], name: str, form: Callable[[Any], str]) -> str:
     if name in figures:
-        return form(figures[name])
+        return figures[name] if isinstance(figures[name], str) else form(figures[name])  # one that is not finite is text
     return next((figures[reason] for reason in ("failed", "skipped") if reason in figures), NOT_YET)
 
 
@@ -170,10 +174,12 @@ def _worst(rows: Rows, name: str, bounds: list[float]) -> str:
         return NOT_YET
     if all("skipped" in row for row in rows):
         return rows[0]["skipped"]
-    errors = [float(row.get("figures", {}).get(name, "nan")) for row in rows]
-    failed = sum(not error <= bound for row, error, bound in zip(rows, errors, bounds, strict=True) if "skipped" not in row)
+    tried = [(row, bound) for row, bound in zip(rows, bounds, strict=True) if "skipped" not in row]
+    errors = [float(row.get("figures", {}).get(name, "nan")) for row, _ in tried]
+    failed = sum(not error <= bound for error, (_, bound) in zip(errors, tried, strict=True))
     worst = max(errors, key=lambda error: (math.isnan(error), error))
-    return f"{worst:.1e}{f', {failed} of {len(rows)} failed' if failed else ''}"
+    notes = [f", {count} of {len(rows)} {outcome}" for outcome, count in (("failed", failed), ("skipped", len(rows) - len(tried))) if count]
+    return f"{worst:.1e}{''.join(notes)}"
 
 
 def _scan(parts: dict[str, Rows]) -> list[Line]:
@@ -200,7 +206,7 @@ def _tuning(parts: dict[str, Rows]) -> list[Line]:
     for tile in TILES:
         for chunk in CHUNKS:
             cells = [
-                _figures(rows, tile=tile, chunk=chunk, batch=1024, length=1024, width=128, direction=direction)
+                _figures(rows, scan=TUNED, tile=tile, chunk=chunk, batch=1024, length=1024, width=128, direction=direction)
                 for direction in ("forward", "forward and backward")
             ]
             lines.append([str(tile), str(chunk), *(_shown(figures, "seconds", _milliseconds) for figures in cells)])

@@ -4,7 +4,9 @@ Shapes: B batch, L sequence, D channels, N states.
 """
 
 import contextlib
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -12,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from neural_hamilton.architectures import ArchitectureConfig, build_operator
 
+_PRODUCT = 2  # operations of a multiplication and its addition
 _FLOAT = 4  # bytes
 _CHUNK = 16  # steps between the states that the fused scan keeps
 
@@ -67,8 +70,17 @@ def network_operations(config: ArchitectureConfig, num_rows: int, times_shape: t
         inputs = torch.empty(num_rows, config.num_sensors), torch.empty(times_shape), torch.empty(num_rows, 2)
     # On this device nothing is computed, and attention and LSTMs are seen as the products they consist of.
     gradients = contextlib.nullcontext() if backward else torch.no_grad()
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), gradients:
+    convolutions = {torch.ops.aten.convolution_backward: _convolution_backward}
+    with FlopCounterMode(display=False, custom_mapping=convolutions) as counter, sdpa_kernel(SDPBackend.MATH), gradients:
         output = model(*inputs)
         if backward:
             (output.q.sum() + output.p.sum() + output.auxiliary_loss).backward()
     return counter.get_total_flops()
+
+
+def _convolution_backward(
+    dy_shape: list[int], x_shape: list[int], weight_shape: list[int], *_: Any, output_mask: list[bool] | None = None, **__: Any
+) -> int:
+    """Of the gradients of input and weight, each like the forward pass; PyTorch's own count takes a grouped one for a full one."""
+    batch, _, *lengths = dy_shape
+    return 2 * _PRODUCT * batch * math.prod(lengths) * math.prod(weight_shape)
