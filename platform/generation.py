@@ -4,8 +4,9 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +42,18 @@ def generate(destination: Path, config: DataConfig, *, workers: int | None = Non
     recorded = {line["file"]: line for line in read_manifest(destination)["files"]} if complete else None
     lines = {shard.file: line for shard in shards if (line := recognise_shard(config, destination, shard, recorded))}
     missing = [shard for shard in shards if shard.file not in lines]
-    with track("generate", sum(shard.stop - shard.start for shard in missing)) as progress:
-        write = _writer(destination, config)
-        for line in (_run_in_threads if local else _run_on_ray)(write, missing, workers):
-            if "failure" in line:
-                raise InputError(
-                    f"{line['file']} could not be written: {line['failure']}; run the same command again to complete the dataset"
-                )
-            lines[line["file"]] = line
-            progress.advance(line["rows"])
-    _remove_partial_files(destination)  # of tasks that were killed and done again
+    made = (_run_in_threads if local else _run_on_ray)(_writer(destination, config), missing, workers)
+    try:
+        with track("generate", sum(shard.stop - shard.start for shard in missing)) as progress, closing(made):
+            for line in made:
+                if "failure" in line:
+                    raise InputError(
+                        f"{line['file']} could not be written: {line['failure']}; run the same command again to complete the dataset"
+                    )
+                lines[line["file"]] = line
+                progress.advance(line["rows"])
+    finally:
+        _remove_partial_files(destination)  # of tasks that were killed; one that is being killed may leave its own to the next call
     manifest = _manifest(config, [lines[shard.file] for shard in shards])
     path = destination / MANIFEST_FILE
     if not path.exists() or json.loads(path.read_text()) != manifest:
@@ -75,7 +78,7 @@ def _writer(destination: Path, config: DataConfig) -> _Write:
     return write
 
 
-def _run_in_threads(write: _Write, shards: list[Shard], workers: int | None) -> Iterator[dict[str, Any]]:
+def _run_in_threads(write: _Write, shards: list[Shard], workers: int | None) -> Generator[dict[str, Any]]:
     """Threads are enough: the compiled solver, three quarters of the work, and Parquet's compression let go of the GIL."""
     pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
     try:
@@ -85,7 +88,7 @@ def _run_in_threads(write: _Write, shards: list[Shard], workers: int | None) -> 
         pool.shutdown(cancel_futures=True)  # where the reader stopped early: shards under way end, no other begins
 
 
-def _run_on_ray(write: _Write, shards: list[Shard], workers: int | None) -> Iterator[dict[str, Any]]:
+def _run_on_ray(write: _Write, shards: list[Shard], workers: int | None) -> Generator[dict[str, Any]]:
     if not shards:
         return
     from .ray_runtime import connect
