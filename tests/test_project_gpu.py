@@ -251,6 +251,26 @@ def test_a_part_that_runs_again_replaces_its_rows_and_no_others(tmp_path):
     assert parts["scan"]["rows"] == [] and parts["card"]["rows"][0]["figures"]["value"] == "nan"
 
 
+def test_what_could_not_be_written_is_written_later(tmp_path, monkeypatch, capsys):
+    record = Record(tmp_path)
+    record.begin("scan")
+    written = []
+
+    def full(path, value):
+        written.append(value)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("benchmarks.gpu.record.write_json", full)
+        for number in range(2):
+            record.add("scan", {"cell": {"number": number}, "figures": {}})
+    assert len(written) == 2 and "gpu.json cannot be written: No space left on device" in capsys.readouterr().out
+    assert Record(tmp_path).read()["parts"]["scan"]["rows"] == []
+    record.end("scan", "done")
+    scan = Record(tmp_path).read()["parts"]["scan"]
+    assert [row["cell"]["number"] for row in scan["rows"]] == [0, 1] and scan["status"] == "done"
+
+
 def bench_on_cpu(out):
     return Bench(torch.device("cpu"), True, time.time() + 300, out)
 

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,15 +18,16 @@ from . import PARTS, RECORD_FILE
 
 
 class Record:
-    """`parts`, by name: `status` (running, done, failed, out of time, stopped), `reason`, `seconds`, and `rows`, one a cell.
+    """`parts`, by name: `status` (running, done, failed, out of time, stopped), `reason`, where and when it ran, and `rows`.
 
-    A row has the `cell` it is of, either its `figures` or what kept it from them, `failed` or `skipped`, and the `seconds` it
-    took. A part that runs
-    again replaces what it left before; the other parts stay.
+    A row is one measurement. It has the `cell` it is of, either its `figures` or what kept it from them, `failed` or `skipped`,
+    and the `wall_seconds` that all of it took. A part that runs again replaces what it left before; the other parts stay.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / RECORD_FILE
+        self._begun = time.time()
+        self._unwritten: list[tuple[str, Callable[[dict[str, Any]], Any]]] = []
 
     def read(self) -> dict[str, Any]:
         return json.loads(self.path.read_text()) if self.path.exists() else {"parts": {}}
@@ -33,20 +35,14 @@ class Record:
     def begin(self, part: str, **about: Any) -> None:
         """Open a part; `about` says where and how it runs."""
         self._begun, started = time.time(), datetime.now(UTC).isoformat(timespec="seconds")
-        content = self.read()
-        content["parts"][part] = {"status": "running", "reason": None, "started": started, **about, "rows": []}
-        content["parts"] = {name: content["parts"][name] for name in PARTS if name in content["parts"]}
-        self._write(content)
+        fresh = {"status": "running", "reason": None, "started": started, **about, "rows": []}
+        self._change(part, lambda content: (content.clear(), content.update(fresh)))
 
     def update(self, part: str, **values: Any) -> None:
-        content = self.read()
-        content["parts"][part] |= values
-        self._write(content)
+        self._change(part, lambda content: content.update(values))
 
     def add(self, part: str, row: dict[str, Any]) -> None:
-        content = self.read()
-        content["parts"][part]["rows"].append(row)
-        self._write(content)
+        self._change(part, lambda content: content["rows"].append(row))
 
     def end(self, part: str, status: str, reason: str | None = None) -> None:
         """Close a part; `reason` is a sentence where it is not done."""
@@ -54,14 +50,21 @@ class Record:
 
     def keep(self, parts: dict[str, Any]) -> None:
         """Take over parts of another record, in place of those of the same name."""
-        together = self.read()["parts"] | parts
-        self._write({"parts": {name: together[name] for name in PARTS if name in together}})
+        for part, content in parts.items():
+            self._change(part, lambda old, new=content: (old.clear(), old.update(new)))
 
-    def _write(self, content: dict[str, Any]) -> None:
+    def _change(self, part: str, change: Callable[[dict[str, Any]], Any]) -> None:
+        """Where the file cannot be written, what is measured has still been printed, and the next write holds it too."""
+        self._unwritten.append((part, change))
+        parts = self.read()["parts"]
+        for name, wanted in self._unwritten:
+            wanted(parts.setdefault(name, {"rows": []}))
         try:
-            write_json(self.path, plain(content))
-        except OSError as error:  # the disk is full, say: what is measured is still printed, and the next write may succeed
+            write_json(self.path, plain({"parts": {name: parts[name] for name in PARTS if name in parts}}))
+        except OSError as error:
             say(f"{self.path} cannot be written: {error.strerror}")
+        else:
+            self._unwritten.clear()
 
 
 def say(text: str) -> None:

@@ -61,7 +61,7 @@ def _timing(bench: Bench, contestant: str, work: ScanWork) -> Callable[[], dict[
 
 
 def _tuned(bench: Bench, work: ScanWork, tile: int, chunk: int) -> Callable[[], dict[str, Any]]:
-    """With other sizes than the kernels have: so many states in a program, and so many steps between kept states."""
+    """With other sizes than the kernels have: `tile` states in a program, `chunk` steps between kept states."""
 
     def measure() -> dict[str, Any]:
         if reason := why_not("triton", bench.device, torch.float32):
