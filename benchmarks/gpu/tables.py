@@ -22,7 +22,7 @@ from . import LEARN_FOLDER, RECORD_FILE, RESULTS
 from .infer import SHIPPED, SIZES
 from .learn import epochs_of
 from .networks import DIRECT, NETWORKS, network_config
-from .parity import BOUNDS, NEGLIGIBLE, TIMES_THE_CPU
+from .parity import BOUNDS, NEGLIGIBLE, TOLERATED_RATIO
 from .record import Record
 from .scan import CHUNKS, CONTESTANTS, LENGTHS, STATES, TILES, TUNED, WIDTHS
 from .train import BATCHES, STREAMED
@@ -160,7 +160,7 @@ def _parity(parts: dict[str, Rows]) -> list[Line]:
             if what.startswith("the") and kind == "gradient":
                 continue
             of_cpu = [float(row.get("figures", {}).get(f"{kind}_error_of_cpu", "nan")) for row in own]
-            bounds = [TIMES_THE_CPU * error + NEGLIGIBLE for error in of_cpu]
+            bounds = [TOLERATED_RATIO * error + NEGLIGIBLE for error in of_cpu]
             theirs = f"{max(of_cpu):.1e}" if of_cpu else NOT_YET
             lines.append([f"{what}, {label}", "10 times the CPU's", _worst(own, f"{kind}_error", bounds), theirs])
     tests = _figures(rows, check="tests marked gpu")
