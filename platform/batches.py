@@ -188,7 +188,7 @@ class Endless:
 
 
 class _Draws:
-    """The work of an `Endless`, in tasks for threads; it does not know of what they are for, so that what is dropped ends."""
+    """The work of an `Endless`, as tasks for threads. It holds no reference to it: one that is dropped ends its threads at once."""
 
     def __init__(self, data: DataConfig, num_rows: int, batch_size: int, worker: Worker) -> None:
         self.num_batches = -(-num_rows // batch_size)

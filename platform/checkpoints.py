@@ -33,7 +33,7 @@ class CheckpointFolder:
     def epochs(self) -> list[int]:
         """The epochs whose states are there, in order."""
         numbers = (path.stem.removeprefix("epoch-") for path in self._folder.glob("epoch-*.safetensors"))
-        return sorted(int(number) for number in numbers if number.isdecimal())  # others are not ours
+        return sorted(int(number) for number in numbers if number.isdecimal())  # of other names somebody else made the file
 
     def latest(self, device: torch.device) -> tuple[dict[str, Any] | None, str | None]:
         """The latest state that can be read, or None where there is none yet; and what was passed over, as a sentence.

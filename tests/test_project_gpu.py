@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.gpu import PARTS, infer, learn, parity, tables, train, work
 from benchmarks.gpu.bench import Bench
-from benchmarks.gpu.networks import DIRECT, NETWORKS, network_config
+from benchmarks.gpu.networks import DIRECT, NETWORKS, network_config, shipped_models
 from benchmarks.gpu.record import Record, describe, is_good
 from neural_hamilton.architectures import build_operator, load_model
 from neural_hamilton.architectures.selective_scan import triton_backend
@@ -285,11 +285,11 @@ def test_cells_of_full_size_that_a_cpu_can_measure(tmp_path, monkeypatch):
     fed = train._stream(bench, "deeponet")()
     assert fed["batch"] == 1024 and fed["drawn_rows_per_second"] > 0
     for model in ("paper-13-sensors", "paper-noisy-sensors"):
-        solver = infer._solver(bench, model, infer.SHIPPED / model, 1024)()
-        network = infer._network(bench, model, infer.SHIPPED / model, 1, "float32")()
+        solver = infer._solver(bench, model, shipped_models()[model], 1024)()
+        network = infer._network(bench, model, shipped_models()[model], 1, "float32")()
         assert solver["times_the_networks_loss"] > 1 and network["trained"]
         assert network["median_loss"] < solver["median_loss"] < 0.01
-    exact = infer._solver(bench, "phase-space", infer.SHIPPED / "phase-space", 1)()
+    exact = infer._solver(bench, "phase-space", shipped_models()["phase-space"], 1)()
     assert exact["times_the_networks_loss"] <= 1 and exact["step"] == 0.01  # the quadrature's own error, which RK4 reaches
 
 
@@ -419,6 +419,9 @@ def test_what_a_run_left_is_kept_beside_what_others_left(tmp_path):
     parts = Record(results).read()["parts"]
     assert list(parts) == ["card", "learn"] and parts["learn"]["rows"][0]["figures"]["validation_loss"] == 0.5
     assert [path.name for path in results.rglob("*.safetensors")] == ["epoch-00002.safetensors"]
+    Record(tmp_path / "second").begin("card", tiny=False)  # begun and killed: what is there already is worth more
+    tables.keep(tmp_path / "second", results)
+    assert Record(results).read()["parts"]["card"]["rows"]
     record_of(tmp_path / "rehearsal", "card", tiny=True)
     with pytest.raises(ValueError, match="holds a rehearsal"):
         tables.keep(tmp_path / "rehearsal", results)

@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
         later = sum(PARTS[other] for other in options.parts[position + 1 :]) / sum(PARTS[part] for part in options.parts)
         deadline = started + 60.0 * options.minutes * (1.0 - later)
         say(f"== {name}: may run until {deadline - started:.0f} s")
-        record.begin(name, minutes=options.minutes)
+        record.begin(name, minutes=options.minutes, tiny=options.tiny)
         status, reason = _run(Bench(torch.device(device), options.tiny, deadline, options.out), name, record)
         record.end(name, status, reason)
         good &= status == "done"

@@ -38,6 +38,11 @@ class Bench:
     def seconds_left(self) -> float:
         return self.deadline - time.time()
 
+    def check_precision(self, precision: str) -> None:
+        """Raises Skipped where the device does not have it."""
+        if precision == "tf32" and self.device.type != "cuda":
+            raise Skipped("a CPU has no TF32")
+
     def size(self, full: Any, tiny: Any) -> Any:
         """`full`, or `tiny` in a rehearsal."""
         return tiny if self.tiny else full

@@ -12,7 +12,7 @@ import torch
 from neural_hamilton.platform.training import matmul_precision
 
 from . import clock
-from .bench import Bench, Cell, Skipped
+from .bench import Bench, Cell
 
 _COPIED = 2**30  # bytes; far more than a cache holds
 _MATRIX = 8192
@@ -76,8 +76,7 @@ def _launch(bench: Bench) -> float:
 
 def _matrix_product(bench: Bench, precision: str) -> Callable[[], dict[str, Any]]:
     def measure() -> dict[str, Any]:
-        if precision == "tf32" and bench.device.type != "cuda":
-            raise Skipped("a CPU has no TF32")
+        bench.check_precision(precision)
         size = bench.size(_MATRIX, 64)
         a, b = torch.randn(2, size, size, device=bench.device)
         with matmul_precision(precision, bench.device) as autocast, autocast():

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from neural_hamilton.architectures import Operator, build_operator, load_model, read_card
+from neural_hamilton.architectures import Operator, build_operator, load_model
 from neural_hamilton.physics import InputError
 from neural_hamilton.physics.diagnostics import total_loss
 from neural_hamilton.platform.batches import Batch
@@ -24,7 +24,7 @@ from neural_hamilton.platform.training import matmul_precision
 
 from . import LEARN_FOLDER, RESULTS, clock
 from .bench import Bench, Cell, Skipped
-from .networks import DIRECT, draw, network_config, repeat
+from .networks import DIRECT, data_of, draw, network_config, repeat, shipped_models
 from .record import say
 
 SIZES = (16384, 1024, 1, 131072)  # trajectories at once; the first is the goal's
@@ -33,11 +33,10 @@ _SOLVED_UP_TO = 100_000  # a solver's time per trajectory no longer depends on t
 _PROBLEMS = 1000  # that are distinct
 _STEPS = (0.02, 0.01, 0.005, 0.002, 0.001)  # the first is the gap between query times
 _AS_GOOD = 1.1
-SHIPPED = Path(__file__).resolve().parent.parent.parent / "serve" / "models"
 
 
 def cells(bench: Bench) -> Iterator[Cell]:
-    models = {DIRECT: RESULTS / LEARN_FOLDER / "model"} | {path.parent.name: path.parent for path in sorted(SHIPPED.glob("*/model.json"))}
+    models = {DIRECT: RESULTS / LEARN_FOLDER / "model"} | shipped_models()
     models = dict(list(models.items())[: bench.size(None, 2)])
     for size in bench.size(SIZES, (4,)):
         for name, folder in models.items():
@@ -49,8 +48,7 @@ def cells(bench: Bench) -> Iterator[Cell]:
 
 def _network(bench: Bench, name: str, folder: Path, size: int, precision: str) -> Callable[[], dict[str, Any]]:
     def measure() -> dict[str, Any]:
-        if precision == "tf32" and bench.device.type != "cuda":
-            raise Skipped("a CPU has no TF32")
+        bench.check_precision(precision)
         model, data, trained = _model(bench, name, folder)
         model = model.to(bench.device)
         rows = repeat(data, size, bench.device, _PROBLEMS)
@@ -69,7 +67,7 @@ def _network(bench: Bench, name: str, folder: Path, size: int, precision: str) -
 def _model(bench: Bench, name: str, folder: Path) -> tuple[Operator, DataConfig, bool]:
     """The network, the data it is for, and whether it has learnt anything: the direct one may not be in the repository yet."""
     try:
-        return load_model(folder), DataConfig.model_validate(read_card(folder)["provenance"]["config"]["data"]), True
+        return load_model(folder), data_of(folder), True
     except InputError as error:
         if name != DIRECT:
             raise

@@ -1,16 +1,19 @@
 """The networks and the rows that the parts measure with."""
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from neural_hamilton.architectures import read_card
 from neural_hamilton.platform.batches import Batch
 from neural_hamilton.platform.config import Config, load_config
 from neural_hamilton.platform.data_config import DataConfig
 from neural_hamilton.platform.datasets import TrainingRows
 from neural_hamilton.platform.shards import make_rows
+from neural_hamilton.serve.predictor import SHIPPED_MODELS
 
 DIRECT = "mambonet-direct"  # the shipped configuration that `learn` trains
 NETWORKS = (DIRECT, "mambonet", "deeponet", "traonet", "varonet", "fno")
@@ -32,6 +35,16 @@ def network_config(name: str, tiny: bool, overrides: dict[str, Any]) -> Config:
         values |= _TINY_DATA | {f"architecture.{key}": size for key, size in known.items()}
         values |= {"architecture.num_sensors": _TINY_DATA["data.sensors"], "training.batch_size": 16}
     return load_config(source, values | overrides)
+
+
+def shipped_models() -> dict[str, Path]:
+    """The folders of the models in the repository, by name."""
+    return {path.parent.name: path.parent for path in sorted(SHIPPED_MODELS.glob("*/model.json"))}
+
+
+def data_of(folder: Path) -> DataConfig:
+    """What a model was trained on, as its card has it. Raises InputError where there is no readable card."""
+    return DataConfig.model_validate(read_card(folder)["provenance"]["config"]["data"])
 
 
 @cache

@@ -19,18 +19,17 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from neural_hamilton.architectures import Operator, build_operator, load_model, read_card
+from neural_hamilton.architectures import Operator, build_operator, load_model
 from neural_hamilton.architectures.selective_scan import selective_scan, use_backend, why_not
 from neural_hamilton.platform.batches import Batch
-from neural_hamilton.platform.data_config import DataConfig
 from neural_hamilton.platform.training import matmul_precision
 
 from .bench import OUT_OF_TIME, Bench, Cell, Skipped
-from .networks import NETWORKS, draw, network_config
+from .networks import NETWORKS, data_of, draw, network_config, shipped_models
 from .record import complain
+from .scan import inputs
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
-_SHIPPED = _ROOT / "serve" / "models"
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2**-7, torch.float16: 2**-10}
 _LENGTHS = (1, 2, 15, 16, 17, 100, 1023, 1024, 4097)
 # B, D, N; gated; softplus. Sizes: one of each, more than a block, three blocks and states that are padded.
@@ -49,8 +48,8 @@ def cells(bench: Bench) -> Iterator[Cell]:
                 )
     for name in NETWORKS:
         yield Cell({"check": "network", "network": name}, _network(bench, name))
-    for folder in sorted(path.parent for path in _SHIPPED.glob("*/model.json")):
-        yield Cell({"check": "shipped model", "model": folder.name}, _shipped(bench, folder))
+    for name, folder in shipped_models().items():
+        yield Cell({"check": "shipped model", "model": name}, _shipped(bench, folder))
     yield Cell({"check": "tests marked gpu"}, lambda: _tests(bench))
 
 
@@ -85,11 +84,8 @@ def _arguments(
     shape: tuple[int, int, int], length: int, gated: bool, softplus: bool, dtype: torch.dtype, rng: torch.Generator
 ) -> list[Tensor | None]:
     batch, channels, states = shape
-    sequence, selected = (batch, length, channels), (batch, length, states)
-    sizes = (sequence, sequence, (channels, states), selected, selected, (channels,), sequence)
-    x, delta, a, b, c, skip, gate = (torch.randn(size, generator=rng) for size in sizes)
-    delta = delta - 2.0 if softplus else nn.functional.softplus(delta - 2.0)
-    tensors = (x, delta, -torch.exp(a), b, c, skip, gate if gated else None)
+    x, delta, *rest, gate = inputs((batch, length, channels, states), torch.device("cpu"), rng)
+    tensors = (x, delta if softplus else nn.functional.softplus(delta), *rest, gate if gated else None)
     return [None if tensor is None else tensor.to(dtype) for tensor in tensors]
 
 
@@ -136,8 +132,7 @@ def _network(bench: Bench, name: str) -> Callable[[], dict[str, Any]]:
 
 def _shipped(bench: Bench, folder: Path) -> Callable[[], dict[str, Any]]:
     def measure() -> dict[str, Any]:
-        data = DataConfig.model_validate(read_card(folder)["provenance"]["config"]["data"])
-        return _agreement(bench, load_model(folder), draw(data, bench.size(256, 2)), _trajectory, "reference")
+        return _agreement(bench, load_model(folder), draw(data_of(folder), bench.size(256, 2)), _trajectory, "reference")
 
     return measure
 

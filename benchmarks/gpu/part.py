@@ -47,7 +47,7 @@ def _end_with_parent() -> None:
 
 def _where(bench: Bench) -> dict[str, Any]:
     device = torch.cuda.get_device_name() if bench.device.type == "cuda" else "CPU"
-    return {"device": device, "tiny": bench.tiny, "torch": torch.__version__, "code_version": code_version()}
+    return {"device": device, "torch": torch.__version__, "code_version": code_version()}
 
 
 def _measure(cell: Cell) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def _memory_bytes(bench: Bench) -> float:
 
 
 def _work(scan: Callable[..., Tensor], work: ScanWork, device: torch.device) -> Callable[[], Any]:
-    tensors = _inputs(work, device)
+    tensors = inputs((work.batch, work.length, work.channels, work.states), device)
     if not work.backward:
         return lambda: _without_gradients(scan, tensors)
     leaves = [tensor.requires_grad_() for tensor in tensors]
@@ -92,12 +92,12 @@ def _without_gradients(scan: Callable[..., Tensor], tensors: list[Tensor]) -> Te
     return scan(*tensors)
 
 
-def _inputs(work: ScanWork, device: torch.device) -> list[Tensor]:
-    """x, delta, A, B, C, D and the gate, fresh."""
-    batch, length, channels, states = work.batch, work.length, work.channels, work.states
+def inputs(shape: tuple[int, int, int, int], device: torch.device, rng: torch.Generator | None = None) -> list[Tensor]:
+    """x, delta (before softplus), A, B, C, D and the gate, fresh, of a shape (B, L, D, N)."""
+    batch, length, channels, states = shape
     sequence, selected = (batch, length, channels), (batch, length, states)
     sizes = (sequence, sequence, (channels, states), selected, selected, (channels,), sequence)
-    x, delta, a, b, c, skip, gate = (torch.randn(size, device=device) for size in sizes)
+    x, delta, a, b, c, skip, gate = (torch.randn(size, generator=rng, device=device) for size in sizes)
     return [x, delta.sub_(2.0), -torch.exp(a), b, c, skip, gate]
 
 

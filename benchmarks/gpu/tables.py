@@ -15,13 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from neural_hamilton.architectures import load_model, read_card
-from neural_hamilton.platform.data_config import DataConfig
+from neural_hamilton.architectures import load_model
 
 from . import LEARN_FOLDER, RECORD_FILE, RESULTS
-from .infer import SHIPPED, SIZES
+from .infer import SIZES
 from .learn import epochs_of
-from .networks import DIRECT, NETWORKS, network_config
+from .networks import DIRECT, NETWORKS, data_of, network_config, shipped_models
 from .parity import BOUNDS, NEGLIGIBLE, TOLERATED_RATIO
 from .record import Record
 from .scan import CHUNKS, CONTESTANTS, LENGTHS, STATES, TILES, TUNED, WIDTHS
@@ -54,14 +53,17 @@ def main(arguments: list[str]) -> int:
 
 
 def keep(folder: Path, results: Path) -> None:
-    """Bring the parts and the checkpoint of a run to `results`. Raises ValueError where `folder` holds no run, or a rehearsal."""
+    """Bring the parts that measured something, and the checkpoint, of a run to `results`.
+
+    Raises ValueError where `folder` holds no run, or a rehearsal.
+    """
     parts = Record(folder).read()["parts"]
     if not parts:
         raise ValueError(f"DIR is {str(folder)!r}, which holds no {RECORD_FILE}; give the --out of a run")
     if any(part["tiny"] for part in parts.values()):
         raise ValueError(f"DIR is {str(folder)!r}, which holds a rehearsal; its figures are of no use in the tables")
     results.mkdir(parents=True, exist_ok=True)
-    Record(results).keep(parts)
+    Record(results).keep({name: part for name, part in parts.items() if any("figures" in row for row in part["rows"])})
     if epochs_of(folder / LEARN_FOLDER):
         shutil.rmtree(results / LEARN_FOLDER, ignore_errors=True)
         shutil.copytree(folder / LEARN_FOLDER, results / LEARN_FOLDER)
@@ -75,22 +77,21 @@ def fill(text: str, parts: dict[str, Any]) -> str:
         if match[1] not in TABLES:
             raise ValueError(f"table is {match[1]!r}; choose one of {', '.join(TABLES)}")
         heads, make = TABLES[match[1]]
-        lines = "\n".join(_line(cells) for cells in [heads, ["---"] * len(heads), *make(rows)])
+        lines = "\n".join(_line(cells, len(heads)) for cells in [heads, ["---"] * len(heads), *make(rows)])
         return f"<!-- begin {match[1]} -->\n{lines}\n<!-- end {match[1]} -->"
 
     return re.sub(r"<!-- begin (\w+) -->\n.*?<!-- end \1 -->", table, text, flags=re.DOTALL)
 
 
-def _line(cells: Line) -> str:
+def _line(cells: Line, num_columns: int) -> str:
+    assert len(cells) == num_columns, f"{cells} has not {num_columns} cells"
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
 def _figures(rows: Rows, **cell: Any) -> dict[str, Any]:
     """Those of the row whose cell has these values, or what kept it from them."""
-    found = [
-        row for row in rows if all(row["cell"].get(key.replace("_", " "), row["cell"].get(key)) == value for key, value in cell.items())
-    ]
-    return found[-1].get("figures", {key: found[-1][key] for key in ("failed", "skipped") if key in found[-1]}) if found else {}
+    row = next((row for row in rows if cell.items() <= row["cell"].items()), {})
+    return row.get("figures", {key: row[key] for key in ("failed", "skipped") if key in row})
 
 
 def _shown(figures: dict[str, Any], name: str, form: Callable[[Any], str]) -> str:
@@ -246,7 +247,7 @@ def _stream(parts: dict[str, Rows]) -> list[Line]:
 
 def _infer(parts: dict[str, Rows]) -> list[Line]:
     rows, lines = parts.get("infer", []), []
-    for name in (DIRECT, *sorted(path.name for path in SHIPPED.iterdir() if (path / "model.json").exists())):
+    for name in (DIRECT, *shipped_models()):
         for size in sorted(SIZES):
             figures = _figures(rows, model=name, trajectories=size, precision="float32")
             solver = _figures(rows, accuracy_of=name, trajectories=min(size, sorted(SIZES)[-2]))
@@ -299,8 +300,8 @@ def _operations_each(name: str) -> float:
         config = network_config(DIRECT, False, {})
         architecture, data = config.architecture, config.data
     else:
-        architecture = load_model(SHIPPED / name).config
-        data = DataConfig.model_validate(read_card(SHIPPED / name)["provenance"]["config"]["data"])
+        folder = shipped_models()[name]
+        architecture, data = load_model(folder).config, data_of(folder)
     times = (_MANY if data.ensemble.orbits_per_potential > 1 else 1, data.times)
     return network_operations(architecture, _MANY, times, backward=False) / _MANY
 
@@ -317,9 +318,10 @@ TABLES: dict[str, tuple[Line, Callable[[dict[str, Rows]], list[Line]]]] = {
             "bytes need",
             "exponentials need",
             "measured",
-            "of the bandwidth",
+            "of bandwidth",
+            "mamba_ssm",
             "associative",
-            "reference",
+            "loop",
         ],
         _scan,
     ),

@@ -20,7 +20,7 @@ from neural_hamilton.platform.process_group import Worker
 from neural_hamilton.platform.training import Learner, matmul_precision
 
 from . import clock
-from .bench import Bench, Cell, Skipped
+from .bench import Bench, Cell
 from .networks import DIRECT, NETWORKS, network_config, repeat
 
 BATCHES, PRECISIONS = (1024, 100, 8192), ("float32", "tf32", "bf16")
@@ -57,8 +57,7 @@ def _compiled(bench: Bench, name: str, mode: str) -> Cell:
 
 def _steps(bench: Bench, name: str, batch: int, precision: str, mode: str) -> Cell:
     def measure() -> dict[str, Any]:
-        if precision == "tf32" and bench.device.type != "cuda":
-            raise Skipped("a CPU has no TF32")
+        bench.check_precision(precision)
         config = network_config(name, bench.tiny, {"training.batch_size": batch, "training.precision": precision})
         learner = _learner(config, bench, mode)
         share = Share(repeat(config.data, batch, bench.device), 1.0, batch)
