@@ -429,6 +429,15 @@ def test_what_a_run_left_is_kept_beside_what_others_left(tmp_path):
         tables.keep(tmp_path / "nothing", results)
 
 
+@pytest.mark.parametrize("content", ["", '{"parts": ', "[]", '{"parts": {"card": 3}}', '{"parts": {"card": {}}}', "[" * 100_000])
+def test_a_damaged_record_is_one_sentence(tmp_path, content):
+    (tmp_path / "gpu.json").write_text(content)
+    with pytest.raises(ValueError, match=r"gpu\.json is damaged; delete it, or give another folder"):
+        tables.keep(tmp_path, tmp_path / "results")
+    with pytest.raises(SystemExit, match="2"):
+        tables.main([str(tmp_path)])
+
+
 def test_lines_have_units():
     figures = {"seconds": 2.29e-6, "bytes_per_second": 2.1e12, "passed": True, "busy": 0.25}
     row = {"cell": {"scan": "triton", "batch": 100}, "figures": figures}

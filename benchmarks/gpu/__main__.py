@@ -82,10 +82,13 @@ def _parse(arguments: list[str], device: str) -> argparse.Namespace:
         options.out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=options.out):
             pass
-        others = [part for part in Record(options.out).read()["parts"].values() if part.get("tiny", options.tiny) != options.tiny]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
         parser.error(f"--out is {str(options.out)!r}, which cannot be used ({error}); give another folder")
-    if others:
+    try:
+        parts = Record(options.out).read()["parts"].values()
+    except ValueError as error:
+        parser.error(f"--out: {error}")
+    if any(part.get("tiny", options.tiny) != options.tiny for part in parts):
         parser.error(
             f"--out is {str(options.out)!r}, which holds {'a measurement' if options.tiny else 'a rehearsal'}; give another folder"
         )

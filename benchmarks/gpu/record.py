@@ -30,7 +30,17 @@ class Record:
         self._unwritten: list[tuple[str, Callable[[dict[str, Any]], Any]]] = []
 
     def read(self) -> dict[str, Any]:
-        return json.loads(self.path.read_text()) if self.path.exists() else {"parts": {}}
+        """What is there, or no parts where nothing is. Raises ValueError where the file is damaged."""
+        if not self.path.exists():
+            return {"parts": {}}
+        try:
+            content = json.loads(self.path.read_text())
+            whole = all(isinstance(part["rows"], list) for part in content["parts"].values())
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            whole = False
+        if not whole:
+            raise ValueError(f"{self.path} is damaged; delete it, or give another folder")
+        return content
 
     def begin(self, part: str, **about: Any) -> None:
         """Open a part; `about` says where and how it runs."""

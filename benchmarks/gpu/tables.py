@@ -60,7 +60,7 @@ def keep(folder: Path, results: Path) -> None:
     parts = Record(folder).read()["parts"]
     if not parts:
         raise ValueError(f"DIR is {str(folder)!r}, which holds no {RECORD_FILE}; give the --out of a run")
-    if any(part["tiny"] for part in parts.values()):
+    if any(part.get("tiny") for part in parts.values()):
         raise ValueError(f"DIR is {str(folder)!r}, which holds a rehearsal; its figures are of no use in the tables")
     results.mkdir(parents=True, exist_ok=True)
     Record(results).keep({name: part for name, part in parts.items() if any("figures" in row for row in part["rows"])})
