@@ -1,6 +1,6 @@
 """Neural operators in PyTorch: networks, the selective scan, and model folders."""
 
-from .model_files import MODEL_SCHEMA_VERSION, load_model, read_card, record_calibration, save_model
+from .model_folder import MODEL_SCHEMA_VERSION, load_model, read_card, record_calibration, save_model
 from .operator import Answer, ArchitectureConfig, Operator, OperatorOutput
 from .registry import ARCHITECTURES, build_operator, get_architecture, parse_architecture
 

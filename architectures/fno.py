@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from .layers import SensorEmbedding
+from .layers.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from .layers.transformer import SensorEmbedding
 
 
 class FNOConfig(EncoderDecoderConfig):

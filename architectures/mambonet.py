@@ -7,10 +7,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from .encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from .mamba import Mamba
+from .layers.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from .layers.mamba import Mamba
+from .layers.orbits import COARSE, AngleFeatures, BetweenSensors, Orbit, OrbitFinder
 from .operator import Answer, mlp
-from .orbits import COARSE, AngleFeatures, BetweenSensors, Orbit, OrbitFinder
 
 _USUAL_RATE = 2.0 * math.pi / 2.0  # of a motion whose period is the horizon
 

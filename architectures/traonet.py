@@ -5,8 +5,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from .encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from .layers import IndexedEmbedding, SelfAttentionLayer, SensorEmbedding
+from .layers.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from .layers.transformer import IndexedEmbedding, SelfAttentionLayer, SensorEmbedding
 
 
 class TraONetConfig(EncoderDecoderConfig):

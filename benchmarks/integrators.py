@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from neural_hamilton.physics import INTEGRATORS, CurvePotential, InputError, integrate
-from neural_hamilton.physics.integrators import integrate_batch_counted
-from neural_hamilton.physics.quadrature import solve_by_quadrature
+from neural_hamilton.physics.solvers.fixed_step import integrate_batch_counted
+from neural_hamilton.physics.solvers.quadrature import solve_by_quadrature
 
 from .timing import compare, time_in_turns
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from neural_hamilton.physics.diagnostics import total_loss
 from neural_hamilton.physics.ensembles import Ensemble
-from neural_hamilton.physics.integrators import integrate_batch
+from neural_hamilton.physics.solvers.fixed_step import integrate_batch
 from neural_hamilton.platform.evaluation.metrics import summarise
 from neural_hamilton.platform.evaluation.problems import Problems
 from neural_hamilton.platform.evaluation.solvers import reconstruct

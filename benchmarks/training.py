@@ -18,14 +18,14 @@ import torch
 from torch import nn
 
 from neural_hamilton.architectures import build_operator
-from neural_hamilton.platform.batches import Batch, Endless
-from neural_hamilton.platform.config import Config, load_config
-from neural_hamilton.platform.datasets import list_files, read_rows
-from neural_hamilton.platform.generation import generate
-from neural_hamilton.platform.planning import plan_train
-from neural_hamilton.platform.process_group import Worker
-from neural_hamilton.platform.run_folder import History, prepare_run
-from neural_hamilton.platform.training import train
+from neural_hamilton.platform.commands.planning import plan_train
+from neural_hamilton.platform.config.tree import Config, load_config
+from neural_hamilton.platform.data.datasets import list_files, read_rows
+from neural_hamilton.platform.data.generation import generate
+from neural_hamilton.platform.training.batches import Batch, Endless
+from neural_hamilton.platform.training.loop import train
+from neural_hamilton.platform.training.process_group import Worker
+from neural_hamilton.platform.training.run_folder import History, prepare_run
 
 from .timing import compare, time_in_turns
 

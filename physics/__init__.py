@@ -1,15 +1,15 @@
 """Potentials, integrators and certified trajectories. NumPy, SciPy and Numba only."""
 
-from .curve_batches import CurveBatch
-from .curves import CurvePotential
 from .ensembles import Ensemble, Rows, draw_rows
 from .errors import InputError
-from .expressions import evaluate_expression
-from .integrators import INTEGRATORS, integrate, integrate_batch
-from .named_potentials import NAMED_POTENTIALS, NamedPotential, piecewise_linear, power_law, steps
-from .quadrature import solve_by_quadrature
-from .tangents import solve_tangents
-from .trajectories import Rejection, Trajectory, solve_batch, solve_certified, solve_certified_batch
+from .potentials.curve_batches import CurveBatch
+from .potentials.curves import CurvePotential
+from .potentials.expressions import evaluate_expression
+from .potentials.textbook import NAMED_POTENTIALS, NamedPotential, piecewise_linear, power_law, steps
+from .solvers.certified import Rejection, Trajectory, solve_batch, solve_certified, solve_certified_batch
+from .solvers.fixed_step import INTEGRATORS, integrate, integrate_batch
+from .solvers.quadrature import solve_by_quadrature
+from .solvers.tangents import solve_tangents
 
 __all__ = [
     "INTEGRATORS",

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from .curve_batches import CurveBatch
 from .errors import InputError
-from .random_fields import gaussian_random_fields
-from .trajectories import WALL_HEIGHT, Rejection, solve_certified_batch
+from .potentials.curve_batches import CurveBatch
+from .potentials.random_fields import gaussian_random_fields
+from .solvers.certified import WALL_HEIGHT, Rejection, solve_certified_batch
 
 HORIZON = 2.0
 SPLITS = ("train", "val", "test")

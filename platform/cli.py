@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from ..physics import InputError
-from .config import DataConfig, load_data_config
-from .console import collect_overrides, config_options, emit, format_table, json_option, resolve_config, run_command
+from .commands.console import collect_overrides, config_options, emit, format_table, json_option, resolve_config, run_command
+from .config.tree import DataConfig, load_data_config
 from .ray_runtime import choose_authentication
 
 _PATH = click.Path(path_type=Path)
@@ -84,7 +84,7 @@ def generate(
 
     Run again, it completes what is missing or damaged and changes nothing else.
     """
-    from .generation import generate as run
+    from .data.generation import generate as run
 
     data = _data_config(config_source, assignments, flags)
     manifest = run(dest, data, workers=workers, local=local)
@@ -100,7 +100,7 @@ def generate(
 @json_option
 def inspect(dataset: Path, recheck: int, as_json: bool) -> None:
     """Schema, counts, checksums and certificates of DATASET; fails where anything is wrong."""
-    from .datasets import inspect_dataset
+    from .data.datasets import inspect_dataset
     from .progress import track
 
     with track("recheck", recheck) if recheck else contextlib.nullcontext() as progress:
@@ -141,7 +141,7 @@ def train(
 ) -> None:
     """Train a neural operator on DATASET with Ray Train."""
     deadline = _deadline(minutes)
-    from .runs import run_training
+    from .training.runs import run_training
 
     if local and workers > 1:
         raise InputError(f"--workers is {workers} with --local; --local is one process")
@@ -181,8 +181,8 @@ def reproduce(
     else shipped-PRESET.
     """
     deadline = _deadline(minutes)
-    from .reproduce import default_config
-    from .reproduce import reproduce as run
+    from .commands.reproduce import default_config
+    from .commands.reproduce import reproduce as run
 
     if config_source is None:
         config_source = default_config(preset)
@@ -274,7 +274,7 @@ def plan(ctx: click.Context) -> None:
 @json_option
 def plan_generate_command(dest: Path | None, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any) -> None:
     """The cost of a dataset; takes the options of `generate`."""
-    from .planning import plan_generate
+    from .commands.planning import plan_generate
 
     _emit_plan(plan_generate(_data_config(config_source, assignments, flags)), as_json)
 
@@ -298,7 +298,7 @@ def plan_train_command(
     **flags: Any,
 ) -> None:
     """The cost of one training run."""
-    from .planning import plan_train
+    from .commands.planning import plan_train
 
     _emit_plan(plan_train(resolve_config(config_source, assignments, **flags), dataset, 0 if local else workers), as_json)
 
@@ -313,7 +313,7 @@ def plan_sweep_command(
     dataset: Path, trials: int, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any
 ) -> None:
     """The cost of a sweep, as if no trial were stopped early."""
-    from .planning import plan_many
+    from .commands.planning import plan_many
 
     config = resolve_config(config_source, assignments, **flags)
     if config.sweep.epochs:
@@ -332,7 +332,7 @@ def plan_scale_command(
     dataset: Path, architectures: str, sizes: str, seeds: int, config_source: str | None, assignments: tuple[str, ...], as_json: bool
 ) -> None:
     """The cost of a dataset-size study."""
-    from .planning import plan_many
+    from .commands.planning import plan_many
 
     plans = []
     for name in architectures.split(","):
@@ -352,7 +352,7 @@ def _emit_plan(result: dict[str, Any], as_json: bool) -> None:
 @json_option
 def doctor(as_json: bool) -> None:
     """Versions, devices, Ray set-up and free disk; says what to fix."""
-    from .doctor import examine
+    from .commands.doctor import examine
 
     report = examine()
     lines = [f"{key}: {value}" for key, value in report.items() if key != "advice"]
@@ -368,8 +368,8 @@ def demo(out: Path, as_json: bool) -> None:
     from ..serve import application
     from ..tune.scaling import scale
     from ..tune.sweep import sweep
-    from .demo import Stages, run_demo
-    from .runs import run_training
+    from .commands.demo import Stages, run_demo
+    from .training.runs import run_training
 
     @contextlib.contextmanager
     def serve(model: Path, host: str, port: int) -> Iterator[str]:

@@ -15,7 +15,7 @@ import click
 import numpy as np
 
 from ..physics import InputError, evaluate_expression
-from ..platform.console import config_options, emit, json_option, resolve_config
+from ..platform.commands.console import config_options, emit, json_option, resolve_config
 from .predictor import SHIPPED_MODEL, SHIPPED_MODELS
 
 if TYPE_CHECKING:

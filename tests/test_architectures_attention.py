@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from neural_hamilton.architectures import attention as module
-from neural_hamilton.architectures.attention import attention
+from neural_hamilton.architectures.layers import attention as module
+from neural_hamilton.architectures.layers.attention import attention
 
 
 def by_pytorch(query, key, value, num_heads):

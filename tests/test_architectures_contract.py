@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from neural_hamilton.architectures import ARCHITECTURES, OperatorOutput, build_operator, load_model, parse_architecture, save_model
-from neural_hamilton.architectures.encoder_decoder import EncoderDecoder
+from neural_hamilton.architectures.layers.encoder_decoder import EncoderDecoder
 from neural_hamilton.physics import InputError
 
 CASES = [

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from neural_hamilton.architectures import build_operator, layers, parse_architecture
+from neural_hamilton.architectures import build_operator, parse_architecture
 from neural_hamilton.architectures.fno import FourierLayer, SpectralConvolution
-from neural_hamilton.architectures.layers import (
+from neural_hamilton.architectures.layers import transformer as layers
+from neural_hamilton.architectures.layers.transformer import (
     CrossAttentionDecoder,
     FeedForward,
     IndexedEmbedding,

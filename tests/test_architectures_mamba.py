@@ -4,7 +4,7 @@ import pytest
 import torch
 from mambapy.mamba import MambaBlock, MambaConfig
 
-from neural_hamilton.architectures.mamba import Mamba
+from neural_hamilton.architectures.layers.mamba import Mamba
 from neural_hamilton.architectures.selective_scan import use_backend
 from neural_hamilton.physics.errors import InputError
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neural_hamilton.architectures import build_operator, parse_architecture
-from neural_hamilton.architectures.orbits import AngleFeatures, BetweenSensors, OrbitFinder, fine, passage_time
+from neural_hamilton.architectures.layers.orbits import AngleFeatures, BetweenSensors, OrbitFinder, fine, passage_time
 from neural_hamilton.physics.ensembles import Ensemble, draw_rows
 
 SENSORS = np.linspace(0.0, 1.0, 100)

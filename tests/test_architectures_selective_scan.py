@@ -11,7 +11,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from neural_hamilton.architectures.mamba import Mamba
+from neural_hamilton.architectures.layers.mamba import Mamba
 from neural_hamilton.architectures.selective_scan import (
     causal_convolution,
     selective_scan,

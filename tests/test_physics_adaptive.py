@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 from neural_hamilton.physics import NAMED_POTENTIALS, CurvePotential, Ensemble, InputError, draw_rows
-from neural_hamilton.physics.adaptive import integrate_adaptive_batch
+from neural_hamilton.physics.solvers.adaptive import integrate_adaptive_batch
 
 HARMONIC = NAMED_POTENTIALS["harmonic"]
 PARABOLA = CurvePotential.from_samples(HARMONIC.value(np.linspace(0, 1, 9)))  # a spline through a parabola is that parabola

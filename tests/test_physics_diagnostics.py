@@ -13,8 +13,8 @@ from neural_hamilton.physics.diagnostics import (
     tangent_error,
     total_loss,
 )
-from neural_hamilton.physics.quadrature import solve_by_quadrature
-from neural_hamilton.physics.tangents import solve_tangents
+from neural_hamilton.physics.solvers.quadrature import solve_by_quadrature
+from neural_hamilton.physics.solvers.tangents import solve_tangents
 
 CURVE = CurvePotential.from_control_points([0.0, 0.15, 0.35, 0.5, 0.65, 0.8, 1.0], [2.0, 0.2, -0.4, 0.3, -0.6, 0.4, 2.0])
 HARMONIC = NAMED_POTENTIALS["harmonic"]

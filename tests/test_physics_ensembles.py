@@ -10,8 +10,8 @@ from scipy import stats
 
 from neural_hamilton.physics import Ensemble, InputError, Rejection, Rows, draw_rows, ensembles
 from neural_hamilton.physics.ensembles import SPLITS, draw_noise
-from neural_hamilton.physics.random_fields import gaussian_random_fields
-from neural_hamilton.physics.reference import solve_control_polygon
+from neural_hamilton.physics.potentials.random_fields import gaussian_random_fields
+from neural_hamilton.physics.solvers.reference import solve_control_polygon
 
 PRESETS = ("paper", "phase-space")
 ENSEMBLES = {preset: Ensemble(preset, num_times=20) for preset in PRESETS}

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from neural_hamilton.physics import INTEGRATORS, NAMED_POTENTIALS, CurvePotential, InputError, integrate, integrate_batch
-from neural_hamilton.physics.integrators import count_substeps, get_integrator, integrate_batch_counted
 from neural_hamilton.physics.kernels import integrate_pieces
-from neural_hamilton.physics.methods import Integrator
-from neural_hamilton.physics.reference import solve_control_polygon, solve_smooth
+from neural_hamilton.physics.solvers.fixed_step import count_substeps, get_integrator, integrate_batch_counted
+from neural_hamilton.physics.solvers.methods import Integrator
+from neural_hamilton.physics.solvers.reference import solve_control_polygon, solve_smooth
 
 HARMONIC, PENDULUM = NAMED_POTENTIALS["harmonic"], NAMED_POTENTIALS["pendulum"]
 TIMES = np.linspace(0.4, 2.0, 5)

@@ -6,7 +6,7 @@ from scipy.interpolate import CubicHermiteSpline, CubicSpline, PchipInterpolator
 
 from neural_hamilton.physics import CurveBatch, CurvePotential, Ensemble, InputError
 from neural_hamilton.physics.ensembles import draw_polygons
-from neural_hamilton.physics.interpolants import INTERPOLANTS, interpolate_sensors
+from neural_hamilton.physics.potentials.interpolants import INTERPOLANTS, interpolate_sensors
 
 KINDS = list(INTERPOLANTS)
 

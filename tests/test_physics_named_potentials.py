@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neural_hamilton.physics import NAMED_POTENTIALS, InputError, piecewise_linear, power_law, steps
-from neural_hamilton.physics.quadrature import solve_by_quadrature
-from neural_hamilton.physics.reference import solve_smooth
+from neural_hamilton.physics.solvers.quadrature import solve_by_quadrature
+from neural_hamilton.physics.solvers.reference import solve_smooth
 
 TIMES = np.linspace(0.0, 2.0, 101)
 ZIGZAG = piecewise_linear([(0, 2), (0.2, 0.5), (0.45, 1.2), (0.7, -0.5), (0.9, 0.3), (1, 2)])

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from neural_hamilton.physics import CurveBatch, CurvePotential, Ensemble, InputError
-from neural_hamilton.physics.curves import clamped_basis
 from neural_hamilton.physics.ensembles import draw_noise, draw_polygons
-from neural_hamilton.physics.interpolants import interpolate_sensors
-from neural_hamilton.physics.prior_fit import _linearise, abscissa_cells, fit_prior
+from neural_hamilton.physics.potentials.curves import clamped_basis
+from neural_hamilton.physics.potentials.interpolants import interpolate_sensors
+from neural_hamilton.physics.potentials.prior_fit import _linearise, abscissa_cells, fit_prior
 
 FINE = np.linspace(0.0, 1.0, 1001)
 NUM_ROWS = 120

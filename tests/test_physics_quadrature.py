@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy.special import ellipk
 
 from neural_hamilton.physics import NAMED_POTENTIALS, CurvePotential, Ensemble, InputError, draw_rows
-from neural_hamilton.physics.quadrature import solve_by_quadrature
-from neural_hamilton.physics.reference import solve_control_polygon, solve_smooth
+from neural_hamilton.physics.solvers.quadrature import solve_by_quadrature
+from neural_hamilton.physics.solvers.reference import solve_control_polygon, solve_smooth
 
 TIMES = np.linspace(0.0, 2.0, 101)
 HARMONIC = NAMED_POTENTIALS["harmonic"]

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from neural_hamilton.physics import CurveBatch, CurvePotential, Ensemble, draw_rows, taylor
+from neural_hamilton.physics import CurveBatch, CurvePotential, Ensemble, draw_rows
+from neural_hamilton.physics.solvers import taylor
 
 TIMES = np.linspace(0.0, 2.0, 50)
 

@@ -14,8 +14,8 @@ from neural_hamilton.physics import (
     solve_batch,
     solve_certified,
 )
-from neural_hamilton.physics.reference import solve_control_polygon
-from neural_hamilton.physics.trajectories import CERTIFYING_METHODS
+from neural_hamilton.physics.solvers.certified import CERTIFYING_METHODS
+from neural_hamilton.physics.solvers.reference import solve_control_polygon
 
 CONTROL_Q = np.array([0.0, 0.15, 0.35, 0.5, 0.65, 0.8, 1.0])
 CONTROL_V = np.array([2.0, 0.2, -0.4, 0.3, -0.6, 0.4, 2.0])

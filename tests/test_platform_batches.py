@@ -10,13 +10,13 @@ import torch
 
 from neural_hamilton.architectures import build_operator, parse_architecture
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform import batches
-from neural_hamilton.platform.batches import Batch, Endless, Resident, Streamed, normalisation, open_source, order_of_rows
-from neural_hamilton.platform.config import load_config
-from neural_hamilton.platform.datasets import list_files, read_rows, read_split
-from neural_hamilton.platform.generation import generate
-from neural_hamilton.platform.objectives import total_losses
-from neural_hamilton.platform.process_group import Worker
+from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.data.datasets import list_files, read_rows, read_split
+from neural_hamilton.platform.data.generation import generate
+from neural_hamilton.platform.training import batches
+from neural_hamilton.platform.training.batches import Batch, Endless, Resident, Streamed, normalisation, open_source, order_of_rows
+from neural_hamilton.platform.training.objectives import total_losses
+from neural_hamilton.platform.training.process_group import Worker
 
 CPU = torch.device("cpu")
 ALONE = Worker(0, 1)

@@ -6,19 +6,19 @@ import sys
 
 import pytest
 
-from neural_hamilton.platform.config import load_config
-from neural_hamilton.platform.run_folder import prepare_run
-from neural_hamilton.platform.training import train
+from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.training.loop import train
+from neural_hamilton.platform.training.run_folder import prepare_run
 
 SCRIPT = """
 import json, sys, threading, time
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
-from neural_hamilton.platform.config import load_config
-from neural_hamilton.platform.distributed import train_with_ray
+from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.training.distributed import train_with_ray
 from neural_hamilton.platform.progress import Progress
-from neural_hamilton.platform.run_folder import History
+from neural_hamilton.platform.training.run_folder import History
 
 dataset, run = map(Path, sys.argv[1:])
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})

@@ -9,10 +9,10 @@ import pyarrow.dataset
 import pytest
 
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform.config import load_config, parse_assignments
-from neural_hamilton.platform.data_config import DataConfig
-from neural_hamilton.platform.dataset_card import render_card, reproduction_command
-from neural_hamilton.platform.generation import generate, read_manifest
+from neural_hamilton.platform.config.data import DataConfig
+from neural_hamilton.platform.config.tree import load_config, parse_assignments
+from neural_hamilton.platform.data.card import render_card, reproduction_command
+from neural_hamilton.platform.data.generation import generate, read_manifest
 
 CONFIG = DataConfig(preset="phase-space", train=40, val=8, sensors=12, times=9, noise=0.02, depth=(1.0, 2.0), shard_rows=16)
 

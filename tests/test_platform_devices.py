@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from neural_hamilton.architectures import load_model
-from neural_hamilton.platform.batches import Batch
-from neural_hamilton.platform.config import load_config
-from neural_hamilton.platform.datasets import list_files, read_rows
-from neural_hamilton.platform.generation import generate
-from neural_hamilton.platform.process_group import Worker
-from neural_hamilton.platform.run_folder import prepare_run
-from neural_hamilton.platform.training import default_device, train, validate
+from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.data.datasets import list_files, read_rows
+from neural_hamilton.platform.data.generation import generate
+from neural_hamilton.platform.training.batches import Batch
+from neural_hamilton.platform.training.loop import default_device, train, validate
+from neural_hamilton.platform.training.process_group import Worker
+from neural_hamilton.platform.training.run_folder import prepare_run
 
 pytestmark = pytest.mark.gpu
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA device is needed")

@@ -5,7 +5,7 @@ import json
 import torch
 
 from neural_hamilton.architectures.selective_scan import BACKENDS, choose_backend, use_backend
-from neural_hamilton.platform.doctor import examine
+from neural_hamilton.platform.commands.doctor import examine
 
 
 def test_names_the_backend_that_runs_and_why_others_do_not():

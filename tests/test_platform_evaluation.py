@@ -15,17 +15,17 @@ import torch
 from neural_hamilton.architectures import build_operator, load_model, parse_architecture, read_card, save_model
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.cli import evaluation_table, main
-from neural_hamilton.platform.config import DataConfig, load_config
-from neural_hamilton.platform.datasets import read_split
+from neural_hamilton.platform.config.tree import DataConfig, load_config
+from neural_hamilton.platform.data.datasets import read_split
+from neural_hamilton.platform.data.generation import generate, read_manifest
+from neural_hamilton.platform.data.shards import rows_config
 from neural_hamilton.platform.evaluation import compare, evaluate
 from neural_hamilton.platform.evaluation.figures import draw_losses
 from neural_hamilton.platform.evaluation.metrics import summarise
 from neural_hamilton.platform.evaluation.problems import truth_floor
 from neural_hamilton.platform.evaluation.report import verdict
-from neural_hamilton.platform.evaluation.work_precision import break_even
-from neural_hamilton.platform.generation import generate, read_manifest
+from neural_hamilton.platform.evaluation.studies.work_precision import break_even
 from neural_hamilton.platform.provenance import hash_json
-from neural_hamilton.platform.shards import rows_config
 
 _FEW = {"bootstrap": 50, "solver_steps": [0.02, 0.005], "study_rows": 4, "work_batches": [1, 10], "windows": 2}
 SETTINGS = load_config(None, {f"evaluation.{key}": value for key, value in _FEW.items()}).evaluation

@@ -16,13 +16,13 @@ from neural_hamilton.physics.ensembles import Ensemble
 from neural_hamilton.platform.evaluation import work_precision
 from neural_hamilton.platform.evaluation.answers import Answers, predict, solve
 from neural_hamilton.platform.evaluation.calibration import calibrate, ode_defect, score_answers
-from neural_hamilton.platform.evaluation.families import measure_ensembles, measure_rough, measure_textbook, rough_potentials
-from neural_hamilton.platform.evaluation.horizons import LOST, measure_horizons
-from neural_hamilton.platform.evaluation.maps import measure_maps
 from neural_hamilton.platform.evaluation.metrics import group_by_separatrix, group_by_stratum, measure
 from neural_hamilton.platform.evaluation.problems import Problems
-from neural_hamilton.platform.evaluation.sensor_study import study_sensors
 from neural_hamilton.platform.evaluation.solvers import Baseline, default_baselines, reconstruct, run_solver
+from neural_hamilton.platform.evaluation.studies.families import measure_ensembles, measure_rough, measure_textbook, rough_potentials
+from neural_hamilton.platform.evaluation.studies.rollouts import LOST, measure_horizons
+from neural_hamilton.platform.evaluation.studies.sensors import study_sensors
+from neural_hamilton.platform.evaluation.studies.symplecticity import measure_maps
 
 TIGHT = Baseline("tight", "dop853", "exact", tolerance=1e-12)
 

@@ -16,8 +16,8 @@ _FIELDS = {"train": 700, "val": 100, "integrator": "rk4", "shard_rows": 20}
 _LOCAL = f"""
 import sys
 from pathlib import Path
-from neural_hamilton.platform.data_config import DataConfig
-from neural_hamilton.platform.generation import generate
+from neural_hamilton.platform.config.data import DataConfig
+from neural_hamilton.platform.data.generation import generate
 generate(Path(sys.argv[1]), DataConfig(**{_FIELDS}), local=True)
 """
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from neural_hamilton.architectures import build_operator, parse_architecture
-from neural_hamilton.platform.config import load_config
-from neural_hamilton.platform.optimizers import Optimizer, WeightAverage
-from neural_hamilton.platform.schedules import learning_rate_at, ramp
+from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.training.optimizers import Optimizer, WeightAverage
+from neural_hamilton.platform.training.schedules import learning_rate_at, ramp
 
 
 def settings_with(**fields):

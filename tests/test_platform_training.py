@@ -20,16 +20,16 @@ import torch
 from neural_hamilton.architectures import build_operator, load_model, parse_architecture
 from neural_hamilton.architectures.selective_scan import use_backend
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform import training
-from neural_hamilton.platform.batches import Batch
-from neural_hamilton.platform.checkpoints import load_checkpoint, save_checkpoint
-from neural_hamilton.platform.config import load_config
-from neural_hamilton.platform.datasets import read_split
-from neural_hamilton.platform.distributed import cpus_per_worker, train_with_ray
-from neural_hamilton.platform.objectives import total_losses
+from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.data.datasets import read_split
 from neural_hamilton.platform.progress import Progress
-from neural_hamilton.platform.run_folder import prepare_run
-from neural_hamilton.platform.training import train
+from neural_hamilton.platform.training import loop as training
+from neural_hamilton.platform.training.batches import Batch
+from neural_hamilton.platform.training.checkpoints import load_checkpoint, save_checkpoint
+from neural_hamilton.platform.training.distributed import cpus_per_worker, train_with_ray
+from neural_hamilton.platform.training.loop import train
+from neural_hamilton.platform.training.objectives import total_losses
+from neural_hamilton.platform.training.run_folder import prepare_run
 
 TINY = {"architecture.name": "deeponet", "architecture.width": 16, "architecture.num_layers": 1, "architecture.num_channels": 8}
 

@@ -23,8 +23,8 @@ from benchmarks.gpu.networks import DIRECT, NETWORKS, network_config, shipped_mo
 from benchmarks.gpu.record import Record, describe, is_good
 from neural_hamilton.architectures import build_operator, load_model
 from neural_hamilton.architectures.selective_scan import triton_backend
-from neural_hamilton.platform.checkpoints import save_checkpoint
-from neural_hamilton.platform.optimizers import Optimizer
+from neural_hamilton.platform.training.checkpoints import save_checkpoint
+from neural_hamilton.platform.training.optimizers import Optimizer
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "benchmarks" / "gpu" / "requirements.txt"

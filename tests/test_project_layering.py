@@ -19,8 +19,8 @@ MAY_IMPORT = {
 }
 FORBIDDEN_PACKAGES = {"physics": {"torch", "ray"}, "architectures": {"ray"}}
 WITHOUT_RAY = (
-    "physics", "architectures", "platform.training", "platform.evaluation", "platform.config", "platform.schema",
-    "platform.datasets", "platform.cli", "serve.predictor",
+    "physics", "architectures", "platform.training.loop", "platform.evaluation", "platform.config.tree", "platform.data.schema",
+    "platform.data.datasets", "platform.cli", "serve.predictor",
 )  # fmt: skip
 COMPOSITION_ROOT = Path("platform/cli.py")
 

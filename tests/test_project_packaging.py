@@ -23,7 +23,7 @@ print(platform.python_version(), platform.__file__.startswith(sysconfig.get_path
 WHERE = """
 import importlib.util, neural_hamilton.physics
 print(neural_hamilton.physics.__file__)
-print(importlib.util.find_spec("neural_hamilton.platform.config").origin)
+print(importlib.util.find_spec("neural_hamilton.platform.config.tree").origin)
 """
 
 

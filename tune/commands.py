@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from ..physics import InputError
-from ..platform.config import Config, load_config, parse_assignments
-from ..platform.console import config_options, emit, format_table, json_option, resolve_config
+from ..platform.commands.console import config_options, emit, format_table, json_option, resolve_config
+from ..platform.config.tree import Config, load_config, parse_assignments
 
 _PATH = click.Path(path_type=Path)
 _SHOWN_TRIALS = 10

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..physics import InputError
-from ..platform.config import Config
+from ..platform.config.tree import Config
 from ..platform.provenance import changed_keys, write_json
-from ..platform.run_folder import prepare_run
+from ..platform.training.run_folder import prepare_run
 
 RECORD_FILE = "study.json"
 _LOCK_FILE = ".lock"

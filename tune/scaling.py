@@ -19,14 +19,14 @@ import numpy as np
 from ..architectures import get_architecture, load_model
 from ..physics import InputError
 from ..physics.diagnostics import total_loss
-from ..platform.config import Config, load_config
-from ..platform.datasets import read_split
+from ..platform.config.tree import Config, load_config
+from ..platform.data.datasets import read_split
+from ..platform.data.generation import read_manifest
 from ..platform.evaluation import predict_split
-from ..platform.generation import read_manifest
 from ..platform.progress import track
 from ..platform.provenance import changed_keys, code_version, write_atomically, write_json
-from ..platform.run_folder import CONFIG_FILE, prepare_run
-from ..platform.training import train
+from ..platform.training.loop import train
+from ..platform.training.run_folder import CONFIG_FILE, prepare_run
 from .fits import fit_power_law
 from .folders import claimed, resolve
 from .trials import attempt, read_failure, run_trials

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from ..physics import InputError
-from ..platform.config import Config, load_config
-from ..platform.generation import read_manifest
+from ..platform.config.tree import Config, load_config
+from ..platform.data.generation import read_manifest
 from ..platform.progress import track
 from ..platform.provenance import write_atomically, write_json
-from ..platform.run_folder import CONFIG_FILE, prepare_run
-from ..platform.training import train
+from ..platform.training.loop import train
+from ..platform.training.run_folder import CONFIG_FILE, prepare_run
 from .folders import claimed, resolve
 from .search_spaces import Space, dump_space, parse_space
 from .trials import attempt, read_failure, read_history, run_trials

@@ -12,7 +12,7 @@ from ..physics import InputError
 from ..platform.progress import Progress
 from ..platform.provenance import write_json
 from ..platform.ray_runtime import connect
-from ..platform.run_folder import History
+from ..platform.training.run_folder import History
 
 FAILURE_FILE = "failure.json"
 _RESTARTS = 2  # a worker that dies is replaced this often; its trial goes on from the run folder's checkpoint

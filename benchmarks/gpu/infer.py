@@ -16,11 +16,11 @@ import torch
 from neural_hamilton.architectures import Operator, build_operator, load_model
 from neural_hamilton.physics import InputError
 from neural_hamilton.physics.diagnostics import total_loss
-from neural_hamilton.platform.batches import Batch
-from neural_hamilton.platform.data_config import DataConfig
+from neural_hamilton.platform.config.data import DataConfig
 from neural_hamilton.platform.evaluation.problems import Problems
 from neural_hamilton.platform.evaluation.solvers import Baseline, reconstruct, run_solver
-from neural_hamilton.platform.training import matmul_precision
+from neural_hamilton.platform.training.batches import Batch
+from neural_hamilton.platform.training.loop import matmul_precision
 
 from . import LEARN_FOLDER, RESULTS, clock
 from .bench import Bench, Cell, Skipped

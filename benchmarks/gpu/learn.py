@@ -17,12 +17,13 @@ from typing import Any
 import torch
 
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform.checkpoints import CheckpointFolder
-from neural_hamilton.platform.config import Config, load_config
-from neural_hamilton.platform.generation import generate
-from neural_hamilton.platform.process_group import Worker
+from neural_hamilton.platform.config.tree import Config, load_config
+from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.provenance import hash_json, write_atomically, write_json
-from neural_hamilton.platform.run_folder import (
+from neural_hamilton.platform.training.checkpoints import CheckpointFolder
+from neural_hamilton.platform.training.loop import Learner, train
+from neural_hamilton.platform.training.process_group import Worker
+from neural_hamilton.platform.training.run_folder import (
     CHECKPOINTS_FOLDER,
     CONFIG_FILE,
     DATASET_FILE,
@@ -31,7 +32,6 @@ from neural_hamilton.platform.run_folder import (
     History,
     prepare_run,
 )
-from neural_hamilton.platform.training import Learner, train
 
 from . import LEARN_FOLDER, RESULTS
 from .bench import Bench, Cell

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from neural_hamilton.architectures import read_card
-from neural_hamilton.platform.batches import Batch
-from neural_hamilton.platform.config import Config, load_config
-from neural_hamilton.platform.data_config import DataConfig
-from neural_hamilton.platform.datasets import TrainingRows
-from neural_hamilton.platform.shards import make_rows
+from neural_hamilton.platform.config.data import DataConfig
+from neural_hamilton.platform.config.tree import Config, load_config
+from neural_hamilton.platform.data.datasets import TrainingRows
+from neural_hamilton.platform.data.shards import make_rows
+from neural_hamilton.platform.training.batches import Batch
 from neural_hamilton.serve.predictor import SHIPPED_MODELS
 
 DIRECT = "mambonet-direct"  # the shipped configuration that `learn` trains

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ...architectures import Operator
-from ..datasets import Split
+from ..data.datasets import Split
 from .problems import Problems
 from .solvers import Baseline, Reconstruction, run_solver
 

@@ -8,18 +8,18 @@ import numpy as np
 
 from ...architectures import Operator, load_model, read_card
 from ...physics import InputError
-from ...physics.interpolants import INTERPOLANTS
-from ..config import EvaluationConfig
-from ..datasets import read_split
-from ..generation import read_manifest
+from ...physics.potentials.interpolants import INTERPOLANTS
+from ..config.tree import EvaluationConfig
+from ..data.datasets import read_split
+from ..data.generation import read_manifest
 from ..progress import track
 from ..provenance import code_version, write_json
 from .answers import Answers, predict, solve
 from .metrics import METRICS, count_broken, measure, summarise
 from .problems import Problems
 from .report import write_comparison
-from .sensor_study import study_sensors
 from .solvers import ADAPTIVE_METHOD, PRIOR_FIT, TIGHT, Baseline, reconstruct
+from .studies.sensors import study_sensors
 
 
 def compare(

@@ -11,24 +11,24 @@ import torch
 
 from ...architectures import Operator, load_model, read_card, record_calibration
 from ...physics import InputError
-from ..config import STUDIES, DataConfig, EvaluationConfig
-from ..datasets import Split, read_split
-from ..generation import read_manifest
+from ..config.tree import STUDIES, DataConfig, EvaluationConfig
+from ..data.datasets import Split, read_split
+from ..data.generation import read_manifest
+from ..data.shards import rows_config
 from ..progress import Progress, track
 from ..provenance import code_version, hash_json, write_json
-from ..shards import rows_config
-from . import work_precision
 from .answers import Answers, predict, read_inputs, solve
 from .calibration import calibrate, score_answers
-from .families import measure_ensembles, measure_rough, measure_textbook
-from .horizons import measure_horizons
-from .maps import measure_maps
 from .metrics import METRICS, count_broken, group_by_separatrix, group_by_stratum, measure, summarise
 from .model_card import write_model_card
 from .problems import Problems
 from .report import write_report
-from .sensor_study import study_sensors
 from .solvers import Baseline, Reconstruction, default_baselines, reconstruct
+from .studies import work_precision
+from .studies.families import measure_ensembles, measure_rough, measure_textbook
+from .studies.rollouts import measure_horizons
+from .studies.sensors import study_sensors
+from .studies.symplecticity import measure_maps
 
 EVALUATION_SCHEMA_VERSION = 2
 TRAJECTORIES_FILE = "trajectories.parquet"

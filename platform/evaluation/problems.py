@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ...physics import CurvePotential
-from ...physics.curve_batches import CurveBatch
 from ...physics.ensembles import Ensemble, draw_rows
-from ..data_config import DataConfig
-from ..datasets import Split
+from ...physics.potentials.curve_batches import CurveBatch
+from ..config.data import DataConfig
+from ..data.datasets import Split
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from typing import Literal
 import numpy as np
 
 from ...physics import CurvePotential, NamedPotential, integrate
-from ...physics.adaptive import integrate_adaptive_batch
-from ...physics.integrators import BatchSolution, integrate_batch_counted
-from ...physics.interpolants import INTERPOLANTS, interpolate_sensors
-from ...physics.prior_fit import fit_prior
-from ...physics.trajectories import WALL_HEIGHT
+from ...physics.potentials.interpolants import INTERPOLANTS, interpolate_sensors
+from ...physics.potentials.prior_fit import fit_prior
+from ...physics.solvers.adaptive import integrate_adaptive_batch
+from ...physics.solvers.certified import WALL_HEIGHT
+from ...physics.solvers.fixed_step import BatchSolution, integrate_batch_counted
 from .problems import Problems
 
 Track = Literal["oracle", "sensors"]

@@ -1,0 +1,1 @@
+"""Potentials: curves, random fields, interpolants, expressions, textbook potentials and closed forms."""

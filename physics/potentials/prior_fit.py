@@ -1,0 +1,302 @@
+"""The prior itself fitted to V at the sensors: the rebuilding of V by someone who knows how potentials are drawn.
+
+A potential is the clamped cubic B-spline curve over b interior control points (q_j, v_j) between the wall points (0, 2) and
+(1, 2), each q_j uniform in a cell of its own (`ensembles.draw_polygons`). For each b the fit minimises
+
+    sum_i (V(sensor_i) - value_i)^2 / sigma^2  +  sum_j (q_j - centre_j)^2 / (width_j^2 / 12)  +  sum_j (v_j - height)^2
+
+with q_j kept in their cells, by the method of Levenberg and Marquardt from several starts; sigma is the noise, or the
+rounding of float32. The second sum has the mean and variance of the uniform draw. The third says that heights lie within a
+few units of `height`, the mean of the sensors, and no more, so it holds for every preset. Both matter only where the sensors
+leave a point undecided. Of all minima found, the one of most evidence by Laplace's method is kept, so b is no larger than the
+sensors justify (MacKay, Information Theory, Inference, and Learning Algorithms, 2003, chapters 27 and 28).
+
+Self-contained, as every file of compiled code here (see `kernels`). The unknowns x (2 b,) are abscissae, then heights.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from ..errors import InputError
+from ..solvers.fixed_step import share_rows
+from .curve_batches import CurveBatch
+from .curves import CurvePotential, clamped_basis
+
+_WALL_HEIGHT = 2.0
+_ROUNDING = 2.0**-23  # float32 moves no value below 4 by more
+_NUM_STARTS = 16  # at most; the first one to explain the sensors is the last
+_NUM_NOISY_STARTS = 4  # at least; with noise, one fit may explain the sensors and another do it better
+_COARSE = 0.01  # sigma of a first fit where there are more unknowns than sensors
+_MAX_STEPS = 60
+_LEAST_GAIN = 1e-3  # relative; a step that gains less is the last
+_MAX_NEWTON_STEPS = 60
+
+
+class PriorFit(NamedTuple):
+    """N curves and what they are worth: interior control points (N,), RMS of V - values (N,), and whether noise explains it (N,).
+
+    Where `explained` is False, no start led to a curve of the prior through the sensors: the prior, the noise or the search is
+    wrong for that row, and an interpolant may be better. Where 2 num_inner >= S - 2, sensors without noise do not determine
+    the curve; it is then the most probable of those through them.
+    """
+
+    curves: list[CurvePotential]
+    num_inner: np.ndarray
+    residual: np.ndarray
+    explained: np.ndarray
+
+
+def fit_prior(
+    values: np.ndarray, *, noise: float = 0.0, control_points: tuple[int, int] = (2, 7), num_threads: int | None = None
+) -> PriorFit:
+    """Fit curves of the prior to V at S uniform sensors on [0, 1], values (N, S).
+
+    Rows are fitted one by one: neither the batch nor the number of threads changes a bit. The threads are Python's, as in
+    `integrators.integrate_batch_counted`.
+
+    Parameters
+    ----------
+    noise
+        Standard deviation of the noise on the sensors, beyond the rounding of float32.
+    control_points
+        Fewest and most interior control points of the prior.
+    num_threads
+        None: one for each CPU this process may use.
+
+    Raises
+    ------
+    InputError
+        For values that are not finite or of another shape, fewer than 4 sensors, a negative noise, or no control points.
+    """
+    values = np.ascontiguousarray(values, dtype=np.float64)
+    if values.ndim != 2 or values.shape[1] < 4 or not np.all(np.isfinite(values)):
+        raise InputError(f"values have shape {values.shape}; give (N, S) finite numbers at S >= 4 sensors")
+    if not 0 <= noise < math.inf:
+        raise InputError(f"noise is {noise}; give a standard deviation, 0 or more")
+    fewest, most = control_points
+    if not 2 <= fewest <= most:
+        raise InputError(f"control_points are {control_points}; give the fewest and the most, 2 or more")
+
+    num_rows, num_sensors = values.shape
+    bases = np.zeros((most - fewest + 1, most - 1, 4, 4))
+    cells = np.zeros((most - fewest + 1, 2, most))
+    for i, b in enumerate(range(fewest, most + 1)):
+        cells[i, :, :b] = abscissa_cells(b)
+        basis = clamped_basis(b + 2)
+        bases[i, : b - 1] = [basis[m, :, m : m + 4] for m in range(b - 1)]
+    places = np.random.default_rng(0).random((_NUM_STARTS, most))
+    places[0] = 0.5
+    sigma = max(float(noise), _ROUNDING)
+    most_misfit = num_sensors + 4.0 * math.sqrt(2.0 * num_sensors)  # four standard deviations above the mean of chi^2
+    least_starts = _NUM_NOISY_STARTS if sigma > _ROUNDING else 1
+    settings = (bases, cells, places, least_starts, most_misfit, np.linspace(0.0, 1.0, num_sensors), sigma**-2)
+
+    control = np.zeros((2, num_rows, most + 2))
+    num_inner, misfit = np.zeros(num_rows, dtype=np.int64), np.zeros(num_rows)
+
+    def fit(rows: slice) -> None:
+        _fit_rows(*settings, values[rows], control[0, rows], control[1, rows], num_inner[rows], misfit[rows])
+
+    share_rows(fit, num_rows, num_threads)
+    curves = CurveBatch.from_control_points(control[0], control[1], num_inner + 2)
+    residual = sigma * np.sqrt(misfit / num_sensors)
+    return PriorFit([curves[row] for row in range(num_rows)], num_inner, residual, misfit <= most_misfit)
+
+
+def abscissa_cells(b: int) -> np.ndarray:
+    """Bounds (2, b) of the b interior abscissae, as `ensembles.draw_polygons` draws them."""
+    gap = np.full(b + 1, min(0.025, 0.2 / b))
+    gap[[0, -1]] = min(0.05, 0.4 / b)
+    return np.stack([gap[:-1] + np.arange(b) / b, (np.arange(b) + 1) / b - gap[1:]])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fit_rows(bases, cells, places, least_starts, most_misfit, sensors, precision, values, control_q, control_v, num_inner, misfit):
+    """Fill the last four, (R, n), (R, n), (R,) and (R,), from values (R, S); `places` (starts, most) are shares of the cells."""
+    most = places.shape[1]
+    fewest = most + 1 - bases.shape[0]
+    for row in range(values.shape[0]):
+        height = values[row].mean()
+        best, found = math.inf, False
+        for start in range(places.shape[0]):
+            if found and start >= least_starts:
+                break
+            for i in range(bases.shape[0]):
+                b = fewest + i
+                low, high = cells[i, 0, :b], cells[i, 1, :b]
+                mean, prior, x = np.full(2 * b, height), np.ones(2 * b), np.empty(2 * b)
+                for j in range(b):
+                    width = high[j] - low[j]
+                    mean[j] = 0.5 * (low[j] + high[j])
+                    prior[j] = 12.0 / (width * width)
+                    x[j] = low[j] + places[start, j] * width
+                x[b:] = np.interp(x[:b], sensors, values[row])
+                # The walls' sensors tell nothing. With too few others, curves through all are many, and a search bound to
+                # them all along would stay near its start, not go to the most probable.
+                undecided = 2 * b >= sensors.size - 2
+                if undecided and precision > _COARSE**-2:
+                    x, _, _ = _minimise(bases[i], low, high, mean, prior, sensors, values[row], _COARSE**-2, x)
+                x, chi2, evidence = _minimise(bases[i], low, high, mean, prior, sensors, values[row], precision, x)
+                found = found or (chi2 <= most_misfit and not undecided)
+                if evidence < best:
+                    best = evidence
+                    num_inner[row], misfit[row] = b, chi2
+                    control_q[row, 0], control_q[row, b + 1] = 0.0, 1.0
+                    control_v[row, 0] = control_v[row, b + 1] = _WALL_HEIGHT
+                    control_q[row, 1 : b + 1], control_v[row, 1 : b + 1] = x[:b], x[b:]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _minimise(basis, low, high, mean, prior, sensors, values, precision, x):
+    """The minimum found from x, its sum of squares over sigma^2, and minus twice the logarithm of its evidence, up to a constant.
+
+    Levenberg's and Marquardt's method; an abscissa at the end of its cell stays there while the gradient points outwards.
+    """
+    n = x.size
+    b = n // 2
+    normal, gradient, next_normal, next_gradient = np.empty((n, n)), np.empty(n), np.empty((n, n)), np.empty(n)
+    factor, step = np.empty((n, n)), np.empty(n)
+    cost = _linearise(basis, mean, prior, sensors, values, precision, x, normal, gradient)
+    damping = 1e-3
+    for _ in range(_MAX_STEPS):
+        factor[:] = normal
+        for i in range(n):
+            factor[i, i] *= 1.0 + damping
+            step[i] = -gradient[i]
+        for j in range(b):
+            if (x[j] <= low[j] and step[j] < 0.0) or (x[j] >= high[j] and step[j] > 0.0):
+                step[j] = 0.0
+                factor[j, :j] = 0.0
+                factor[j + 1 :, j] = 0.0
+        _cholesky(factor, prior)
+        _solve(factor, step)
+        following = x + step
+        for j in range(b):
+            following[j] = min(max(following[j], low[j]), high[j])
+        next_cost = _linearise(basis, mean, prior, sensors, values, precision, following, next_normal, next_gradient)
+        if next_cost < cost:
+            gain = cost - next_cost
+            x, cost = following, next_cost
+            normal, next_normal = next_normal, normal
+            gradient, next_gradient = next_gradient, gradient
+            damping *= 0.1
+            if gain <= _LEAST_GAIN * cost:
+                break
+        else:
+            damping *= 8.0
+            if damping > 1e6:
+                break
+    _cholesky(normal, prior)
+    chi2, evidence = cost, cost
+    for j in range(n):
+        chi2 -= prior[j] * (x[j] - mean[j]) ** 2
+        evidence += 2.0 * math.log(normal[j, j]) - math.log(prior[j])
+    return x, chi2, evidence
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _linearise(basis, mean, prior, sensors, values, precision, x, normal, gradient):
+    """The sum of squares at x; fills half its gradient (n,) and half its Gauss-Newton matrix (n, n), the lower triangle.
+
+    With q(u) = sensor on its piece, dV / dv_j = N_j(u) and dV / dq_j = -V' N_j(u), for q(u) must stay where it is.
+    """
+    b = x.size // 2
+    q, v = np.empty(b + 2), np.empty(b + 2)
+    q[0], q[1 : b + 1], q[b + 1] = 0.0, x[:b], 1.0
+    v[0], v[1 : b + 1], v[b + 1] = _WALL_HEIGHT, x[b:], _WALL_HEIGHT
+    c, d, by_q, by_v = np.empty(4), np.empty(4), np.empty(4), np.empty(4)
+    normal[:] = 0.0
+    gradient[:] = 0.0
+    cost = 0.0
+    m, u, before, end = -1, 0.0, 0.0, 0.0
+    for i in range(sensors.size):
+        while m < 0 or (sensors[i] >= end and m < b - 2):
+            m += 1
+            c[:] = 0.0
+            d[:] = 0.0
+            for k in range(4):
+                for a in range(4):
+                    c[k] += basis[m, k, a] * q[m + a]
+                    d[k] += basis[m, k, a] * v[m + a]
+            u, before, end = 0.0, c[0], c[0] + c[1] + c[2] + c[3]
+        # The sensor before is near: go on from it along the tangent.
+        guess = u + (sensors[i] - before) / (c[1] + u * (2.0 * c[2] + 3.0 * u * c[3]))
+        u = _parameter(c, sensors[i], min(max(guess, 0.0), 1.0))
+        before = sensors[i]
+        slope = (d[1] + u * (2.0 * d[2] + 3.0 * u * d[3])) / (c[1] + u * (2.0 * c[2] + 3.0 * u * c[3]))
+        error = d[0] + u * (d[1] + u * (d[2] + u * d[3])) - values[i]
+        cost += precision * error * error
+        for a in range(4):
+            by_v[a] = basis[m, 0, a] + u * (basis[m, 1, a] + u * (basis[m, 2, a] + u * basis[m, 3, a]))
+            by_q[a] = -slope * by_v[a]
+        first, stop = max(1 - m, 0), min(b + 1 - m, 4)  # without the walls
+        for a in range(first, stop):
+            j = m + a - 1
+            gradient[j] += precision * by_q[a] * error
+            gradient[b + j] += precision * by_v[a] * error
+            for e in range(first, stop):
+                k = m + e - 1
+                normal[b + j, k] += precision * by_v[a] * by_q[e]
+                if e <= a:
+                    normal[j, k] += precision * by_q[a] * by_q[e]
+                    normal[b + j, b + k] += precision * by_v[a] * by_v[e]
+    for j in range(2 * b):
+        away = x[j] - mean[j]
+        cost += prior[j] * away * away
+        gradient[j] += prior[j] * away
+        normal[j, j] += prior[j]
+    return cost
+
+
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+def _parameter(c, q, u):
+    """u in [0, 1] with q(u) = q on the piece c: Newton's method from the guess u, inside a shrinking bracket."""
+    left, right = 0.0, 1.0
+    for _ in range(_MAX_NEWTON_STEPS):
+        residual = c[0] + u * (c[1] + u * (c[2] + u * c[3])) - q
+        slope = c[1] + u * (2.0 * c[2] + 3.0 * u * c[3])
+        if residual > 0.0:
+            right = u
+        else:
+            left = u
+        following = u - residual / slope if slope > 0.0 else -1.0
+        if not (left <= following <= right):
+            following = 0.5 * (left + right)
+        change = abs(following - u)
+        u = following
+        if change <= 1e-9:  # quadratic convergence: the answer just formed is exact to rounding
+            break
+    return u
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _cholesky(matrix, floor):
+    """Factor a symmetric matrix, lower triangle, in place. Exact squares of pivots are at least `floor` (n,): rounding may say less."""
+    for j in range(matrix.shape[0]):
+        square = matrix[j, j]
+        for k in range(j):
+            square -= matrix[j, k] * matrix[j, k]
+        pivot = math.sqrt(max(square, floor[j]))
+        matrix[j, j] = pivot
+        for i in range(j + 1, matrix.shape[0]):
+            total = matrix[i, j]
+            for k in range(j):
+                total -= matrix[i, k] * matrix[j, k]
+            matrix[i, j] = total / pivot
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _solve(factor, x):
+    """x (n,) with L L^T x = what x was, in place."""
+    n = x.size
+    for i in range(n):
+        for k in range(i):
+            x[i] -= factor[i, k] * x[k]
+        x[i] /= factor[i, i]
+    for i in range(n - 1, -1, -1):
+        for k in range(i + 1, n):
+            x[i] -= factor[k, i] * x[k]
+        x[i] /= factor[i, i]

@@ -1,0 +1,1 @@
+"""Solvers of Hamilton's equations, one file for each family of methods."""

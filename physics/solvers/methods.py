@@ -1,0 +1,190 @@
+"""Every fixed-step method as data: a Runge-Kutta-Nystrom tableau that one stepper runs (`kernels.make_nystrom_step`).
+
+Three families meet in this form.
+
+- A Runge-Kutta method (A, b, c) applied to the pair q' = p, p' = f(q) is exactly the Nystrom method with
+  matrix A^2, position weights A^T b and momentum weights b; so are implicit ones.
+- A splitting method, drifts q += d_i h p and kicks p += b_i h f(q) in turn, has its kicks at
+  c_i = d_1 + ... + d_i, and matrix b_j (c_i - c_j) below the diagonal.
+- A symmetric composition of Stormer-Verlet steps w_1 h, w_2 h, ... is a splitting method: with
+  Verlet as drift-kick-drift, neighbouring half drifts merge, and a step costs one force a factor.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from scipy.integrate import DOP853
+
+from ..errors import InputError
+
+Tableau = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+_EXACT = 1e-12  # what the algebraic conditions on published digits may miss by
+
+
+@dataclass(frozen=True)
+class Integrator:
+    """A method for q'' = f(q): `tableau` is (nodes (s,), matrix (s, s), weights_q (s,), weights_p (s,)).
+
+    `order` is the order on smooth potentials. One below 4 must be what the conditions of order say, one of 4
+    and more must meet those up to 4: a tableau that does not converge as claimed cannot be constructed.
+    """
+
+    name: str
+    order: int
+    tableau: Tableau
+    source: str
+
+    def __post_init__(self) -> None:
+        attained = _attained_order(self.tableau)
+        if attained != min(self.order, 4):
+            raise ValueError(f"integrator {self.name} claims order {self.order}; its coefficients give {attained} (of the 4 checked)")
+
+    @property
+    def num_stages(self) -> int:
+        return int(self.tableau[0].size)
+
+    @property
+    def is_implicit(self) -> bool:
+        return bool(np.any(np.triu(self.tableau[1])))
+
+    @property
+    def evaluations_per_step(self) -> int | None:
+        """Forces evaluated in a step; None for an implicit method, which iterates (`integrate_batch_counted` counts)."""
+        return None if self.is_implicit else self.num_stages
+
+    @property
+    def is_symplectic(self) -> bool:
+        """Whether the step preserves area for every potential (Hairer, Lubich & Wanner, Geometric Numerical Integration, IV.2.4)."""
+        nodes, a, weights_q, weights_p = self.tableau
+        exchange = weights_p[:, None] * (weights_q[None, :] - a)
+        return bool(np.allclose(weights_q, weights_p * (1.0 - nodes), atol=_EXACT) and np.allclose(exchange, exchange.T, atol=_EXACT))
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether a step back undoes a step, so that motion reversed retraces itself; read off the reversed tableau."""
+        nodes, a, weights_q, weights_p = self.tableau
+        reverse = slice(None, None, -1)
+        b = weights_p[reverse]
+        return bool(
+            np.allclose(nodes, 1.0 - nodes[reverse], atol=_EXACT)
+            and np.allclose(weights_p, b, atol=_EXACT)
+            and np.allclose(weights_q, b - weights_q[reverse], atol=_EXACT)
+            # The stages of the reversed step start from the state it ends in.
+            and np.allclose(a + weights_q[reverse], a[reverse, reverse] + np.outer(nodes, b), atol=_EXACT)
+        )
+
+
+def _attained_order(tableau: Tableau) -> int:
+    """The order r <= 4 up to which the coefficients meet the conditions of a Nystrom method (Hairer, Norsett & Wanner, II.14)."""
+    c, a, weights_q, b = tableau
+    row_sums = a.sum(axis=1)
+    conditions: list[list[tuple[Any, float]]] = [
+        [(b.sum(), 1)],
+        [(b @ c, 1 / 2), (weights_q.sum(), 1 / 2)],
+        [(b @ c**2, 1 / 3), (b @ row_sums, 1 / 6), (weights_q @ c, 1 / 6)],
+        [
+            (b @ c**3, 1 / 4),
+            (b @ (c * row_sums), 1 / 8),
+            (b @ (a @ c), 1 / 24),
+            (weights_q @ c**2, 1 / 12),
+            (weights_q @ row_sums, 1 / 24),
+        ],
+    ]
+    for order, group in enumerate(conditions):
+        if not all(abs(have - want) <= _EXACT for have, want in group):
+            return order
+    return len(conditions)
+
+
+def _nystrom(nodes: Any, a: Any, weights_q: Any, weights_p: Any) -> Tableau:
+    arrays = (np.ascontiguousarray(x, dtype=np.float64) for x in (nodes, a, weights_q, weights_p))
+    return tuple(arrays)  # type: ignore[return-value]
+
+
+def _runge_kutta(nodes: Any, a: Any, weights: Any) -> Tableau:
+    matrix, b = np.array(a, dtype=np.float64), np.array(weights, dtype=np.float64)
+    return _nystrom(nodes, matrix @ matrix, b @ matrix, b)
+
+
+def _composition(factors: Sequence[float]) -> Tableau:
+    """Drift-kick-drift Verlet steps of lengths factors[i] h, one after the other."""
+    drifts = np.array([factors[0] / 2, *((left + right) / 2 for left, right in pairwise(factors))])
+    nodes, kicks = np.cumsum(drifts), np.array(factors)
+    return _nystrom(nodes, np.tril(kicks * (nodes[:, None] - nodes), -1), kicks * (1.0 - nodes), kicks)
+
+
+def _symmetric(outer: Sequence[float]) -> Tableau:
+    """The composition w_m, ..., w_1, w_0, w_1, ..., w_m, given as `outer` = (w_1, ..., w_m); w_0 makes the sum 1."""
+    return _composition([*reversed(outer), 1.0 - 2.0 * sum(outer), *outer])
+
+
+_YOSHIDA = "Yoshida, Physics Letters A 150 (1990) 262"
+_ROOT_3 = np.sqrt(3.0)
+
+INTEGRATORS: dict[str, Integrator] = {
+    method.name: method
+    for method in (
+        Integrator(
+            "rk4",
+            4,
+            _runge_kutta(
+                [0, 1 / 2, 1 / 2, 1], [[0, 0, 0, 0], [1 / 2, 0, 0, 0], [0, 1 / 2, 0, 0], [0, 0, 1, 0]], [1 / 6, 1 / 3, 1 / 3, 1 / 6]
+            ),
+            "Kutta, Zeitschrift für Mathematik und Physik 46 (1901) 435",
+        ),
+        Integrator("stormer-verlet", 2, _composition([1.0]), "Verlet, Physical Review 159 (1967) 98; drift-kick-drift"),
+        Integrator("yoshida4", 4, _symmetric([1.0 / (2.0 - 2.0 ** (1 / 3))]), f"{_YOSHIDA}, eq. 2.11; also Forest & Ruth (1990)"),
+        Integrator(
+            "yoshida6",
+            6,
+            _symmetric([-1.17767998417887100695, 0.23557321335935813368, 0.78451361047755726382]),
+            f"{_YOSHIDA}, table 1, solution A",
+        ),
+        Integrator(
+            "yoshida8",
+            8,
+            _symmetric(
+                [
+                    0.102799849391985,
+                    -1.96061023297549,
+                    1.93813913762276,
+                    -0.158240635368243,
+                    -1.44485223686048,
+                    0.253693336566229,
+                    0.914844246229740,
+                ]
+            ),
+            f"{_YOSHIDA}, table 2, solution D",
+        ),
+        Integrator(
+            "gauss-legendre4",
+            4,
+            _runge_kutta(
+                [1 / 2 - _ROOT_3 / 6, 1 / 2 + _ROOT_3 / 6],
+                [[1 / 4, 1 / 4 - _ROOT_3 / 6], [1 / 4 + _ROOT_3 / 6, 1 / 4]],
+                [1 / 2, 1 / 2],
+            ),
+            "Hammer & Hollingsworth, MTAC 9 (1955) 92; two stages, implicit",
+        ),
+        Integrator(
+            "dop853",
+            8,
+            _runge_kutta(DOP853.C[:12], DOP853.A[:12, :12], DOP853.B),
+            "Dormand & Prince's eighth-order tableau in fixed steps (Hairer, Norsett & Wanner, II.5)",
+        ),
+        # What the solver behind the published "RK4" figures computed: a reused stage index left one
+        # effective force evaluation and a position weight of 5/12, so the scheme is of first order.
+        # It exists only to reproduce those figures under a name that says so.
+        Integrator("rk4-as-published", 1, _nystrom([0], [[0]], [5 / 12], [1]), "the figures of arXiv 2410.20951"),
+    )
+}
+
+
+def get_integrator(name: str) -> Integrator:
+    """The fixed-step method called `name`; InputError names the choices."""
+    if name not in INTEGRATORS:
+        raise InputError(f"integrator is {name!r}; choose one of {', '.join(sorted(INTEGRATORS))}")
+    return INTEGRATORS[name]

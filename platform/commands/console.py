@@ -1,0 +1,87 @@
+"""What every command shares: options of the configuration tree, JSON output, one sentence for a user's mistake."""
+
+import errno
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ...physics import InputError
+from ..config.tree import Config, load_config, parse_assignments
+
+_USER_ERRNOS = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.EADDRINUSE, errno.ENOTDIR, errno.EISDIR}
+
+
+def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--config` and `--set`; the command receives `config_source` and `assignments`."""
+    for option in (
+        click.option(
+            "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override one key, e.g. training.epochs=3; repeatable."
+        ),
+        click.option("--config", "config_source", metavar="FILE", help="YAML file, or the name of a shipped configuration."),
+    ):
+        command = option(command)
+    return command
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--json`; the command receives `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Make the last line on stdout one JSON object with the result.")(command)
+
+
+def resolve_config(config_source: str | None, assignments: tuple[str, ...], **flags: Any) -> Config:
+    """The tree from a file, then `--set`, then flags (dotted keys, given as `data__seed=3`); None flags are left out."""
+    return load_config(config_source, collect_overrides(assignments, flags))
+
+
+def collect_overrides(assignments: tuple[str, ...], flags: dict[str, Any]) -> dict[str, Any]:
+    """Dotted keys of `--set`, then of flags, as `resolve_config` takes them."""
+    named = {key.replace("__", "."): value for key, value in flags.items() if value is not None}
+    return parse_assignments(assignments) | named
+
+
+def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
+    """The result of a command: readable text, or one JSON object as the last line."""
+    click.echo(json.dumps(result, allow_nan=False) if as_json else text)
+
+
+def format_table(rows: list[dict[str, Any]]) -> str:
+    """Rows with equal keys as an aligned text table; floats in three significant digits."""
+    if not rows:
+        return "(nothing)"
+    header = list(rows[0])
+    cells = [header] + [[_format_cell(row[key]) for key in header] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def _format_cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def run_command(group: click.Command, arguments: list[str] | None = None) -> int:
+    """Run a command line; exit code 0 on success, 2 with one sentence on stderr for a user's mistake."""
+    try:
+        code = group.main(arguments, prog_name="neural-hamilton", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        return _refuse(error.format_message())
+    except InputError as error:
+        return _refuse(str(error))
+    except OSError as error:
+        if error.errno not in _USER_ERRNOS:
+            raise
+        return _refuse(f"{error.filename or 'input or output'}: {error.strerror}")
+    except (click.Abort, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _refuse(sentence: str) -> int:
+    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    return 2

@@ -1,0 +1,76 @@
+"""What this machine has, what is wrong with it, and what to do about it."""
+
+import importlib.metadata
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = (
+    "torch",
+    "ray",
+    "numpy",
+    "scipy",
+    "numba",
+    "pyarrow",
+    "optuna",
+    "pydantic",
+    "safetensors",
+    "pytorch-optimizer",
+    "tensorboardX",
+    "mamba-ssm",
+)
+_OPTIONAL = {"mamba-ssm"}
+_LOW_DISK_BYTES = 2 * 1024**3
+
+
+def examine() -> dict[str, Any]:
+    """Versions, devices, scan backends, Ray set-up and free disk; `advice` holds one sentence for each thing to fix."""
+    import torch
+
+    from ...architectures.selective_scan import BACKENDS, VARIABLE, choose_backend, why_not
+    from ...physics.errors import InputError
+    from ..provenance import code_version
+
+    versions = {name: _version(name) for name in _PACKAGES}
+    free = shutil.disk_usage(Path.cwd()).free
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        scan_backend, scan_advice = choose_backend(device), []
+    except InputError as error:
+        scan_backend, scan_advice = None, [f"{error}; unset {VARIABLE}, or name another"]
+    report = {
+        "code_version": code_version(),
+        "python": sys.version.split()[0],
+        "packages": versions,
+        "cpus": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "scan_backend": scan_backend,
+        "scan_backends": {name: why_not(name, device, torch.float32) or f"runs on {device}" for name in BACKENDS},
+        "ray_address": os.environ.get("RAY_ADDRESS"),
+        "ray_auth_mode": os.environ.get("RAY_AUTH_MODE", "token (set by this program)"),
+        "ray_token": token.exists() or bool(os.environ.get("RAY_AUTH_TOKEN")),
+        "free_disk_bytes": free,
+    }
+    advice = [
+        f"{name} is not installed; run: pip install -c constraints.txt -e ."
+        for name, v in versions.items()
+        if v is None and name not in _OPTIONAL
+    ]
+    advice += scan_advice
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        advice.append(f"Python {report['python']} is not supported; use 3.11 to 3.13")
+    if free < _LOW_DISK_BYTES:
+        advice.append(f"only {free / 1024**3:.1f} GiB of disk are free here; Ray needs at least 2")
+    if os.environ.get("RAY_ADDRESS") and os.environ.get("RAY_AUTH_MODE", "token") == "token" and not report["ray_token"]:
+        advice.append("RAY_ADDRESS is set and there is no token; run: ray get-auth-token --generate, with the cluster's token")
+    return report | {"advice": advice}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""The configuration: one typed tree, loaded from YAML and overridden by dotted keys."""

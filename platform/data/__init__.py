@@ -1,0 +1,1 @@
+"""Datasets: generated, written, read and inspected."""

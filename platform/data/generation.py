@@ -1,0 +1,193 @@
+"""Dataset generation: missing shards made at once, by tasks of Ray Data or by threads, each written whole and renamed into place."""
+
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from ...physics import InputError
+from ..config.data import DataConfig
+from ..progress import track
+from ..provenance import changed_keys, code_version, hash_json, write_atomically, write_json
+from .card import CARD_FILE, render_card
+from .schema import DATASET_SCHEMA_VERSION, MANIFEST_FILE
+from .shards import Shard, plan_shards, read_record, recognise_shard, rows_config, write_shard
+
+
+def generate(destination: Path, config: DataConfig, *, workers: int | None = None, local: bool = False) -> dict[str, Any]:
+    """Write, complete or repair the dataset at `destination` with Ray Data; returns its manifest.
+
+    Files already there and whole are left untouched; missing or damaged ones are made again, which
+    gives the same bytes because rows are pure functions of the configuration. `workers` tasks run at once, by
+    default one a CPU; with `local` they are threads of this process, and Ray is not imported.
+
+    Raises
+    ------
+    InputError
+        Where `destination` holds another dataset or anything else, cannot be written, or fills up.
+    """
+    destination = destination.absolute()
+    shards = plan_shards(config)
+    _check_destination(destination, config)
+    _remove_partial_files(destination)
+    complete = (destination / MANIFEST_FILE).exists()
+    recorded = {line["file"]: line for line in read_manifest(destination)["files"]} if complete else None
+    lines = {shard.file: line for shard in shards if (line := recognise_shard(config, destination, shard, recorded))}
+    missing = [shard for shard in shards if shard.file not in lines]
+    made = (_run_in_threads if local else _run_on_ray)(_writer(destination, config), missing, workers)
+    try:
+        with track("generate", sum(shard.stop - shard.start for shard in missing)) as progress, closing(made):
+            for line in made:
+                if "failure" in line:
+                    raise InputError(
+                        f"{line['file']} could not be written: {line['failure']}; run the same command again to complete the dataset"
+                    )
+                lines[line["file"]] = line
+                progress.advance(line["rows"])
+    finally:
+        _remove_partial_files(destination)  # of tasks that were killed; one that is being killed may leave its own to the next call
+    manifest = _manifest(config, [lines[shard.file] for shard in shards])
+    path = destination / MANIFEST_FILE
+    if not path.exists() or json.loads(path.read_text()) != manifest:
+        write_atomically(destination / CARD_FILE, render_card(manifest).encode())
+        write_json(path, manifest)
+    return manifest
+
+
+_MANIFEST_FIELDS = ("preset", "config", "counts", "rejections", "certificates", "files", "dataset_hash")
+_Write = Callable[[Shard], dict[str, Any]]
+
+
+def _writer(destination: Path, config: DataConfig) -> _Write:
+    """Writes a shard and gives its manifest line; what goes wrong is a value, so that one full disk is one sentence."""
+
+    def write(shard: Shard) -> dict[str, Any]:
+        try:
+            return write_shard(config, destination, shard)
+        except (OSError, InputError) as error:
+            return {"file": shard.file, "failure": getattr(error, "strerror", None) or str(error)}
+
+    return write
+
+
+def _run_in_threads(write: _Write, shards: list[Shard], workers: int | None) -> Generator[dict[str, Any]]:
+    """Threads are enough: the compiled solver, three quarters of the work, and Parquet's compression let go of the GIL."""
+    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+    try:
+        for task in as_completed([pool.submit(write, shard) for shard in shards]):
+            yield task.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # where the reader stopped early: shards under way end, no other begins
+
+
+def _run_on_ray(write: _Write, shards: list[Shard], workers: int | None) -> Generator[dict[str, Any]]:
+    if not shards:
+        return
+    from ..ray_runtime import connect
+
+    ray = connect()
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    for handler in logging.getLogger("ray.data").handlers:
+        handler.setLevel(logging.ERROR)
+
+    def work(batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
+        return {"line": [json.dumps(write(shards[int(index)])) for index in batch["item"]]}
+
+    dataset = ray.data.from_items(list(range(len(shards))), override_num_blocks=len(shards))
+    limits = {"concurrency": workers, "num_cpus": min(1.0, ray.cluster_resources()["CPU"] / workers)} if workers else {}
+    for row in dataset.map_batches(work, batch_size=1, **limits).iter_rows():
+        yield json.loads(row["line"])
+
+
+def _check_destination(destination: Path, config: DataConfig) -> None:
+    if destination.exists() and not destination.is_dir():
+        raise InputError(f"destination {str(destination)!r} is a file; give a folder")
+    manifest = destination / MANIFEST_FILE
+    if manifest.exists():
+        recorded = read_manifest(destination)
+        before = recorded["config"] | {"rows_version": recorded.get("rows_version")}
+        difference = changed_keys(before, config.model_dump(mode="json") | {"rows_version": rows_config(config)["rows_version"]})
+        if difference:
+            raise InputError(f"destination {str(destination)!r} already holds a dataset with {difference}; choose another folder")
+    elif destination.exists():
+        _check_unfinished(destination, config)
+    try:
+        destination.mkdir(parents=True, exist_ok=True)
+        probe = destination / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"destination {str(destination)!r} cannot be written: {error.strerror}") from None
+
+
+def _check_unfinished(destination: Path, config: DataConfig) -> None:
+    """A folder without a manifest must be empty, or hold shards of this very dataset."""
+    expected = {CARD_FILE, *(shard.file for shard in plan_shards(config))}
+    for path in destination.rglob("*"):
+        name = path.relative_to(destination).as_posix()
+        if path.is_file() and name not in expected and not path.name.endswith(".partial"):
+            raise InputError(f"destination {str(destination)!r} holds {name!r}, which is not part of this dataset; choose another folder")
+    for path in sorted(destination.glob("*/*.parquet")):
+        record = read_record(path)
+        if record and record["rows_config"] != hash_json(rows_config(config)):
+            raise InputError(f"destination {str(destination)!r} holds rows of another configuration; choose another folder")
+
+
+def _remove_partial_files(destination: Path) -> None:
+    """What processes that were killed had begun to write."""
+    for path in destination.rglob(".*.partial"):
+        path.unlink(missing_ok=True)
+
+
+def _manifest(config: DataConfig, files: list[dict[str, Any]]) -> dict[str, Any]:
+    totals: dict[str, Counter[str]] = {"rejections": Counter(), "certificates": Counter()}
+    for line in files:
+        for name, total in totals.items():
+            total.update(line[name])
+    return {
+        "schema_version": DATASET_SCHEMA_VERSION,
+        "preset": config.preset,
+        "seed": config.seed,
+        "config": config.model_dump(mode="json"),
+        "rows_version": rows_config(config)["rows_version"],
+        "counts": config.counts,
+        **{name: dict(sorted(total.items())) for name, total in totals.items()},
+        "files": files,
+        "dataset_hash": hash_json([(line["file"], line["sha256"]) for line in files]),
+        "code_version": code_version(),
+    }
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a dataset folder.
+
+    Raises InputError where there is none, it cannot be read, is of another schema version, or says too little of its dataset.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        manifest = json.loads(path.read_text())
+    except OSError:
+        raise InputError(f"dataset {str(folder)!r} has no readable {MANIFEST_FILE}; run generate again to complete it") from None
+    except ValueError:
+        raise InputError(f"{path} is not JSON") from None
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if version != DATASET_SCHEMA_VERSION:
+        raise InputError(f"{path} has schema_version {version!r}; this version reads {DATASET_SCHEMA_VERSION}")
+    missing = [name for name in _MANIFEST_FIELDS if name not in manifest]
+    if missing:
+        raise InputError(f"{path} has no {missing[0]!r}; the file is damaged")
+    try:
+        DataConfig.model_validate(manifest["config"])
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(["config", *(str(part) for part in problem["loc"])])
+        raise InputError(f"{path} does not say how the dataset was drawn: {place}: {problem['msg']}") from None
+    return manifest

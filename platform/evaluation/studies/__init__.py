@@ -1,0 +1,1 @@
+"""What is measured beside the split itself, a file for each study."""

@@ -1,0 +1,259 @@
+"""Where batches come from: a split held on the device, streamed from its files, or drawn without end.
+
+All three give the same global batches whatever the number of workers; a worker takes its share of each. Shapes: N rows,
+S sensors, T query times.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config.data import DataConfig
+from ..config.tree import Config, TrainingConfig
+from ..data.datasets import RowFile, TrainingRows, list_files, read_rows
+from ..data.generation import read_manifest
+from ..data.schema import tensor_column
+from ..data.shards import make_rows
+from .process_group import Worker
+
+_GIB = 1 << 30
+_ROWS_AT_ONCE = 4096  # gathered or drawn in one go, for many batches
+_DRAWN_AHEAD = 4  # such goes, a thread
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows as tensors on one device. Shapes: potential (N, S), q, p (N, T), initial (N, 2).
+
+    `times` is (N, T), or (1, T) where all rows share them: networks then compute what depends on them alone once.
+    """
+
+    potential: Tensor
+    times: Tensor
+    q: Tensor
+    p: Tensor
+    initial: Tensor
+
+    @classmethod
+    def from_rows(cls, rows: TrainingRows, device: torch.device | str = "cpu") -> "Batch":
+        arrays = (rows.potential, rows.distinct_times, rows.q, rows.p, rows.initial)
+        return cls(*(torch.from_numpy(np.array(a, dtype=np.float32)).to(device) for a in arrays))
+
+    def __len__(self) -> int:
+        return len(self.potential)
+
+    def take(self, rows: Tensor) -> "Batch":
+        times = self.times if len(self.times) == 1 else self.times[rows]
+        return Batch(self.potential[rows], times, self.q[rows], self.p[rows], self.initial[rows])
+
+    def split(self, sizes: list[int]) -> "list[Batch]":
+        """The first rows, the next ones, and so on, without a copy."""
+        times = [self.times] * len(sizes) if len(self.times) == 1 else self.times.split(sizes)
+        others = (getattr(self, name).split(sizes) for name in ("potential", "q", "p", "initial"))
+        return [Batch(v, t, q, p, i) for t, v, q, p, i in zip(times, *others, strict=True)]
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in vars(self).values()))
+
+    @staticmethod
+    def concatenate(parts: "list[Batch]") -> "Batch":
+        """Rows of several, in order; shared times stay shared where all share the same."""
+        first = parts[0].times
+        shared = all(len(part.times) == 1 and torch.equal(part.times, first) for part in parts)
+        times = first if shared else torch.cat([part.times.expand(len(part), -1) for part in parts])
+        potential, q, p, initial = (torch.cat([getattr(part, name) for part in parts]) for name in ("potential", "q", "p", "initial"))
+        return Batch(potential, times, q, p, initial)
+
+
+class Share(NamedTuple):
+    """A worker's part of a global batch of `rows` rows. The mean over workers of `weight` times the mean of `batch` is the batch's mean.
+
+    All workers step equally often, so one that has no part takes some row at weight zero.
+    """
+
+    batch: Batch
+    weight: float
+    rows: int
+
+
+class Source(Protocol):
+    """What an epoch is made of."""
+
+    num_rows: int  # of an epoch
+
+    def epoch(self, number: int) -> Iterator[Share]:
+        """The shares of epoch 0, 1, ..., a pure function of the number."""
+        ...
+
+
+def open_source(config: Config, dataset: Path, device: torch.device, worker: Worker) -> Source:
+    """The source that `config.training` asks for."""
+    settings = config.training
+    files = list_files(dataset, "train", settings.train_rows)
+    num_rows = sum(file.rows for file in files)
+    if settings.endless:
+        return Endless(DataConfig(**read_manifest(dataset)["config"]), num_rows, settings, device, worker)
+    if num_rows * row_bytes(config.data) > settings.resident_gib * _GIB:
+        return Streamed(files, settings, device, worker, row_bytes(config.data))
+    return Resident(Batch.from_rows(read_rows(files), device), settings, worker)
+
+
+def row_bytes(data: DataConfig) -> int:
+    """Memory of one row of a batch, times and all."""
+    return 4 * (data.sensors + 3 * data.times + 2)
+
+
+def order_of_rows(num_rows: int, seed: int, epoch: int) -> Tensor:
+    """A permutation that depends on (seed, epoch) alone."""
+    return torch.from_numpy(np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(num_rows))
+
+
+class Resident:
+    """A split that lives on the device. An epoch is its permutation, cut into batches there: a step copies nothing to a GPU."""
+
+    def __init__(self, rows: Batch, settings: TrainingConfig, worker: Worker) -> None:
+        self.num_rows = len(rows)
+        self._rows, self._settings, self._worker = rows, settings, worker
+
+    def epoch(self, number: int) -> Iterator[Share]:
+        order = order_of_rows(self.num_rows, self._settings.seed, number).to(self._rows.potential.device)
+        for batches in _groups(order.split(self._settings.batch_size)):
+            yield from _shares(self._rows.take, batches, self._worker)
+
+
+class Streamed:
+    """A split read from its files every epoch, a window of rows at a time, the next one while the last is in use.
+
+    The order of files and the order of rows within a window are permutations seeded by the epoch, so a row meets others of its
+    window, not of the whole split. Memory is three windows of an eighth of `resident_gib` each.
+    """
+
+    def __init__(self, files: list[RowFile], settings: TrainingConfig, device: torch.device, worker: Worker, bytes_per_row: int) -> None:
+        self.num_rows = sum(file.rows for file in files)
+        self._files, self._settings, self._device, self._worker = files, settings, device, worker
+        self._window_rows = max(settings.batch_size, int(settings.resident_gib * _GIB / 8 / bytes_per_row))
+
+    def epoch(self, number: int) -> Iterator[Share]:
+        rest: Batch | None = None
+        windows = self._windows(number)
+        for position, window in enumerate(_ahead((lambda w=w: Batch.from_rows(read_rows(w)) for w in windows), threads=1, ahead=1)):
+            rows = window.take(order_of_rows(len(window), self._settings.seed, number * len(windows) + position))
+            rows = rows if rest is None else Batch.concatenate([rest, rows])
+            whole = len(rows) if position == len(windows) - 1 else len(rows) // self._settings.batch_size * self._settings.batch_size
+            for batches in _groups(torch.arange(whole).split(self._settings.batch_size)) if whole else ():
+                yield from _shares(lambda chosen, rows=rows: rows.take(chosen).to(self._device), batches, self._worker)
+            rest = rows.take(torch.arange(whole, len(rows))) if whole < len(rows) else None
+
+    def _windows(self, epoch: int) -> list[list[RowFile]]:
+        """The files in the epoch's order, grouped so that a group's rows fill a window, or one file does."""
+        windows: list[list[RowFile]] = [[]]
+        for index in order_of_rows(len(self._files), self._settings.seed, epoch).tolist():
+            file = self._files[index]
+            if windows[-1] and sum(f.rows for f in windows[-1]) + file.rows > self._window_rows:
+                windows.append([])
+            windows[-1].append(file)
+        return windows
+
+
+class Endless:
+    """The training split without an end: epoch e trains on rows [e N, (e + 1) N) of it, drawn and certified as they are needed.
+
+    A row is a pure function of the seed and its index, so the first epoch is the dataset's own split and no row comes twice. A
+    batch takes every n-th row of the epoch, n the number of batches, which keeps orbits of one potential apart. Threads draw
+    ahead across the ends of epochs, up to that of the last one.
+    """
+
+    def __init__(self, data: DataConfig, num_rows: int, settings: TrainingConfig, device: torch.device, worker: Worker) -> None:
+        self.num_rows = num_rows
+        self._settings, self._device = settings, device
+        self._draws = _Draws(data, num_rows, settings.batch_size, worker)
+        self._stream, self._next_epoch = iter(list[Share]()), -1
+
+    def epoch(self, number: int) -> Iterator[Share]:
+        if number != self._next_epoch or number >= self._settings.epochs:  # else it is under way already
+            tasks = self._draws.of_epochs(range(number, max(number + 1, self._settings.epochs)))
+            self._stream = itertools.chain.from_iterable(_ahead(tasks, torch.get_num_threads(), _DRAWN_AHEAD))
+        self._next_epoch = -1
+        for share in itertools.islice(self._stream, self._draws.num_batches):
+            yield share._replace(batch=share.batch.to(self._device))
+        self._next_epoch = number + 1
+
+
+class _Draws:
+    """The work of an `Endless`, as tasks for threads. It holds no reference to it: one that is dropped ends its threads at once."""
+
+    def __init__(self, data: DataConfig, num_rows: int, batch_size: int, worker: Worker) -> None:
+        self.num_batches = -(-num_rows // batch_size)
+        self._data, self._num_rows, self._worker = data, num_rows, worker
+
+    def of_epochs(self, epochs: range) -> Iterator[Callable[[], list[Share]]]:
+        """Each gives the shares of some batches, in order."""
+        batches = [torch.arange(first, self._num_rows, self.num_batches) for first in range(self.num_batches)]
+        return (functools.partial(self._draw_shares, epoch, group) for epoch in epochs for group in _groups(batches))
+
+    def _draw_shares(self, epoch: int, batches: Sequence[Tensor]) -> list[Share]:
+        return list(_shares(functools.partial(self._draw, epoch), batches, self._worker))
+
+    def _draw(self, epoch: int, rows: Tensor) -> Batch:
+        indices, place = torch.unique(rows, return_inverse=True)
+        table, _ = make_rows(self._data, "train", epoch * self._num_rows + indices.numpy())
+        return Batch.from_rows(TrainingRows.from_table(table)).take(place)
+
+
+def _groups(batches: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+    """Batches of some thousand rows together: one gather for all of them costs what one for each of them would."""
+    size = max(1, _ROWS_AT_ONCE // len(batches[0]))
+    for start in range(0, len(batches), size):
+        yield batches[start : start + size]
+
+
+def _shares(take: Callable[[Tensor], Batch], batches: Sequence[Tensor], worker: Worker) -> Iterator[Share]:
+    """The worker's shares of global batches, given as the numbers of their rows."""
+    mine = [worker.share(batch) for batch in batches]
+    taken = [own if len(own) else batch[:1] for own, batch in zip(mine, batches, strict=True)]
+    parts = take(torch.cat(taken)).split([len(rows) for rows in taken])
+    for own, batch, part in zip(mine, batches, parts, strict=True):
+        yield Share(part, worker.size * len(own) / len(batch), len(batch))
+
+
+_T = TypeVar("_T")
+
+
+def _ahead(work: Iterable[Callable[[], _T]], threads: int, ahead: int) -> Iterator[_T]:
+    """The results in order, the next `ahead` a thread already being made; what is under way is dropped when the reader stops."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: list[Future[_T]] = []
+        pending = iter(work)
+        try:
+            for task in itertools.islice(pending, threads * ahead):
+                waiting.append(pool.submit(task))
+            while waiting:
+                result = waiting.pop(0).result()
+                waiting.extend(pool.submit(task) for task in itertools.islice(pending, 1))
+                yield result
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def normalisation(dataset: Path, settings: TrainingConfig) -> tuple[float, float]:
+    """Mean and standard deviation of V over the sensors and rows of the training split, however it is read."""
+    count, total, squares = 0, 0.0, 0.0
+    for file in list_files(dataset, "train", settings.train_rows):
+        values = tensor_column(file.read(["potential"]), "potential").astype(np.float64)
+        count, total, squares = count + values.size, total + float(values.sum()), squares + float(np.square(values).sum())
+    mean = total / count
+    return mean, float(np.sqrt(max(squares / count - mean**2, 0.0) * count / max(count - 1, 1)))
+
+
+def describe(source: Any) -> str:
+    """A word for the records: resident, streamed or endless."""
+    return type(source).__name__.lower()

@@ -1,0 +1,115 @@
+"""Ray Train: the same loop in several DDP workers, on CPUs or GPUs."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from ...physics import InputError
+from ..config.tree import Config, load_config
+from ..progress import Progress
+from .loop import train
+from .run_folder import CONFIG_FILE, History
+
+_RESTARTS = 3  # workers that die are replaced this often; the run folder says where to go on
+_STARTS = 10  # minutes that a group waits for room on the cluster, as where a node is gone and another is to come
+_TIMEOUT_S = 600  # that a worker waits for the others of its group
+
+
+def train_with_ray(
+    config: Config, dataset: Path, run: Path, num_workers: int, progress: Progress, deadline: float | None = None
+) -> dict[str, Any]:
+    """Train in `num_workers` Ray Train workers that share the run folder; returns the result. `deadline` as in `training.train`.
+
+    The folder must be visible to every worker under the same path: one machine, or shared storage.
+    Each worker takes an equal share of the cluster's CPUs, and a GPU where there are enough of them.
+
+    Raises
+    ------
+    InputError
+        Where the cluster is too small, the loop refuses to go on, or workers die again and again.
+    """
+    from ..ray_runtime import connect
+
+    ray = connect()
+    from ray.exceptions import RayActorError
+    from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    resources = ray.cluster_resources()
+    use_gpu = resources.get("GPU", 0) >= num_workers
+    cpus = resources.get("CPU", 0)
+    if not use_gpu and num_workers > cpus:
+        raise InputError(f"--workers is {num_workers}; this cluster has {cpus:.0f} CPUs")
+    resources_per_worker = {"CPU": cpus_per_worker(ray.nodes(), num_workers), "GPU": int(use_gpu)}
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"dataset": str(dataset.absolute()), "run": str(run.absolute()), "deadline": deadline},
+        torch_config=TorchConfig(timeout_s=_TIMEOUT_S),
+        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu, resources_per_worker=resources_per_worker),
+        run_config=RunConfig(
+            name=".ray",
+            storage_path=str(run.absolute()),
+            failure_config=FailureConfig(max_failures=_RESTARTS, controller_failure_limit=_STARTS),
+        ),
+    )
+    kept = f"{str(run)!r} keeps the last whole epoch for --resume"
+    with _HistoryWatch(run, progress):
+        try:
+            outcome: Any = trainer.fit().return_value  # the first worker's
+        except ControllerError as error:
+            raise InputError(f"the workers could not be started: {' '.join(str(error).split())}; {kept}") from None
+        except WorkerGroupError as error:
+            if not all(isinstance(failure, RayActorError) for failure in error.worker_failures.values()):
+                raise
+            raise InputError(f"a worker died {_RESTARTS + 1} times, and nothing of ours says why; {kept}") from None
+    if "failure" in outcome:
+        raise InputError(outcome["failure"])
+    return outcome
+
+
+def cpus_per_worker(nodes: list[dict[str, Any]], num_workers: int) -> int:
+    """An equal share, so that the workers together use the cluster and each fits on a node; PyTorch takes as many threads."""
+    sizes = [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
+    return max(share for share in range(1, max(sizes) + 1) if share == 1 or sum(size // share for size in sizes) >= num_workers)
+
+
+def _work(settings: dict[str, Any]) -> dict[str, Any]:
+    """What each worker runs. A refusal is returned, not raised: Ray would restart the group for it."""
+    from ray.train.torch import get_device
+
+    run = Path(settings["run"])
+    try:
+        # No ray.train.report an epoch: the run folder is the record, and each report waits for the controller's
+        # next poll, up to two seconds.
+        config, dataset = load_config(run / CONFIG_FILE), Path(settings["dataset"])
+        return train(config, dataset, run, device=get_device(), deadline=settings["deadline"])
+    except InputError as error:
+        return {"failure": str(error)}
+
+
+class _HistoryWatch(threading.Thread):
+    """Shows the epochs that workers, in other processes, append to the run's history."""
+
+    def __init__(self, run: Path, progress: Progress) -> None:
+        super().__init__(daemon=True)
+        self._history, self._progress = History(run), progress
+        self._finished = threading.Event()
+
+    def run(self) -> None:
+        while not self._finished.wait(0.5):
+            self._show()
+
+    def _show(self) -> None:
+        lines = self._history.read()
+        steps = sum(line["steps"] for line in lines)
+        if steps > self._progress.done:
+            self._progress.advance(steps - self._progress.done, f"validation loss {lines[-1]['validation_loss']:.3e}")
+
+    def __enter__(self) -> "_HistoryWatch":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._finished.set()
+        self.join()
+        self._show()

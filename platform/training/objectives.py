@@ -1,0 +1,97 @@
+"""What training minimises and what it reports.
+
+Shapes: B batch, S sensors, T query times.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config.tree import TrainingConfig
+from .batches import Batch
+
+
+class Objective(nn.Module):
+    """The loss of each trajectory of a batch under a network, (B,): to be minimised; and its total loss, to be reported.
+
+    The first is the mean over q, p and times of the squared error or of its logarithm of cosh, with the terms that
+    `settings` weighs. The second is always half the sum of the mean squared errors of q and p.
+    """
+
+    def __init__(self, network: nn.Module, settings: TrainingConfig) -> None:
+        super().__init__()
+        self.network, self.settings = network, settings
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Both losses, and the network's auxiliary loss, a scalar."""
+        output = self.network(batch.potential, batch.times, batch.initial)
+        # What autocast computed in bfloat16 is compared in float32.
+        q, p = output.q.float(), output.p.float()
+        errors = q - batch.q, p - batch.p
+        total_B = _half_sum(*(error.square().mean(dim=1) for error in errors))
+        objective_B = total_B
+        if self.settings.loss == "log-cosh":
+            objective_B = _half_sum(*(2.0 * log_cosh(error).mean(dim=1) for error in errors))
+        if self.settings.energy_weight:
+            objective_B = objective_B + self.settings.energy_weight * energy_defect(q, p, batch)
+        if self.settings.sobolev_weight:
+            objective_B = objective_B + self.settings.sobolev_weight * _half_sum(*(slope_error(e, batch.times) for e in errors))
+        return objective_B, total_B, output.auxiliary_loss
+
+
+def total_losses(network: nn.Module, batch: Batch) -> Tensor:
+    """Half the sum of the mean squared errors of q and p, (B,)."""
+    output = network(batch.potential, batch.times, batch.initial)
+    return _half_sum((output.q - batch.q).square().mean(dim=1), (output.p - batch.p).square().mean(dim=1))
+
+
+def _half_sum(of_q: Tensor, of_p: Tensor) -> Tensor:
+    return 0.5 * (of_q + of_p)
+
+
+def log_cosh(x: Tensor) -> Tensor:
+    """log(cosh(x)): x²/2 near zero, abs(x) - log 2 far from it, without overflow.
+
+    Small errors are where a run ends; there the difference of two numbers near log 2 would be rounding, so the square
+    is taken itself.
+    """
+    magnitude = x.abs()
+    far = magnitude + F.softplus(-2.0 * magnitude) - math.log(2.0)
+    near = 0.5 * x.square() * (1.0 - x.square() / 6.0)
+    return torch.where(magnitude < 0.1, near, far)
+
+
+def energy_defect(q_BT: Tensor, p_BT: Tensor, batch: Batch) -> Tensor:
+    """The mean square over times of H(q, p) - H(q0, p0), (B,), with V between the sensors by local cubics."""
+    energy_BT = 0.5 * p_BT.square() + interpolate(batch.potential, q_BT)
+    q0_B1, p0_B1 = batch.initial.split(1, dim=1)
+    initial_B1 = 0.5 * p0_B1.square() + interpolate(batch.potential, q0_B1)
+    return (energy_BT - initial_B1).square().mean(dim=1)
+
+
+def slope_error(error_BT: Tensor, times: Tensor) -> Tensor:
+    """The mean square over [0, 2] of the slope of an error in time, (B,), from neighbouring times.
+
+    An error and its slope together are a norm of the Sobolev space H¹. Differences of answers need no derivative of the network.
+    """
+    steps = torch.diff(times, dim=-1)
+    squares_BT = torch.diff(error_BT, dim=-1).square() / steps.clamp(min=1e-6)
+    return squares_BT.sum(dim=-1) / steps.sum(dim=-1)
+
+
+def interpolate(potential_BS: Tensor, q_BT: Tensor) -> Tensor:
+    """V (B, T) at q from uniform sensors on [0, 1], by the cubic through the four nearest; beyond a wall, its continuation."""
+    num_sensors = potential_BS.shape[1]
+    place_BT = q_BT * (num_sensors - 1)
+    first_BT = (place_BT.detach().floor().long() - 1).clamp(0, num_sensors - 4)
+    x = place_BT - first_BT
+    values = [potential_BS.gather(1, first_BT + k) for k in range(4)]
+    weights = (
+        -(x - 1) * (x - 2) * (x - 3) / 6,
+        x * (x - 2) * (x - 3) / 2,
+        -x * (x - 1) * (x - 3) / 2,
+        x * (x - 1) * (x - 2) / 6,
+    )
+    return sum((w * v for w, v in zip(weights, values, strict=True)), torch.zeros_like(x))

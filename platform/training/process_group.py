@@ -1,0 +1,57 @@
+"""This process among those that train together; alone, where there is no process group."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import Tensor
+from torch import distributed as dist
+
+from ...physics import InputError
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Worker:
+    rank: int
+    size: int
+
+    @classmethod
+    def current(cls) -> "Worker":
+        if dist.is_available() and dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size())
+        return cls(0, 1)
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over workers, in place."""
+        if self.size > 1:
+            dist.all_reduce(value)
+        return value
+
+    def share(self, rows: Tensor) -> Tensor:
+        """This worker's part of a global batch."""
+        return rows[self.rank :: self.size]
+
+    def first_writes(self, write: Callable[[], _T]) -> _T | None:
+        """What `write` returns, on the first worker; the others wait for it, and get None.
+
+        Raises
+        ------
+        InputError
+            On all of them, where the first cannot write.
+        """
+        failure: list[str | None] = [None]
+        result = None
+        if self.rank == 0:
+            try:
+                result = write()
+            except InputError as error:
+                failure = [str(error)]
+            except OSError as error:
+                failure = [f"the run folder cannot be written: {error.strerror}; it keeps the last whole epoch for --resume"]
+        if self.size > 1:
+            dist.broadcast_object_list(failure, src=0)
+        if failure[0] is not None:
+            raise InputError(failure[0])
+        return result

@@ -1,0 +1,120 @@
+"""The folder of one training run: its record, whoever runs it.
+
+config.yaml      the resolved configuration
+dataset.json     which dataset it trains on, and its hash
+history.jsonl    one line an epoch
+checkpoints/     the full state after the latest epochs and after the best one
+model/           the best model so far by validation loss
+tensorboard/     the same figures, for TensorBoard
+result.json      written last: the run is finished
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ...architectures import build_operator
+from ...physics import InputError
+from ..config.tree import Config, load_config
+from ..data.generation import read_manifest
+from ..provenance import write_json
+
+CONFIG_FILE, DATASET_FILE, HISTORY_FILE, RESULT_FILE = "config.yaml", "dataset.json", "history.jsonl", "result.json"
+CHECKPOINTS_FOLDER, MODEL_FOLDER = "checkpoints", "model"
+
+
+def prepare_run(run: Path, dataset: Path, config: Config, resume: bool) -> Config:
+    """Check the inputs and claim the run folder, before any worker starts; returns the resolved configuration.
+
+    Raises
+    ------
+    InputError
+        For an unusable dataset, a run folder already in use, or a resumed run whose configuration or data changed.
+    """
+    manifest = read_manifest(dataset)
+    for split in ("train", "val"):
+        if manifest["counts"][split] == 0:
+            raise InputError(f"split {split!r} of dataset {str(dataset)!r} has no rows; training needs both train and val")
+    rows = config.training.train_rows
+    if rows is not None and rows > manifest["counts"]["train"]:
+        raise InputError(f"training.train_rows is {rows}; dataset {str(dataset)!r} has {manifest['counts']['train']} training rows")
+    config = config.override(
+        {f"data.{key}": value for key, value in manifest["config"].items()} | {"architecture.num_sensors": manifest["config"]["sensors"]}
+    )
+    build_operator(config.architecture)  # refuses sizes that do not fit together
+    if (run / CONFIG_FILE).exists():
+        if not resume:
+            raise InputError(f"--out {str(run)!r} already holds a run; add --resume to continue it or choose another folder")
+        _check_unchanged(run, dataset, config, manifest["dataset_hash"])
+    elif run.exists() and (not run.is_dir() or _holds_other_things(run)):
+        raise InputError(f"--out {str(run)!r} exists and holds no run; choose another folder")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(run / DATASET_FILE, {"dataset": str(dataset), "dataset_hash": manifest["dataset_hash"]})
+        config.save(run / CONFIG_FILE)  # last: it marks the folder as a run
+    except OSError as error:
+        raise InputError(f"--out {str(run)!r} cannot be written: {error.strerror}") from None
+    return config
+
+
+def _holds_other_things(run: Path) -> bool:
+    """Other than what a process leaves that was killed while it claimed the folder."""
+    return any(name != DATASET_FILE and not name.endswith(".partial") for name in os.listdir(run))
+
+
+def _check_unchanged(run: Path, dataset: Path, config: Config, dataset_hash: str) -> None:
+    before, now = load_config(run / CONFIG_FILE).dump(), config.dump()
+    changed = [
+        f"{section}.{key} was {before[section].get(key)!r}, is {value!r}"
+        for section in ("data", "architecture", "training")
+        for key, value in now[section].items()
+        if before[section].get(key) != value
+    ]
+    if changed:
+        raise InputError(f"--resume needs the configuration the run began with: {'; '.join(changed)}")
+    try:
+        recorded = json.loads((run / DATASET_FILE).read_text())["dataset_hash"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{run / DATASET_FILE} is missing or damaged, so the run cannot be continued safely; start another") from None
+    if recorded != dataset_hash:
+        raise InputError(
+            f"dataset {str(dataset)!r} is not the one the run began with: its hash was {recorded[:16]}, is {dataset_hash[:16]}; "
+            "generate it again as it was, or start another run"
+        )
+
+
+class History:
+    """`history.jsonl`, a line an epoch. A line follows its epoch's training and comes before its checkpoint."""
+
+    def __init__(self, run: Path) -> None:
+        self._path = run / HISTORY_FILE
+
+    def read(self) -> list[dict[str, Any]]:
+        """The lines, up to one that a crash may have cut short; InputError where another is damaged."""
+        lines = self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else []
+        try:
+            return [json.loads(line) for line in lines if line.endswith(b"\n")]
+        except ValueError:
+            raise InputError(f"{self._path} is damaged; start the run again") from None
+
+    def append(self, record: dict[str, Any]) -> None:
+        with self._path.open("ab") as stream:
+            stream.write((json.dumps(record) + "\n").encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def cut(self, num_lines: int) -> list[dict[str, Any]]:
+        """Drop what lies beyond the first lines, epochs that will be trained again; returns what is left.
+
+        Raises InputError where fewer are there.
+        """
+        lines = self.read()
+        if len(lines) < num_lines:
+            raise InputError(f"{self._path} has {len(lines)} lines and the checkpoint follows epoch {num_lines}; start the run again")
+        if self._path.exists():
+            with self._path.open("rb+") as stream:
+                for _ in range(num_lines):
+                    stream.readline()
+                stream.truncate(stream.tell())
+        return lines[:num_lines]

@@ -1,0 +1,32 @@
+"""One training run as a command makes it: the folder claimed, progress shown, in this process or under Ray Train."""
+
+from pathlib import Path
+from typing import Any
+
+from ..config.tree import Config
+from ..progress import track
+from .loop import steps_of, train
+from .run_folder import History, prepare_run
+
+
+def run_training(config: Config, dataset: Path, run: Path, workers: int, resume: bool, deadline: float | None = None) -> dict[str, Any]:
+    """Train in the folder `run`, in this process (`workers` 0) or under Ray Train; returns the result.
+
+    `deadline` as in `training.train`; InputError as there and in `prepare_run`.
+    """
+    dataset, run = dataset.absolute(), run.absolute()
+    config = prepare_run(run, dataset, config, resume)
+    done = sum(line["steps"] for line in History(run).read())
+    with track(f"train {config.architecture.name}", steps_of(config), done) as progress:
+        if workers:
+            from .distributed import train_with_ray
+
+            return train_with_ray(config, dataset, run, workers, progress, deadline)
+        return train(
+            config,
+            dataset,
+            run,
+            report=lambda record: progress.advance(0, f"validation loss {record['validation_loss']:.3e}"),
+            on_step=progress.advance,
+            deadline=deadline,
+        )

@@ -1,0 +1,103 @@
+"""Who else is told of each epoch: TensorBoard, MLflow. The run folder stays the record."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from ...physics import InputError
+from ..config.tree import Config
+
+TENSORBOARD_FOLDER = "tensorboard"
+
+
+class Tracker(Protocol):
+    def log(self, epoch: int, figures: dict[str, float]) -> None:
+        """Take the figures of an epoch; of one that is trained again, the later ones count."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@contextmanager
+def tracking(config: Config, run: Path, first_epoch: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    """`log(epoch, figures)` for all that `training.trackers` names, in a run that goes on after `first_epoch` epochs.
+
+    Raises
+    ------
+    InputError
+        Where the package of one is not installed, or it refuses its settings.
+    """
+    with ExitStack() as stack:
+        trackers: list[Tracker] = []
+        for name in config.training.trackers:
+            trackers.append(_OPENERS[name](config, run, first_epoch))
+            stack.callback(trackers[-1].close)
+
+        def log(epoch: int, figures: dict[str, float]) -> None:
+            for tracker in trackers:
+                tracker.log(epoch, figures)
+
+        yield log
+
+
+class _TensorBoard:
+    """Event files in the run folder: `tensorboard --logdir RUN`."""
+
+    def __init__(self, config: Config, run: Path, first_epoch: int) -> None:
+        try:
+            from tensorboardX import SummaryWriter
+        except ModuleNotFoundError:
+            raise InputError(_missing("tensorboard", "tensorboardX")) from None
+        # What TensorBoard shows of epochs after `purge_step`, from before an interruption, it drops.
+        self._writer = SummaryWriter(str(run / TENSORBOARD_FOLDER), purge_step=first_epoch + 1, flush_secs=10)
+
+    def log(self, epoch: int, figures: dict[str, float]) -> None:
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, epoch)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _MLflow:
+    """A run at MLFLOW_TRACKING_URI (by default MLflow's own, a database in the working folder) in the experiment neural-hamilton.
+
+    A resumed run continues its MLflow run, which is found by the run folder's path.
+    """
+
+    def __init__(self, config: Config, run: Path, first_epoch: int) -> None:
+        try:
+            import mlflow
+            from mlflow.exceptions import MlflowException
+            from mlflow.tracking import MlflowClient
+        except ModuleNotFoundError:
+            raise InputError(_missing("mlflow", "mlflow-skinny")) from None
+        try:
+            self._client = MlflowClient()
+            experiment = mlflow.set_experiment("neural-hamilton").experiment_id
+            tag = hashlib.sha256(str(run).encode()).hexdigest()
+            known = self._client.search_runs([experiment], f"tags.run_folder = '{tag}'", max_results=1) if first_epoch else []
+            created = known[0] if known else self._client.create_run(experiment, run_name=run.name, tags={"run_folder": tag})
+            self._id = created.info.run_id
+            if not known:
+                for section in ("architecture", "training"):
+                    for key, value in config.dump()[section].items():
+                        self._client.log_param(self._id, f"{section}.{key}", value)
+        except MlflowException as error:
+            raise InputError(f"training.trackers has mlflow, which refuses: {' '.join(str(error).split())}") from None
+
+    def log(self, epoch: int, figures: dict[str, float]) -> None:
+        for name, value in figures.items():
+            self._client.log_metric(self._id, name, value, step=epoch)
+
+    def close(self) -> None:
+        self._client.set_terminated(self._id)
+
+
+def _missing(tracker: str, package: str) -> str:
+    return f"training.trackers has {tracker}, which needs the package {package}: pip install {package}, or --set training.trackers=[]"
+
+
+_OPENERS: dict[str, Any] = {"tensorboard": _TensorBoard, "mlflow": _MLflow}
