@@ -14,9 +14,10 @@ import numpy as np
 from scipy.special import ndtri
 
 from .errors import InputError
-from .potentials.curve_batches import CurveBatch
+from .potentials.curves import Curves
 from .potentials.random_fields import gaussian_random_fields
-from .solvers.certified import WALL_HEIGHT, Rejection, solve_certified_batch
+from .potentials.textbook import WALL_HEIGHT
+from .solvers import Rejection, certify
 
 HORIZON = 2.0
 SPLITS = ("train", "val", "test")
@@ -25,6 +26,7 @@ PRESETS = ("paper", "phase-space")
 ROWS_VERSION = 2
 _ID_STRIDE = 1 << 40  # ids of one split; larger than any dataset
 _MAX_ATTEMPTS = 20
+_LARGEST_POTENTIAL = 10.0
 
 # The fixed range that maps a paper-preset field to heights; 100,000 draws stay inside it.
 _FIELD_RANGE = 4.6
@@ -100,9 +102,9 @@ class Rows:
         return self.trajectory_id.size
 
     @property
-    def curves(self) -> CurveBatch:
+    def curves(self) -> Curves:
         """The exact potentials, built again from their control polygons."""
-        return CurveBatch.from_control_points(self.control_q, self.control_v, self.num_control)
+        return Curves.from_control_points(self.control_q, self.control_v, self.num_control)
 
     def polygon(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """Control abscissae and heights of one row, without padding."""
@@ -154,7 +156,7 @@ def _attempt(
     potential_indices, stratum = np.divmod(indices, ensemble.orbits_per_potential)
     if ensemble.preset == "paper":
         columns = draw_polygons(ensemble, seed, split, potential_indices, attempt)
-        curves = CurveBatch.from_control_points(columns["control_q"], columns["control_v"], columns["num_control"])
+        curves = Curves.from_control_points(columns["control_q"], columns["control_v"], columns["num_control"])
         q0, p0 = np.zeros((2, indices.size))
         times = np.tile(np.linspace(0.0, HORIZON, ensemble.num_times), (indices.size, 1))
     else:
@@ -162,10 +164,20 @@ def _attempt(
         unique, owner = np.unique(potential_indices, return_inverse=True)
         drawn = draw_polygons(ensemble, seed, split, unique)
         columns = {name: column[owner] for name, column in drawn.items()}
-        curves = CurveBatch.from_control_points(drawn["control_q"], drawn["control_v"], drawn["num_control"]).take(owner)
+        curves = Curves.from_control_points(drawn["control_q"], drawn["control_v"], drawn["num_control"]).take(owner)
         q0, p0, times = _draw_orbits(ensemble, curves, seed, split_code, indices, attempt)
     times = times.astype(np.float32).astype(np.float64)  # exact in either dtype, so that labels owe query times nothing
-    solved = solve_certified_batch(curves, q0, p0, times, method=ensemble.integrator, tolerance=ensemble.tolerance)
+    solved = certify(
+        curves,
+        q0,
+        p0,
+        times,
+        energy_scale=WALL_HEIGHT - curves.extrema()[0],
+        domain=(0.0, 1.0),
+        largest_potential=_LARGEST_POTENTIAL,
+        method=ensemble.integrator,
+        tolerance=ensemble.tolerance,
+    )
     columns |= {
         "trajectory_id": split_code * _ID_STRIDE + indices,
         "potential_id": split_code * _ID_STRIDE + potential_indices,
@@ -215,7 +227,7 @@ def _heights(preset: str, field: np.ndarray, depth: np.ndarray) -> np.ndarray:
 
 
 def _draw_orbits(
-    ensemble: Ensemble, curves: CurveBatch, seed: int, split_code: int, indices: np.ndarray, attempt: int
+    ensemble: Ensemble, curves: Curves, seed: int, split_code: int, indices: np.ndarray, attempt: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """q0, p0 (R,) and times (R, T) of the rows `indices` (R,) of the preset phase-space."""
     draws = _uniforms(seed, split_code, _Stream.ORBIT, indices, attempt, 1 + ensemble.num_times)

@@ -184,7 +184,7 @@ def test_noise_is_standard_pure_and_unlike_its_neighbours():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_rejections_are_counted_and_the_next_attempt_taken(preset, monkeypatch):
-    whole = ensembles.solve_certified_batch
+    whole = ensembles.certify
     seen = []
 
     def reluctant(curves, q0, p0, times, **options):
@@ -198,7 +198,7 @@ def test_rejections_are_counted_and_the_next_attempt_taken(preset, monkeypatch):
         return solved
 
     undisturbed, _ = draw_rows(ENSEMBLES[preset], 0, "train", np.arange(8))
-    monkeypatch.setattr(ensembles, "solve_certified_batch", reluctant)
+    monkeypatch.setattr(ensembles, "certify", reluctant)
     drawn, rejections = draw_rows(ENSEMBLES[preset], 0, "train", np.arange(8))
     assert rejections == {Rejection.NOT_CERTIFIED: 1, Rejection.POSITION_OUT_OF_RANGE: 1}
     assert len(set(seen)) == len(seen) == 3, "every attempt is another draw"
