@@ -13,12 +13,12 @@ from scipy.stats import spearmanr
 from neural_hamilton.architectures import Answer, ArchitectureConfig, Operator
 from neural_hamilton.physics import NAMED_POTENTIALS, Curves
 from neural_hamilton.physics.ensembles import Ensemble
-from neural_hamilton.platform.evaluation import work_precision
 from neural_hamilton.platform.evaluation.answers import Answers, predict, solve
 from neural_hamilton.platform.evaluation.calibration import calibrate, ode_defect, score_answers
 from neural_hamilton.platform.evaluation.metrics import group_by_separatrix, group_by_stratum, measure
 from neural_hamilton.platform.evaluation.problems import Problems
 from neural_hamilton.platform.evaluation.solvers import Baseline, default_baselines, reconstruct, run_solver
+from neural_hamilton.platform.evaluation.studies import work_precision
 from neural_hamilton.platform.evaluation.studies.families import measure_ensembles, measure_rough, measure_textbook, rough_potentials
 from neural_hamilton.platform.evaluation.studies.rollouts import LOST, measure_horizons
 from neural_hamilton.platform.evaluation.studies.sensors import study_sensors
@@ -52,7 +52,7 @@ def harmonic_problems(count=8, num_sensors=40, num_times=25):
     q, p = 0.5 + (q0 - 0.5) * np.cos(4 * times) + p0 / 4 * np.sin(4 * times), p0 * np.cos(4 * times) - 4 * (q0 - 0.5) * np.sin(4 * times)
     energy = 0.5 * p0[:, 0] ** 2 + 8 * (q0[:, 0] - 0.5) ** 2
     sensors = np.tile(NAMED_POTENTIALS["harmonic"].value(np.linspace(0, 1, num_sensors)), (count, 1))
-    return Problems([curve] * count, sensors, times, initial, q, p, energy, np.zeros(count), 0.0)
+    return Problems(curve.take(np.zeros(count, dtype=int)), sensors, times, initial, q, p, energy, np.zeros(count), 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,7 @@ class TestCalibration:
         problems = harmonic_problems(40)
         size = np.geomspace(1e-4, 0.1, 40)[:, None]
         q, p = problems.q + size * np.sin(7 * problems.times), problems.p + size * np.cos(5 * problems.times)
-        scores = score_answers(problems, [problems.exact[0]] * 40, q, p)
+        scores = score_answers(problems, problems.exact.take(np.zeros(40, dtype=int)), q, p)
         result = calibrate(problems, scores, q, p, tolerated=0.01, risk=0.3)
         errors = np.maximum(np.abs(q - problems.q).max(axis=1), np.abs(p - problems.p).max(axis=1))
         for name, entry in result["scores"].items():
