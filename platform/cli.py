@@ -55,7 +55,9 @@ def generation_options(command: Any) -> Any:
         click.option("--seed", "data__seed", type=int, help="[default: 0]"),
         click.option("--times", "data__times", type=int, help="Query times of a trajectory.  [default: 100]"),
         click.option("--sensors", "data__sensors", type=int, help="Uniform sensors of V.  [default: 100]"),
-        click.option("--preset", "data__preset", type=click.Choice(["paper", "phase-space"]), help="[default: paper]"),
+        click.option(
+            "--ensemble", "data__ensemble__name", metavar="NAME", help="Distribution of problems.  [default: the first of the system]"
+        ),
         click.option("--test", "data__test", type=int, help="Rows of the test split.  [default: 0]"),
         click.option("--val", "data__val", type=int, help="Rows of the validation split.  [default: 0]"),
         click.option("--train", "data__train", type=int, help="Rows of the training split.  [default: 0]"),
@@ -100,7 +102,7 @@ def generate(
 @json_option
 def inspect(dataset: Path, recheck: int, as_json: bool) -> None:
     """Schema, counts, checksums and certificates of DATASET; fails where anything is wrong."""
-    from .data.datasets import inspect_dataset
+    from .data.inspection import inspect_dataset
     from .progress import track
 
     with track("recheck", recheck) if recheck else contextlib.nullcontext() as progress:
@@ -108,7 +110,7 @@ def inspect(dataset: Path, recheck: int, as_json: bool) -> None:
     lines = [f"{name:18} {kind}" for name, kind in report["schema"].items()]
     lines += [
         f"{key}: {report[key]}"
-        for key in ("preset", "counts", "rejections", "bytes", "integration_error", "energy_drift", "recheck")
+        for key in ("system", "ensemble", "counts", "rejections", "bytes", "integration_error", "energy_drift", "recheck")
         if key in report
     ]
     if report["problems"]:
@@ -187,7 +189,7 @@ def reproduce(
     if config_source is None:
         config_source = default_config(preset)
         click.echo(f"configuration: {config_source}", err=True)
-    result = run(resolve_config(config_source, assignments, data__preset=preset), out, deadline)
+    result = run(resolve_config(config_source, assignments, data__ensemble__name=preset), out, deadline)
     if result["finished"]:
         evaluation = json.loads((Path(result["report"]).parent / "evaluation.json").read_text())
         text = f"{evaluation_table(evaluation)}\nreport: {result['report']}\nmodel: {result['model']}"

@@ -21,7 +21,7 @@ from ..physics import InputError
 from ..physics.diagnostics import total_loss
 from ..platform.config.tree import Config, load_config
 from ..platform.data.datasets import read_split
-from ..platform.data.generation import read_manifest
+from ..platform.data.manifest import read_manifest
 from ..platform.evaluation import predict_split
 from ..platform.progress import track
 from ..platform.provenance import changed_keys, code_version, write_atomically, write_json

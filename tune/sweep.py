@@ -19,7 +19,7 @@ import numpy as np
 
 from ..physics import InputError
 from ..platform.config.tree import Config, load_config
-from ..platform.data.generation import read_manifest
+from ..platform.data.manifest import read_manifest
 from ..platform.progress import track
 from ..platform.provenance import write_atomically, write_json
 from ..platform.training.loop import train

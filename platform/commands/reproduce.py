@@ -19,7 +19,7 @@ from ...architectures import read_card
 from ...physics import InputError
 from ..config.tree import Config
 from ..data.generation import generate
-from ..data.schema import MANIFEST_FILE
+from ..data.manifest import MANIFEST_FILE
 from ..evaluation import evaluate
 from ..provenance import write_json
 from ..training.loop import check_precision, default_device

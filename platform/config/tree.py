@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, Po
 
 from ...physics import InputError
 from ..provenance import write_atomically
-from .data import DataConfig, Section
+from .data import DataConfig, Section, start_data
 
 if TYPE_CHECKING:
     from ...architectures import ArchitectureConfig
@@ -130,10 +130,14 @@ def _typed_architecture(value: Any) -> Any:
     return value
 
 
+def _default_data() -> DataConfig:
+    return DataConfig.model_validate({})
+
+
 class Config(Section):
     """The whole tree. A run folder holds its resolved form as `config.yaml`."""
 
-    data: DataConfig = DataConfig()
+    data: DataConfig = Field(default_factory=_default_data)
     architecture: Annotated[SerializeAsAny[ArchitectureConfig], BeforeValidator(_typed_architecture)] = Field(
         default_factory=lambda: _typed_architecture({})
     )
@@ -167,7 +171,7 @@ def load_config(source: str | Path | None = None, overrides: dict[str, Any] | No
 
 
 class _DataAlone(Section):
-    data: DataConfig = DataConfig()
+    data: DataConfig = Field(default_factory=_default_data)
 
 
 def load_data_config(source: str | Path | None = None, overrides: dict[str, Any] | None = None) -> DataConfig:
@@ -226,6 +230,8 @@ def _merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     merged = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     if isinstance(merged.get("architecture"), dict):
         merged["architecture"] = _start_architecture(merged["architecture"], overrides)
+    if isinstance(merged.get("data"), dict):
+        merged["data"] = start_data(merged["data"], overrides)
     for dotted, value in overrides.items():
         *parents, leaf = dotted.split(".")
         node = merged
@@ -267,7 +273,7 @@ def _describe(problem: Any, values: dict[str, Any]) -> str:
         return f"{path} is not a known key; {hint}valid keys are {', '.join(choices)}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] in ("value_error", "model_type", "model_attributes_type"):
-        return f"{path}: {message}" if location else message
+        return f"{path}: {message}" if location and not message.startswith(f"{location[0]}.") else message
     return f"{path} is {problem['input']!r}; {message[0].lower()}{message[1:]}"
 
 

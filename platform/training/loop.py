@@ -20,7 +20,7 @@ from ...architectures.selective_scan import choose_backend
 from ...physics import InputError
 from ..config.tree import Config, TrainingConfig
 from ..data.datasets import list_files, read_rows
-from ..data.generation import read_manifest
+from ..data.manifest import read_manifest
 from ..data.shards import rows_config
 from ..machine import peak_memory_bytes
 from ..provenance import code_version, hash_json, write_json
@@ -322,7 +322,7 @@ class _Record:
 def _provenance(config: Config, dataset: Path) -> dict[str, Any]:
     manifest = read_manifest(dataset)
     return {
-        "preset": config.data.preset,
+        "preset": config.data.distribution.name,
         "dataset_hash": manifest["dataset_hash"],
         "rows_config_hash": hash_json(rows_config(config.data)),
         "config_hash": hash_json(config.dump()),

@@ -17,7 +17,7 @@ from typing import Any
 from ...architectures import build_operator
 from ...physics import InputError
 from ..config.tree import Config, load_config
-from ..data.generation import read_manifest
+from ..data.manifest import read_manifest
 from ..provenance import write_json
 
 CONFIG_FILE, DATASET_FILE, HISTORY_FILE, RESULT_FILE = "config.yaml", "dataset.json", "history.jsonl", "result.json"
