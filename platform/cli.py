@@ -55,6 +55,7 @@ def generation_options(command: Any) -> Any:
         click.option("--seed", "data__seed", type=int, help="[default: 0]"),
         click.option("--times", "data__times", type=int, help="Query times of a trajectory.  [default: 100]"),
         click.option("--sensors", "data__sensors", type=int, help="Uniform sensors of V.  [default: 100]"),
+        click.option("--system", "data__system", metavar="NAME", help="Hamiltonian system.  [default: well]"),
         click.option(
             "--ensemble", "data__ensemble__name", metavar="NAME", help="Distribution of problems.  [default: the first of the system]"
         ),

@@ -1,6 +1,4 @@
-"""Random problems: pure functions of their address, drawn from the distributions the presets promise."""
-
-import dataclasses
+"""Random problems: pure functions of their address, drawn from the distributions the ensembles promise."""
 
 import numpy as np
 import pytest
@@ -8,32 +6,49 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from neural_hamilton.physics import Ensemble, InputError, Rejection, Rows, draw_rows, ensembles
-from neural_hamilton.physics.ensembles import SPLITS, draw_noise
+from neural_hamilton.physics import InputError
 from neural_hamilton.physics.potentials.random_fields import gaussian_random_fields
 from neural_hamilton.physics.solvers.reference import solve_control_polygon
+from neural_hamilton.physics.systems import SPLITS, Draws, Rejection, Rows, get_system
+from neural_hamilton.physics.systems import rows as rows_module
+from neural_hamilton.physics.systems.well import paper, phase_space
 
-PRESETS = ("paper", "phase-space")
-ENSEMBLES = {preset: Ensemble(preset, num_times=20) for preset in PRESETS}
+WELL = get_system("well")
+ENSEMBLES = {"paper": paper.Paper(), "phase-space": phase_space.PhaseSpace()}
 NUM_ROWS = 600
-COLUMNS = [field.name for field in dataclasses.fields(Rows)]
+
+
+def draw_rows(ensemble, seed, split, indices, **settings):
+    return rows_module.draw_rows(WELL, ensemble, seed, split, indices, **{"num_times": 20} | settings)
 
 
 def assert_same_bytes(rows, others):
-    for name in COLUMNS:
-        assert getattr(rows, name).tobytes() == getattr(others, name).tobytes(), name
+    assert rows.columns.keys() == others.columns.keys()
+    for name, column in rows.columns.items():
+        assert column.tobytes() == others.columns[name].tobytes(), name
+    assert rows.hamiltonians.energy(rows.q, rows.p).tobytes() == others.hamiltonians.energy(others.q, others.p).tobytes()
 
 
 def part(rows, start, stop):
-    return Rows(**{name: getattr(rows, name)[start:stop] for name in COLUMNS})
+    return Rows({name: column[start:stop] for name, column in rows.columns.items()}, rows.hamiltonians.take(np.arange(start, stop)))
+
+
+def polygon(rows, row):
+    """Control abscissae and heights of one row, without padding."""
+    inside = ~np.isnan(rows.control_q[row])
+    return rows.control_q[row, inside], rows.control_v[row, inside]
+
+
+def num_control(rows):
+    return (~np.isnan(rows.control_q)).sum(axis=1)
 
 
 @pytest.fixture(scope="module")
 def rows():
-    return {preset: draw_rows(ENSEMBLES[preset], 3, "train", np.arange(NUM_ROWS))[0] for preset in PRESETS}
+    return {preset: draw_rows(ENSEMBLES[preset], 3, "train", np.arange(NUM_ROWS))[0] for preset in ENSEMBLES}
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ENSEMBLES)
 class TestEveryPreset:
     @settings(max_examples=25, deadline=None)
     @given(cut=st.tuples(st.integers(0, NUM_ROWS), st.integers(0, NUM_ROWS)).map(sorted))
@@ -47,13 +62,13 @@ class TestEveryPreset:
 
     @pytest.mark.parametrize("integrator", ["dop853", "rk4"])
     def test_integrators_agree_on_the_same_draws(self, preset, rows, integrator):
-        others, _ = draw_rows(dataclasses.replace(ENSEMBLES[preset], integrator=integrator), 3, "train", np.arange(8))
+        others, _ = draw_rows(ENSEMBLES[preset], 3, "train", np.arange(8), method=integrator)
         assert others.control_v.tobytes() == rows[preset].control_v[:8].tobytes()
         np.testing.assert_allclose(others.q, rows[preset].q[:8], atol=2e-9, rtol=0)
         np.testing.assert_allclose(others.p, rows[preset].p[:8], atol=2e-9, rtol=0)
 
     def test_seeds_splits_and_indices_differ(self, preset):
-        stride = ENSEMBLES[preset].orbits_per_potential
+        stride = ENSEMBLES[preset].orbits_per_hamiltonian
         heights = [
             draw_rows(ENSEMBLES[preset], seed, split, np.arange(8 * stride))[0].control_v[::stride]
             for seed, split in ((3, "train"), (3, "val"), (3, "test"), (4, "train"))
@@ -63,19 +78,19 @@ class TestEveryPreset:
     def test_ids_are_unique_over_splits(self, preset):
         drawn = [draw_rows(ENSEMBLES[preset], 3, split, np.arange(8))[0] for split in SPLITS]
         assert np.unique(np.concatenate([d.trajectory_id for d in drawn])).size == 24
-        assert np.unique(np.concatenate([d.potential_id for d in drawn])).size == 24 // ENSEMBLES[preset].orbits_per_potential
+        assert np.unique(np.concatenate([d.potential_id for d in drawn])).size == 24 // ENSEMBLES[preset].orbits_per_hamiltonian
 
     def test_control_polygons(self, preset, rows):
         drawn = rows[preset]
-        firsts = range(0, NUM_ROWS, ENSEMBLES[preset].orbits_per_potential)
-        counts = np.bincount(drawn.num_control[firsts] - 2, minlength=8)
+        firsts = range(0, NUM_ROWS, ENSEMBLES[preset].orbits_per_hamiltonian)
+        counts = np.bincount(num_control(drawn)[firsts] - 2, minlength=8)
         assert counts[:2].sum() == 0
         assert counts.size == 8
         assert stats.chisquare(counts[2:]).pvalue > 1e-3
         assert stats.kstest(drawn.length_scale[firsts], stats.uniform(0.01, 0.19).cdf).pvalue > 1e-3
         relative = []
         for row in firsts:
-            control_q, control_v = drawn.polygon(row)
+            control_q, control_v = polygon(drawn, row)
             inner, n = control_q[1:-1], control_q.size - 2
             j = np.arange(n)
             low = j / n + np.where(j == 0, 0.05, 0.025)
@@ -93,9 +108,9 @@ class TestEveryPreset:
         d = rows[preset]
         np.testing.assert_allclose(d.q[:, 0], d.q0, atol=1e-15, rtol=0)
         np.testing.assert_array_equal(d.p[:, 0], d.p0)
-        np.testing.assert_allclose(d.energy, 0.5 * d.p0**2 + d.curves.value(d.q0), atol=1e-14, rtol=0)
+        np.testing.assert_allclose(d.energy, 0.5 * d.p0**2 + d.hamiltonians.curves.value(d.q0), atol=1e-14, rtol=0)
         for row in range(0, NUM_ROWS, 10):
-            hamiltonian = 0.5 * d.p[row] ** 2 + d.curves[row].value(d.q[row])
+            hamiltonian = 0.5 * d.p[row] ** 2 + d.hamiltonians.curves[row].value(d.q[row])
             assert np.abs(hamiltonian - d.energy[row]).max() < 1e-11
         assert d.integration_error.min() >= 0
         assert d.integration_error.max() <= 1e-9
@@ -109,7 +124,7 @@ def test_paper_rows(rows):
     assert np.isnan(d.depth).all() and (d.stratum == -1).all()
     np.testing.assert_allclose(d.times, np.tile(np.linspace(0.0, 2.0, 20), (NUM_ROWS, 1)), atol=1e-7, rtol=0)
     np.testing.assert_allclose(d.energy, 2.0, atol=1e-14, rtol=0)
-    heights = np.concatenate([d.polygon(row)[1][1:-1] for row in range(NUM_ROWS)])
+    heights = np.concatenate([polygon(d, row)[1][1:-1] for row in range(NUM_ROWS)])
     assert stats.kstest(heights, stats.norm(0.0, 4 / 9.2).cdf).pvalue > 1e-3
 
 
@@ -120,12 +135,12 @@ def test_phase_space_rows(rows):
     np.testing.assert_array_equal(d.stratum, index % 4)
     np.testing.assert_array_equal(d.potential_id, index // 4)
     for row in range(NUM_ROWS):
-        inner = d.polygon(row)[1][1:-1]
+        inner = polygon(d, row)[1][1:-1]
         assert inner.min() == pytest.approx(2.0 - d.depth[row], abs=1e-12)
         assert inner.max() == pytest.approx(1.9, abs=1e-12)
-    floor = d.curves.value(d.q0)
-    share = (d.energy - floor) / (2.0 - floor)
-    assert np.all((share >= bounds[d.stratum, 0] - 1e-12) & (share < bounds[d.stratum, 1] + 1e-12))
+    floor = d.hamiltonians.curves.value(d.q0)
+    fraction = (d.energy - floor) / (2.0 - floor)
+    assert np.all((fraction >= bounds[d.stratum, 0] - 1e-12) & (fraction < bounds[d.stratum, 1] + 1e-12))
     np.testing.assert_array_equal(d.times, d.times.astype(np.float32), "times are exact in either dtype")
     assert not d.times[:, 0].any() and (d.times[:, -1] == 2.0).all()
     assert np.all(np.diff(d.times, axis=1) >= 0)
@@ -145,23 +160,23 @@ def test_orbits_of_a_potential_share_it(rows):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"preset": "paper", "control_points": (12, 20)},
-        {"preset": "phase-space", "control_points": (12, 20), "length_scale": (0.002, 0.005)},
-        {"preset": "paper", "depth": (6.0, 9.0)},
-        {"preset": "phase-space", "depth": (5.0, 8.0)},
+        {"name": "paper", "control_points": (12, 20)},
+        {"name": "phase-space", "control_points": (12, 20), "length_scale": (0.002, 0.005)},
+        {"name": "paper", "depth": (6.0, 9.0)},
+        {"name": "phase-space", "depth": (5.0, 8.0)},
     ],
 )
 def test_families_out_of_distribution_are_certified_too(fields):
-    ensemble = Ensemble(**fields, num_times=20)
+    ensemble = WELL.get_ensemble(fields.pop("name"))(**fields)
     d, _ = draw_rows(ensemble, 1, "test", np.arange(40))
     assert d.integration_error.max() <= 1e-9
-    assert d.num_control.min() >= 2 + ensemble.control_points[0] and d.num_control.max() <= 2 + ensemble.control_points[1]
+    assert num_control(d).min() >= 2 + ensemble.control_points[0] and num_control(d).max() <= 2 + ensemble.control_points[1]
     low, high = ensemble.length_scale
     assert np.all((d.length_scale >= low) & (d.length_scale <= high))
-    if ensemble.depth:
+    if ensemble.depth[0] < ensemble.depth[1]:
         assert np.all((d.depth >= ensemble.depth[0]) & (d.depth <= ensemble.depth[1]))
     for row in range(0, 40, 13):
-        q, p = solve_control_polygon(*d.polygon(row), d.q0[row], d.p0[row], d.times[row])
+        q, p = solve_control_polygon(*polygon(d, row), d.q0[row], d.p0[row], d.times[row])
         assert max(np.abs(q - d.q[row]).max(), np.abs(p - d.p[row]).max()) <= d.integration_error[row] + 1e-10
 
 
@@ -174,23 +189,24 @@ def test_random_field_has_its_covariance(length_scale):
 
 
 def test_noise_is_standard_pure_and_unlike_its_neighbours():
-    noise = draw_noise(0, "train", np.arange(50), 100)
-    np.testing.assert_array_equal(noise[13:17], draw_noise(0, "train", np.arange(13, 17), 100))
+    noise = Draws(0, "train", np.arange(50)).noise(100)
+    np.testing.assert_array_equal(noise[13:17], Draws(0, "train", np.arange(13, 17)).noise(100))
     assert stats.kstest(noise.ravel(), "norm").pvalue > 1e-3
     assert np.abs(np.corrcoef(noise) - np.eye(50)).max() < 0.5
-    assert not np.array_equal(noise[13], draw_noise(0, "val", np.arange(13, 14), 100)[0])
-    assert not np.array_equal(noise[13], draw_noise(1, "train", np.arange(13, 14), 100)[0])
+    assert not np.array_equal(noise[13], Draws(0, "val", np.arange(13, 14)).noise(100)[0])
+    assert not np.array_equal(noise[13], Draws(1, "train", np.arange(13, 14)).noise(100)[0])
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ENSEMBLES)
 def test_rejections_are_counted_and_the_next_attempt_taken(preset, monkeypatch):
-    whole = ensembles.solve_certified_batch
+    whole = type(WELL).certify
     seen = []
 
-    def reluctant(curves, q0, p0, times, **options):
+    def reluctant(system, wells, q0, p0, times, **options):
         """Refuses row 5 of 8 twice, for two reasons."""
-        solved = whole(curves, q0, p0, times, **options)
-        seen.append((curves.poly_v[5 if len(curves) == 8 else 0].tobytes(), q0[5 if len(curves) == 8 else 0]))
+        solved = whole(system, wells, q0, p0, times, **options)
+        row = 5 if len(wells) == 8 else 0
+        seen.append((wells.curves.poly_v[row].tobytes(), q0[row]))
         if len(seen) == 1:
             solved.rejection[5] = Rejection.NOT_CERTIFIED
         if len(seen) == 2:
@@ -198,7 +214,7 @@ def test_rejections_are_counted_and_the_next_attempt_taken(preset, monkeypatch):
         return solved
 
     undisturbed, _ = draw_rows(ENSEMBLES[preset], 0, "train", np.arange(8))
-    monkeypatch.setattr(ensembles, "solve_certified_batch", reluctant)
+    monkeypatch.setattr(type(WELL), "certify", reluctant)
     drawn, rejections = draw_rows(ENSEMBLES[preset], 0, "train", np.arange(8))
     assert rejections == {Rejection.NOT_CERTIFIED: 1, Rejection.POSITION_OUT_OF_RANGE: 1}
     assert len(set(seen)) == len(seen) == 3, "every attempt is another draw"
@@ -211,12 +227,24 @@ def test_rejections_are_counted_and_the_next_attempt_taken(preset, monkeypatch):
 
 def test_a_hopeless_ensemble_is_refused_with_its_reason():
     with pytest.raises(InputError, match=r"row 0 of split 'train' .*potential_out_of_range"):
-        draw_rows(Ensemble("phase-space", depth=(30.0, 30.0)), 0, "train", np.arange(1))
+        draw_rows(phase_space.PhaseSpace(depth=(30.0, 30.0)), 0, "train", np.arange(1))
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"), [({"preset": "papr"}, "papr.*paper, phase-space"), ({"preset": "paper", "num_times": 2}, "num_times is 2")]
+    ("fields", "words"),
+    [
+        ({"depth": (3.0, 1.0)}, r"depth is \(3.0, 1.0\)"),
+        ({"control_points": (1, 3)}, "control_points"),
+        ({"length_scale": (0.0, 1.0)}, "length_scale"),
+    ],
 )
-def test_ensemble_that_does_not_exist_is_refused(fields, words):
+def test_ranges_that_make_no_sense_are_refused(fields, words):
     with pytest.raises(InputError, match=words):
-        Ensemble(**fields)
+        paper.Paper(**fields)
+
+
+def test_unknown_names_are_refused_with_the_choices():
+    with pytest.raises(InputError, match=r"'papr'.*paper, phase-space"):
+        WELL.get_ensemble("papr")
+    with pytest.raises(InputError, match=r"'wall'.*well"):
+        get_system("wall")
