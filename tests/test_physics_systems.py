@@ -45,44 +45,44 @@ def num_control(rows):
 
 @pytest.fixture(scope="module")
 def rows():
-    return {preset: draw_rows(ENSEMBLES[preset], 3, "train", np.arange(NUM_ROWS))[0] for preset in ENSEMBLES}
+    return {ensemble: draw_rows(ENSEMBLES[ensemble], 3, "train", np.arange(NUM_ROWS))[0] for ensemble in ENSEMBLES}
 
 
-@pytest.mark.parametrize("preset", ENSEMBLES)
-class TestEveryPreset:
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+class TestEveryEnsemble:
     @settings(max_examples=25, deadline=None)
     @given(cut=st.tuples(st.integers(0, NUM_ROWS), st.integers(0, NUM_ROWS)).map(sorted))
-    def test_any_grouping_gives_the_same_bytes(self, preset, rows, cut):
+    def test_any_grouping_gives_the_same_bytes(self, ensemble, rows, cut):
         """Alone or together, after other draws or none: a row does not know its neighbours."""
         start, stop = cut[0], min(cut[1], cut[0] + 37)
-        draw_rows(ENSEMBLES[preset], 99, "val", np.arange(stop, stop + 2))
+        draw_rows(ENSEMBLES[ensemble], 99, "val", np.arange(stop, stop + 2))
         np.random.default_rng().normal(size=stop)
         if start < stop:
-            assert_same_bytes(draw_rows(ENSEMBLES[preset], 3, "train", np.arange(start, stop))[0], part(rows[preset], start, stop))
+            assert_same_bytes(draw_rows(ENSEMBLES[ensemble], 3, "train", np.arange(start, stop))[0], part(rows[ensemble], start, stop))
 
     @pytest.mark.parametrize("integrator", ["dop853", "rk4"])
-    def test_integrators_agree_on_the_same_draws(self, preset, rows, integrator):
-        others, _ = draw_rows(ENSEMBLES[preset], 3, "train", np.arange(8), method=integrator)
-        assert others.control_v.tobytes() == rows[preset].control_v[:8].tobytes()
-        np.testing.assert_allclose(others.q, rows[preset].q[:8], atol=2e-9, rtol=0)
-        np.testing.assert_allclose(others.p, rows[preset].p[:8], atol=2e-9, rtol=0)
+    def test_integrators_agree_on_the_same_draws(self, ensemble, rows, integrator):
+        others, _ = draw_rows(ENSEMBLES[ensemble], 3, "train", np.arange(8), method=integrator)
+        assert others.control_v.tobytes() == rows[ensemble].control_v[:8].tobytes()
+        np.testing.assert_allclose(others.q, rows[ensemble].q[:8], atol=2e-9, rtol=0)
+        np.testing.assert_allclose(others.p, rows[ensemble].p[:8], atol=2e-9, rtol=0)
 
-    def test_seeds_splits_and_indices_differ(self, preset):
-        stride = ENSEMBLES[preset].orbits_per_hamiltonian
+    def test_seeds_splits_and_indices_differ(self, ensemble):
+        stride = ENSEMBLES[ensemble].orbits_per_hamiltonian
         heights = [
-            draw_rows(ENSEMBLES[preset], seed, split, np.arange(8 * stride))[0].control_v[::stride]
+            draw_rows(ENSEMBLES[ensemble], seed, split, np.arange(8 * stride))[0].control_v[::stride]
             for seed, split in ((3, "train"), (3, "val"), (3, "test"), (4, "train"))
         ]
         assert len({row.tobytes() for block in heights for row in block}) == 32
 
-    def test_ids_are_unique_over_splits(self, preset):
-        drawn = [draw_rows(ENSEMBLES[preset], 3, split, np.arange(8))[0] for split in SPLITS]
+    def test_ids_are_unique_over_splits(self, ensemble):
+        drawn = [draw_rows(ENSEMBLES[ensemble], 3, split, np.arange(8))[0] for split in SPLITS]
         assert np.unique(np.concatenate([d.trajectory_id for d in drawn])).size == 24
-        assert np.unique(np.concatenate([d.potential_id for d in drawn])).size == 24 // ENSEMBLES[preset].orbits_per_hamiltonian
+        assert np.unique(np.concatenate([d.potential_id for d in drawn])).size == 24 // ENSEMBLES[ensemble].orbits_per_hamiltonian
 
-    def test_control_polygons(self, preset, rows):
-        drawn = rows[preset]
-        firsts = range(0, NUM_ROWS, ENSEMBLES[preset].orbits_per_hamiltonian)
+    def test_control_polygons(self, ensemble, rows):
+        drawn = rows[ensemble]
+        firsts = range(0, NUM_ROWS, ENSEMBLES[ensemble].orbits_per_hamiltonian)
         counts = np.bincount(num_control(drawn)[firsts] - 2, minlength=8)
         assert counts[:2].sum() == 0
         assert counts.size == 8
@@ -100,12 +100,12 @@ class TestEveryPreset:
             relative.extend((inner - low) / (high - low))
         assert stats.kstest(relative, "uniform").pvalue > 1e-3
 
-    def test_no_orbit_leaves_the_walls(self, preset, rows):
-        assert rows[preset].q.min() > -1e-8
-        assert rows[preset].q.max() < 1 + 1e-8
+    def test_no_orbit_leaves_the_walls(self, ensemble, rows):
+        assert rows[ensemble].q.min() > -1e-8
+        assert rows[ensemble].q.max() < 1 + 1e-8
 
-    def test_rows_start_where_they_say_and_keep_their_energy(self, preset, rows):
-        d = rows[preset]
+    def test_rows_start_where_they_say_and_keep_their_energy(self, ensemble, rows):
+        d = rows[ensemble]
         np.testing.assert_allclose(d.q[:, 0], d.q0, atol=1e-15, rtol=0)
         np.testing.assert_array_equal(d.p[:, 0], d.p0)
         np.testing.assert_allclose(d.energy, 0.5 * d.p0**2 + d.hamiltonians.curves.value(d.q0), atol=1e-14, rtol=0)
@@ -197,8 +197,8 @@ def test_noise_is_standard_pure_and_unlike_its_neighbours():
     assert not np.array_equal(noise[13], Draws(1, "train", np.arange(13, 14)).noise(100)[0])
 
 
-@pytest.mark.parametrize("preset", ENSEMBLES)
-def test_rejections_are_counted_and_the_next_attempt_taken(preset, monkeypatch):
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_rejections_are_counted_and_the_next_attempt_taken(ensemble, monkeypatch):
     whole = type(WELL).certify
     seen = []
 
@@ -213,13 +213,13 @@ def test_rejections_are_counted_and_the_next_attempt_taken(preset, monkeypatch):
             solved.rejection[0] = Rejection.POSITION_OUT_OF_RANGE
         return solved
 
-    undisturbed, _ = draw_rows(ENSEMBLES[preset], 0, "train", np.arange(8))
+    undisturbed, _ = draw_rows(ENSEMBLES[ensemble], 0, "train", np.arange(8))
     monkeypatch.setattr(type(WELL), "certify", reluctant)
-    drawn, rejections = draw_rows(ENSEMBLES[preset], 0, "train", np.arange(8))
+    drawn, rejections = draw_rows(ENSEMBLES[ensemble], 0, "train", np.arange(8))
     assert rejections == {Rejection.NOT_CERTIFIED: 1, Rejection.POSITION_OUT_OF_RANGE: 1}
     assert len(set(seen)) == len(seen) == 3, "every attempt is another draw"
     potentials = {potential for potential, _ in seen}
-    assert len(potentials) == (3 if preset == "paper" else 1), "orbits of one potential must go on sharing it"
+    assert len(potentials) == (3 if ensemble == "paper" else 1), "orbits of one potential must go on sharing it"
     assert drawn.trajectory_id.tolist() == list(range(8))
     assert_same_bytes(part(drawn, 0, 5), part(undisturbed, 0, 5))
     assert_same_bytes(part(drawn, 6, 8), part(undisturbed, 6, 8))
