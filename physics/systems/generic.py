@@ -32,7 +32,8 @@ def certify(
 ) -> Trajectories:
     """R orbits at sorted times (R, T), with the change in the last halving of the steps as the bound on their error.
 
-    Orbits that leave the domain are rejected. Energy drifts are relative to `energy_scale` (R,). At order 8 the finer solution, which is kept, is about 255 times better than its certificate. No row depends on another.
+    Orbits that leave the domain are rejected. Energy drifts are relative to `energy_scale` (R,). At order 8 the finer solution,
+    which is kept, is about 255 times better than its certificate. No row depends on another.
     """
     q0, p0, times = (np.ascontiguousarray(x, dtype=np.float64) for x in (q0, p0, times))
     num_rows = len(times)
