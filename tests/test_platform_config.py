@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from neural_hamilton.architectures import ARCHITECTURES
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform.config.tree import SHIPPED_CONFIGS, Config, load_config, load_data_config, parse_assignments
+from neural_hamilton.platform.config import SHIPPED_CONFIGS, Config, load_config, load_data_config, parse_assignments
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED_CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

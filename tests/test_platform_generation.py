@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.data.datasets import inspect_dataset, read_split
 from neural_hamilton.platform.data.generation import generate, read_manifest
 from neural_hamilton.platform.data.shards import make_rows, plan_shards, write_shard

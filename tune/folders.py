@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..physics import InputError
-from ..platform.config.tree import Config
-from ..platform.provenance import changed_keys, write_json
+from ..physics.files import write_json
+from ..platform.config import Config
+from ..platform.provenance import changed_keys
 from ..platform.training.run_folder import prepare_run
 
 RECORD_FILE = "study.json"

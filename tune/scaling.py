@@ -19,12 +19,13 @@ import numpy as np
 from ..architectures import get_architecture, load_model
 from ..physics import InputError
 from ..physics.diagnostics import total_loss
-from ..platform.config.tree import Config, load_config
+from ..physics.files import write_file, write_json
+from ..platform.config import Config, load_config
 from ..platform.data.datasets import read_split
 from ..platform.data.generation import read_manifest
 from ..platform.evaluation import predict_split
 from ..platform.progress import track
-from ..platform.provenance import changed_keys, code_version, write_atomically, write_json
+from ..platform.provenance import changed_keys, code_version
 from ..platform.training.loop import train
 from ..platform.training.run_folder import CONFIG_FILE, prepare_run
 from .fits import fit_power_law
@@ -182,7 +183,7 @@ def _conclude(config: Config, dataset: Path, out: Path, cells: list[Cell], num_n
     _write_csv(out / "scaling.csv", rows)
     from .plots import plot_scaling
 
-    write_atomically(out / "scaling.png", plot_scaling(result))
+    write_file(out / "scaling.png", plot_scaling(result))
     return result
 
 
@@ -210,4 +211,4 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
-    write_atomically(path, text.getvalue().encode())
+    write_file(path, text.getvalue().encode())

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..physics import InputError
+from ..physics.files import write_json
 from ..platform.progress import Progress
-from ..platform.provenance import write_json
 from ..platform.ray_runtime import connect
 from ..platform.training.run_folder import History
 

@@ -11,12 +11,13 @@ import torch
 
 from ...architectures import Operator, load_model, read_card, record_calibration
 from ...physics import InputError
-from ..config.tree import STUDIES, DataConfig, EvaluationConfig
+from ...physics.files import write_json
+from ..config import STUDIES, DataConfig, EvaluationConfig
 from ..data.datasets import Split, read_split
 from ..data.generation import read_manifest
 from ..data.shards import rows_config
 from ..progress import Progress, track
-from ..provenance import code_version, hash_json, write_json
+from ..provenance import code_version, hash_json
 from .answers import Answers, predict, read_inputs, solve
 from .calibration import calibrate, score_answers
 from .metrics import METRICS, count_broken, group_by_separatrix, group_by_stratum, measure, summarise

@@ -10,7 +10,7 @@ import jinja2
 import numpy as np
 
 from ...architectures import get_architecture
-from ..config.tree import EvaluationConfig
+from ..config import EvaluationConfig
 from . import figures
 from .answers import Answers
 from .problems import Problems

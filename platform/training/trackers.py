@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...physics import InputError
-from ..config.tree import Config
+from ..config import Config
 
 TENSORBOARD_FOLDER = "tensorboard"
 
