@@ -9,7 +9,7 @@ import click
 from .commands.console import run_command
 from .ray_runtime import choose_authentication
 
-_ROOT = __package__.rpartition(".")[0]
+_ROOT = __name__.removesuffix(".platform.cli")
 _HOMES = (f"{_ROOT}.platform.commands", f"{_ROOT}.tune.commands", f"{_ROOT}.serve.commands")
 
 
@@ -20,7 +20,11 @@ class _Group(click.Group):
         return sorted(str(command.name) for command in _commands())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return next((command for command in _commands() if command.name == cmd_name), None)
+        for command in _commands():
+            self.add_command(command)  # click suggests what it knows for a misspelt name
+            if command.name == cmd_name:
+                return command
+        return None
 
 
 def _commands() -> Iterator[click.Command]:

@@ -111,7 +111,7 @@ def test_published_varonet_needs_as_many_layers_on_both_sides():
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_an_architecture_has_a_shipped_configuration_of_each_preset(name):
-    for preset, file in (("default", name), ("paper", f"{name}-paper")):
+    for preset, file in (("default", name), ("paper", f"{name}-published")):
         assert load_config(file).architecture == parse_architecture({"name": name, "preset": preset})
 
 

@@ -23,7 +23,7 @@ class _ModelFolder(click.Path):
     """A path; that of a run folder is refused with the path of the model in it."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        folder = Path(super().convert(value, param, ctx))
+        folder: Any = super().convert(value, param, ctx)
         if not (folder / "model.json").exists() and (folder / "model" / "model.json").exists():
             raise InputError(f"{str(folder)!r} is a run folder; its model is {str(folder / 'model')!r}")
         return folder
