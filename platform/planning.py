@@ -13,7 +13,7 @@ import torch
 from .config import Config, TrainingConfig
 from .config.data import DataConfig
 from .data.datasets import list_files, read_rows
-from .data.shards import measure_shard
+from .data.shards import measure_shard, row_values
 from .machine import peak_memory_bytes
 from .training.batches import Batch, Source, normalisation, open_source
 from .training.checkpoints import save_checkpoint
@@ -38,9 +38,7 @@ def plan_generate(config: DataConfig) -> dict[str, Any]:
         "rows": rows,
         "files": shards,
         "disk_bytes": round(rows * measured["bytes_per_row"]),
-        "memory_bytes_per_task": round(
-            peak_memory_bytes(torch.device("cpu")) + config.shard_rows * (config.sensors + 3 * config.times) * 16
-        ),
+        "memory_bytes_per_task": round(peak_memory_bytes(torch.device("cpu")) + config.shard_rows * row_values(config) * 16),
         "seconds": _RAY_STARTUP_SECONDS + rows * measured["seconds_per_row"] / min(cores, max(shards, 1)),
         "measured": measured,
     }

@@ -19,7 +19,7 @@ from ..physics import InputError
 from ..physics.files import read_json, write_json
 from .config import SHIPPED_CONFIGS, Config, load_data_config
 from .data.generation import generate
-from .data.schema import MANIFEST_FILE
+from .data.manifest import MANIFEST_FILE
 from .evaluation import evaluate
 from .machine import default_device
 from .training.precision import check_precision
@@ -33,7 +33,7 @@ _EVALUATION_SECONDS = 180.0  # a generous limit for an evaluation: it is short, 
 def default_config(ensemble: str) -> str:
     """The name of the shipped configuration that makes the model of `ensemble` on this machine; InputError where there is none."""
     kind = "winner" if torch.cuda.is_available() else "shipped"
-    names = {load_data_config(path).preset: path.stem for path in sorted(SHIPPED_CONFIGS.glob(f"{kind}-orbitnet*.yaml"))}
+    names = {load_data_config(path).distribution.name: path.stem for path in sorted(SHIPPED_CONFIGS.glob(f"{kind}-orbitnet*.yaml"))}
     if ensemble not in names:
         raise InputError(f"ENSEMBLE is {ensemble!r}; there are shipped models for {', '.join(sorted(names))}; or give --config")
     return names[ensemble]

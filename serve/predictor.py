@@ -14,7 +14,9 @@ import torch
 from ..architectures import load_model, read_card
 from ..physics import CurvePotential, InputError, evaluate_expression, integrate
 from ..physics.diagnostics import energy_drift
-from ..physics.ensembles import HORIZON, WALL_HEIGHT
+from ..physics.systems.well.polygons import WALL_HEIGHT
+
+HORIZON = 2.0
 
 Verify = Literal["none", "energy", "solver"]
 Source = Literal["model", "solver"]

@@ -22,7 +22,7 @@ from ..physics.diagnostics import total_loss
 from ..physics.files import write_file, write_json
 from ..platform.config import Config, load_config
 from ..platform.data.datasets import read_split
-from ..platform.data.generation import read_manifest
+from ..platform.data.manifest import read_manifest
 from ..platform.evaluation import predict_split
 from ..platform.progress import track
 from ..platform.provenance import changed_keys, code_version

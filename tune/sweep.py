@@ -20,7 +20,7 @@ import numpy as np
 from ..physics import InputError
 from ..physics.files import write_file, write_json
 from ..platform.config import Config, load_config
-from ..platform.data.generation import read_manifest
+from ..platform.data.manifest import read_manifest
 from ..platform.progress import track
 from ..platform.training.loop import train
 from ..platform.training.run_folder import CONFIG_FILE, prepare_run

@@ -21,7 +21,8 @@ def generation_options(command: Any) -> Any:
         click.option("--seed", "data__seed", type=int, help="[default: 0]"),
         click.option("--times", "data__times", type=int, help="Query times of a trajectory.  [default: 100]"),
         click.option("--sensors", "data__sensors", type=int, help="Uniform sensors of V.  [default: 100]"),
-        click.option("--ensemble", "data__preset", metavar="NAME", help="Ensemble of potentials and initial states.  [default: paper]"),
+        click.option("--ensemble", "data__ensemble__name", metavar="NAME", help="Distribution of problems.  [default: the system's first]"),
+        click.option("--system", "data__system", metavar="NAME", help="Hamiltonian system.  [default: well]"),
         click.option("--test", "data__test", type=int, help="Rows of the test split.  [default: 0]"),
         click.option("--val", "data__val", type=int, help="Rows of the validation split.  [default: 0]"),
         click.option("--train", "data__train", type=int, help="Rows of the training split.  [default: 0]"),
@@ -67,7 +68,7 @@ def generate(
 @json_option
 def inspect(dataset: Path, recheck: int, as_json: bool) -> None:
     """Show schema, counts, checksums and certificates of DATASET; fail where anything is wrong."""
-    from ..data.datasets import inspect_dataset
+    from ..data.inspection import inspect_dataset
     from ..progress import track
 
     with track("recheck", recheck) if recheck else contextlib.nullcontext() as progress:

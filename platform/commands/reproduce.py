@@ -30,7 +30,7 @@ def reproduce(
     if config_source is None:
         config_source = reproduction.default_config(ensemble)
         click.echo(f"configuration: {config_source}", err=True)
-    result = reproduction.reproduce(resolve_config(config_source, assignments, data__preset=ensemble), out, deadline)
+    result = reproduction.reproduce(resolve_config(config_source, assignments, data__ensemble__name=ensemble), out, deadline)
     emit(result, as_json, _text(result))
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import Field
 
 from ...physics import InputError
 from .data import DataConfig, Section
@@ -25,7 +26,7 @@ def load_config(source: str | Path | None = None, overrides: dict[str, Any] | No
 
 
 class _DataAlone(Section):
-    data: DataConfig = DataConfig()
+    data: DataConfig = Field(default_factory=DataConfig.usual)
 
 
 def load_data_config(source: str | Path | None = None, overrides: dict[str, Any] | None = None) -> DataConfig:

@@ -130,7 +130,7 @@ def _typed_architecture(value: Any) -> Any:
 class Config(Section):
     """The whole tree. A run folder holds its resolved form as `config.yaml`."""
 
-    data: DataConfig = DataConfig()
+    data: DataConfig = Field(default_factory=DataConfig.usual)
     architecture: Annotated[SerializeAsAny[ArchitectureConfig], BeforeValidator(_typed_architecture)] = Field(
         default_factory=lambda: _typed_architecture({})
     )
@@ -171,7 +171,10 @@ class Config(Section):
 
     def given(self) -> dict[str, Any]:
         """Plain values of the keys that were set, without those left at their defaults."""
-        return self.model_dump(mode="json", exclude_unset=True)
+        values = self.model_dump(mode="json", exclude_unset=True)
+        if "ensemble" in values.get("data", {}):
+            values["data"]["ensemble"] = self.data.given_ensemble()
+        return values
 
     def save(self, path: Path, sections: tuple[str, ...] | None = None) -> None:
         """Write the tree, or some of its sections, as YAML."""

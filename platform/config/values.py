@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ...physics import InputError
+from .data import start_data
 
 DEFAULT_ARCHITECTURE = "mambonet"
 
@@ -23,6 +24,8 @@ def merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     merged = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     if isinstance(merged.get("architecture"), dict):
         merged["architecture"] = _start_architecture(merged["architecture"], overrides)
+    if isinstance(merged.get("data"), dict):
+        merged["data"] = start_data(merged["data"], overrides)
     for dotted, value in overrides.items():
         *parents, leaf = dotted.split(".")
         node = merged
@@ -73,7 +76,7 @@ def _describe(problem: Any, values: dict[str, Any], root: type[BaseModel]) -> st
         return f"{path} is not a known key; {hint}valid keys are {', '.join(choices)}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] in ("value_error", "model_type", "model_attributes_type"):
-        return f"{path}: {message}" if location else message
+        return f"{path}: {message}" if location and not message.startswith(f"{location[0]}.") else message
     return f"{path} is {problem['input']!r}; {message[0].lower()}{message[1:]}"
 
 

@@ -12,7 +12,7 @@ from ...physics.files import write_json
 from ...physics.potentials.interpolants import INTERPOLANTS
 from ..config import EvaluationConfig
 from ..data.datasets import read_split
-from ..data.generation import read_manifest
+from ..data.manifest import read_config, read_manifest
 from ..progress import track
 from ..provenance import code_version
 from .answers import Answers, predict, solve
@@ -57,7 +57,7 @@ def compare(
                 "sensors": model.config.num_sensors,
                 "num_parameters": cards[name]["num_parameters"],
             }
-            warnings += _warnings(name, cards[name], manifest["preset"], entries[name], seen is not problems)
+            warnings += _warnings(name, cards[name], read_config(manifest).distribution.name, entries[name], seen is not problems)
             progress.advance(note=name)
         for kind in kinds:
             baseline = Baseline(f"dop853-{kind}", ADAPTIVE_METHOD, kind, tolerance=TIGHT)
@@ -79,7 +79,7 @@ def compare(
             "hash": manifest["dataset_hash"],
             "split": split_name,
             "rows": len(problems),
-            "preset": manifest["preset"],
+            "ensemble": read_config(manifest).distribution.name,
         },
         "entries": entries,
         "sensors": study,

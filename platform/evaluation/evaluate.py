@@ -12,12 +12,12 @@ import torch
 from ...architectures import Operator, load_model, read_card, record_calibration
 from ...physics import InputError
 from ...physics.files import write_json
-from ..config import STUDIES, DataConfig, EvaluationConfig
+from ..config import STUDIES, EvaluationConfig
 from ..data.datasets import Split, read_split
-from ..data.generation import read_manifest
-from ..data.shards import rows_config
+from ..data.manifest import read_config, read_manifest
+from ..data.shards import rows_hashes
 from ..progress import Progress, track
-from ..provenance import code_version, hash_json
+from ..provenance import code_version
 from .answers import Answers, predict, read_inputs, solve
 from .calibration import calibrate, score_answers
 from .metrics import METRICS, count_broken, group_by_separatrix, group_by_stratum, measure, summarise
@@ -82,7 +82,7 @@ def evaluate(
             "hash": manifest["dataset_hash"],
             "split": split_name,
             "rows": len(problems),
-            "preset": manifest["preset"],
+            "preset": read_config(manifest).distribution.name,
             "noise": problems.noise,
         },
         "metrics": _summaries(metrics["model"], settings),
@@ -252,13 +252,14 @@ def _timing(model: Operator, problems: Problems, answer: Answers, settings: Eval
 def _warnings(card: dict[str, Any], manifest: dict[str, Any], split_name: str, losses: np.ndarray) -> list[str]:
     warnings = []
     trained_on = card["provenance"].get("preset")
-    same_rows = card["provenance"].get("rows_config_hash") == hash_json(rows_config(DataConfig(**manifest["config"])))
+    same_rows = card["provenance"].get("rows_config_hash") in rows_hashes(read_config(manifest))
     if same_rows and split_name != "test":
         warnings.append(
             f"the model was made with the rows of split {split_name!r} of this very stream; only 'test' tells what it has learnt"
         )
-    if trained_on != manifest["preset"]:
-        warnings.append(f"the model was trained on preset {trained_on!r} and is measured on {manifest['preset']!r}")
+    measured_on = read_config(manifest).distribution.name
+    if trained_on != measured_on:
+        warnings.append(f"the model was trained on preset {trained_on!r} and is measured on {measured_on!r}")
     broken = count_broken(losses)
     if broken:
         warnings.append(f"the model's answer is not finite on {broken} of {losses.size} rows; its figures are withheld")
@@ -267,6 +268,6 @@ def _warnings(card: dict[str, Any], manifest: dict[str, Any], split_name: str, l
 
 def _write_trajectories(path: Path, split: Split, metrics: dict[str, dict[str, np.ndarray]]) -> None:
     """One line a trajectory: the model's metrics and every baseline's total loss."""
-    columns = {"trajectory_id": split.trajectory_id, "stratum": split.stratum, **metrics["model"]}
+    columns = {"trajectory_id": split.trajectory_id, "stratum": split.own["stratum"], **metrics["model"]}
     columns |= {f"total_loss_{name}": values["total_loss"] for name, values in metrics.items() if name != "model"}
     pq.write_table(pa.table(columns), path)

@@ -19,9 +19,9 @@ from torch import Tensor
 from ..config import Config, TrainingConfig
 from ..config.data import DataConfig
 from ..data.datasets import RowFile, TrainingRows, list_files, read_rows
-from ..data.generation import read_manifest
+from ..data.manifest import read_config, read_manifest
 from ..data.schema import tensor_column
-from ..data.shards import make_rows
+from ..data.shards import make_rows, row_values
 from .process_group import Worker
 
 _GIB = 1 << 30
@@ -101,15 +101,15 @@ def open_source(config: Config, dataset: Path, device: torch.device, worker: Wor
     files = list_files(dataset, "train", settings.train_rows)
     num_rows = sum(file.rows for file in files)
     if settings.endless:
-        return Endless(DataConfig(**read_manifest(dataset)["config"]), num_rows, settings, device, worker)
+        return Endless(read_config(read_manifest(dataset)), num_rows, settings, device, worker)
     if num_rows * row_bytes(config.data) > settings.resident_gib * _GIB:
         return Streamed(files, settings, device, worker, row_bytes(config.data))
     return Resident(Batch.from_rows(read_rows(files), device), settings, worker)
 
 
 def row_bytes(data: DataConfig) -> int:
-    """Memory of one row of a batch, times and all."""
-    return 4 * (data.sensors + 3 * data.times + 2)
+    """Memory of one row of a batch."""
+    return 4 * (row_values(data) + 2 * data.get_system().degrees_of_freedom)
 
 
 def order_of_rows(num_rows: int, seed: int, epoch: int) -> Tensor:
@@ -212,7 +212,7 @@ class _Draws:
     def _draw(self, epoch: int, rows: Tensor) -> Batch:
         indices, place = torch.unique(rows, return_inverse=True)
         table, _ = make_rows(self._data, "train", epoch * self._num_rows + indices.numpy())
-        return Batch.from_rows(TrainingRows.from_table(table)).take(place)
+        return Batch.from_rows(TrainingRows.from_table(table, self._data.get_system())).take(place)
 
 
 def _groups(batches: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:

@@ -8,7 +8,7 @@ import torch
 from ...architectures import Operator, save_model
 from ...physics.files import write_json
 from ..config import Config
-from ..data.generation import read_manifest
+from ..data.manifest import read_manifest
 from ..data.shards import rows_config
 from ..provenance import code_version, hash_json
 from .checkpoints import CheckpointFolder
@@ -100,7 +100,7 @@ class Record:
 def _provenance(config: Config, dataset: Path) -> dict[str, Any]:
     manifest = read_manifest(dataset)
     return {
-        "preset": config.data.preset,
+        "preset": config.data.distribution.name,
         "dataset_hash": manifest["dataset_hash"],
         "rows_config_hash": hash_json(rows_config(config.data)),
         "config_hash": hash_json(config.dump()),

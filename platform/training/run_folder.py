@@ -18,7 +18,8 @@ from ...architectures import build_operator
 from ...physics import InputError
 from ...physics.files import read_json, write_json
 from ..config import Config, load_config
-from ..data.generation import read_manifest
+from ..data.manifest import read_manifest
+from ..provenance import flatten
 
 CONFIG_FILE, DATASET_FILE, HISTORY_FILE, RESULT_FILE = "config.yaml", "dataset.json", "history.jsonl", "result.json"
 CHECKPOINTS_FOLDER, MODEL_FOLDER = "checkpoints", "model"
@@ -58,16 +59,12 @@ def prepare_run(run: Path, dataset: Path, config: Config, resume: bool) -> Confi
 
 def _take_from_dataset(config: Config, dataset: Path, data: dict[str, Any]) -> Config:
     """The configuration with the section `data` of the dataset; InputError where a given key contradicts it."""
-    given, fixed = config.given(), {"data": data, "architecture": {"num_sensors": data["sensors"]}}
-    wrong = [
-        f"{section}.{key} is {value!r}; dataset {str(dataset)!r} has {values[key]!r}"
-        for section, values in fixed.items()
-        for key, value in given.get(section, {}).items()
-        if key in values and value != values[key]
-    ]
+    fixed = {f"data.{key}": value for key, value in data.items()} | {"architecture.num_sensors": data["sensors"]}
+    actual, given = flatten({"data": data, "architecture": {"num_sensors": data["sensors"]}}), flatten(config.given())
+    wrong = [f"{key} is {given[key]!r} and {actual[key]!r} in the dataset" for key in given if given[key] != actual.get(key, given[key])]
     if wrong:
-        raise InputError(f"{'; '.join(wrong)}: the dataset fixes these, so leave them out or generate a dataset with them")
-    return config.override({f"{section}.{key}": value for section, values in fixed.items() for key, value in values.items()})
+        raise InputError(f"{'; '.join(wrong)}: {str(dataset)!r} fixes what it trains on, so leave this out or generate another dataset")
+    return config.override(fixed)
 
 
 def _holds_other_things(run: Path) -> bool:
