@@ -9,7 +9,6 @@ The output folder:
 
 import csv
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 from ..architectures import get_architecture, load_model
 from ..physics import InputError
 from ..physics.diagnostics import total_loss
-from ..physics.files import write_file, write_json
+from ..physics.files import read_json, write_file, write_json
 from ..platform.config import Config, load_config
 from ..platform.data.datasets import read_split
 from ..platform.data.manifest import read_manifest
@@ -192,7 +191,7 @@ def _row(out: Path, cell: Cell) -> dict[str, Any]:
     values = {"architecture": cell.architecture, "size": cell.size, "seed": cell.seed}
     keys = ("median", "mean", "validation_loss", "epochs", "seconds", "num_parameters", "rows")
     if (run / CELL_FILE).exists():
-        measured = json.loads((run / CELL_FILE).read_text())
+        measured = read_json(run / CELL_FILE)
         return values | {"state": "finished"} | {key: measured[key] for key in keys} | {"reason": None}
     return values | {"state": "failed"} | dict.fromkeys(keys) | {"reason": read_failure(run) or "it did not end"}
 
