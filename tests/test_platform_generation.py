@@ -12,7 +12,7 @@ import pytest
 
 from neural_hamilton.physics import InputError
 from neural_hamilton.physics.systems import draw_rows
-from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.data.datasets import read_split
 from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.data.inspection import inspect_dataset
