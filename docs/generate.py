@@ -4,6 +4,7 @@ A table stands between `<!-- begin NAME -->` and `<!-- end NAME -->` in docs/ref
 With --check nothing is written, and the exit code is 1 where a page is out of date.
 """
 
+import dataclasses
 import re
 import sys
 import types
@@ -21,17 +22,20 @@ from pydantic_core import PydanticUndefined  # noqa: E402
 
 from neural_hamilton.architectures import ARCHITECTURES, ArchitectureConfig  # noqa: E402
 from neural_hamilton.platform.cli import cli  # noqa: E402
-from neural_hamilton.platform.config.tree import SHIPPED_CONFIGS, Config  # noqa: E402
+from neural_hamilton.physics.systems import get_system, system_names  # noqa: E402
+from neural_hamilton.platform.config.data import DataConfig  # noqa: E402
+from neural_hamilton.platform.config.tree import Config  # noqa: E402
 from neural_hamilton.platform.data.schema import dataset_schema  # noqa: E402
 
 REFERENCE = ROOT / "docs" / "reference"
+SHIPPED = ROOT / "platform" / "config" / "shipped"
 _HELP_WIDTH = 100
 _TABLE = re.compile(r"<!-- begin ([\w-]+) -->\n.*?<!-- end \1 -->", re.DOTALL)
 
-# Of columns that no class describes.
+# Of the columns that every system has; a system describes its own.
 COLUMNS = {
     "trajectory_id": "unique within the dataset",
-    "potential_id": "unique within the dataset; no potential appears in two splits",
+    "potential_id": "rows with the same potential share it; no potential appears in two splits",
     "potential": "V at the S sensors, exactly as the network receives it",
     "times": "the T query times",
     "q": "true position at the query times",
@@ -39,11 +43,6 @@ COLUMNS = {
     "q0": "initial position",
     "p0": "initial momentum",
     "energy": "H of the initial state",
-    "control_q": "abscissae of the control polygon, which defines the exact potential",
-    "control_v": "heights of the control polygon",
-    "length_scale": "length scale of the Gaussian random field",
-    "depth": "depth of the well; null where the ensemble fixes it",
-    "stratum": "energy stratum, 0 to 3; null where the ensemble has one initial state",
     "integration_error": "certified bound of the error of q and p over the row",
     "energy_drift": "maximum of abs(H - H0) over the trajectory, divided by the system's energy scale",
 }
@@ -132,10 +131,12 @@ def _type(annotation: Any, field: FieldInfo | None = None) -> str:
         kinds = [_type(choice) for choice in choices if choice is not type(None)]
         null = ["null"] if type(None) in choices else []
         return " or ".join([" ".join([" or ".join(kinds), ", ".join(bounds)]).strip(), *null])
-    if origin is list:
-        return f"list of {_type(choices[0])}"
-    if origin is tuple:
+    if origin is tuple and choices[-1] is not Ellipsis:
         return f"[{', '.join(_type(choice) for choice in choices)}]"
+    if origin in (list, tuple):
+        return f"list of {_type(choices[0])}"
+    if annotation is Any:
+        return "name, or mapping with `name`"
     if origin is dict:
         return "mapping"
     if hasattr(annotation, "__metadata__"):
@@ -149,7 +150,7 @@ def _number(value: float) -> str:
 
 def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
-    return "" if value is PydanticUndefined else f"`{_value(value)}`"
+    return "the system's" if value is PydanticUndefined else f"`{_value(value)}`"
 
 
 def _value(value: Any) -> str:
@@ -161,7 +162,7 @@ def _value(value: Any) -> str:
 def shipped() -> str:
     """The configurations that `--config NAME` takes, with the first sentence of each."""
     rows = []
-    for path in sorted(SHIPPED_CONFIGS.glob("*.yaml")):
+    for path in sorted(SHIPPED.glob("*.yaml")):
         comment = re.match(r"# (.*?(?:[.:](?=\s)|$))", path.read_text(), re.DOTALL)
         assert comment is not None, f"{path} begins with no comment"
         rows.append([f"`{path.stem}`", " ".join(comment[1].replace("\n#", " ").split()).rstrip(":") + ("." if comment[1].endswith(":") else "")])
@@ -170,12 +171,32 @@ def shipped() -> str:
 
 def columns() -> str:
     """Names, types and meanings of a dataset's columns."""
+    data = DataConfig()
+    meanings = COLUMNS | {column.name: column.meaning for column in data.get_system().columns}
+    shapes = {"potential": "S", "times": "T", "q": "T", "p": "T"}
     rows = []
-    for field in dataset_schema(100, 100, "float32"):
-        shape = {"potential": "S", "times": "T", "q": "T", "p": "T"}.get(field.name)
-        kind = f"tensor[{shape}]" if shape else str(field.type).replace("double", "float64").replace("item: ", "").replace("element: ", "")
-        rows.append([f"`{field.name}`", kind + (", or null" if field.nullable else ""), COLUMNS[field.name]])
+    for field in dataset_schema(data):
+        kind = f"tensor[{shapes[field.name]}]" if field.name in shapes else _arrow_type(str(field.type))
+        rows.append([f"`{field.name}`", kind + (", or null" if field.nullable else ""), meanings[field.name]])
     return table(["column", "type", "meaning"], rows)
+
+
+def _arrow_type(name: str) -> str:
+    return re.sub(r"list<\w+: (\w+)( not null)?>", r"list of \1", name.replace("double", "float64"))
+
+
+def ensembles() -> str:
+    """The keys of each system's ensembles."""
+    parts = []
+    for system in map(get_system, system_names()):
+        for name, ensemble in system.ensembles.items():
+            rows = [
+                [f"`data.ensemble.{field.name}`", f"`{_value(field.default)}`", field.metadata.get("description", "")]
+                for field in dataclasses.fields(ensemble)
+            ]
+            summary = " ".join((ensemble.__doc__ or "").split("\n\n")[0].split())
+            parts.append(f"### System `{system.name}`, ensemble `{name}`\n\n{summary}\n\n{table(['key', 'default', 'meaning'], rows)}")
+    return "\n\n".join(parts)
 
 
 def commands() -> str:
@@ -202,6 +223,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "architectures": architectures,
     "shipped": shipped,
     "columns": columns,
+    "ensembles": ensembles,
     "commands": commands,
 }
 
