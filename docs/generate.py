@@ -21,8 +21,8 @@ from pydantic.fields import FieldInfo  # noqa: E402
 from pydantic_core import PydanticUndefined  # noqa: E402
 
 from neural_hamilton.architectures import ARCHITECTURES, ArchitectureConfig  # noqa: E402
-from neural_hamilton.platform.cli import cli  # noqa: E402
 from neural_hamilton.physics.systems import get_system, system_names  # noqa: E402
+from neural_hamilton.platform.cli import cli  # noqa: E402
 from neural_hamilton.platform.config.data import DataConfig  # noqa: E402
 from neural_hamilton.platform.config.tree import Config  # noqa: E402
 from neural_hamilton.platform.data.schema import dataset_schema  # noqa: E402
@@ -165,7 +165,8 @@ def shipped() -> str:
     for path in sorted(SHIPPED.glob("*.yaml")):
         comment = re.match(r"# (.*?(?:[.:](?=\s)|$))", path.read_text(), re.DOTALL)
         assert comment is not None, f"{path} begins with no comment"
-        rows.append([f"`{path.stem}`", " ".join(comment[1].replace("\n#", " ").split()).rstrip(":") + ("." if comment[1].endswith(":") else "")])
+        sentence = " ".join(comment[1].replace("\n#", " ").split()).rstrip(":.")
+        rows.append([f"`{path.stem}`", f"{sentence}."])
     return table(["name", "what it is"], rows)
 
 

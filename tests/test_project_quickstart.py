@@ -27,7 +27,8 @@ def _kernel(folder):
     specification.mkdir(parents=True)
     command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     environment = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-    (specification / "kernel.json").write_text(json.dumps({"argv": command, "display_name": "quickstart", "language": "python", "env": environment}))
+    kernel = {"argv": command, "display_name": "quickstart", "language": "python", "env": environment}
+    (specification / "kernel.json").write_text(json.dumps(kernel))
     return folder
 
 
