@@ -1,6 +1,5 @@
 """Potentials, integrators and certified trajectories. NumPy, SciPy and Numba only."""
 
-from .ensembles import Ensemble, Rows, draw_rows
 from .errors import InputError
 from .potentials.curve_batches import CurveBatch
 from .potentials.curves import CurvePotential
@@ -16,13 +15,10 @@ __all__ = [
     "NAMED_POTENTIALS",
     "CurveBatch",
     "CurvePotential",
-    "Ensemble",
     "InputError",
     "NamedPotential",
     "Rejection",
-    "Rows",
     "Trajectory",
-    "draw_rows",
     "evaluate_expression",
     "integrate",
     "integrate_batch",

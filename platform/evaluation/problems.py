@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ...physics import CurvePotential
-from ...physics.ensembles import Ensemble, draw_rows
 from ...physics.potentials.curve_batches import CurveBatch
+from ...physics.systems import Ensemble, draw_rows, get_system
 from ..config.data import DataConfig
 from ..data.datasets import Split
 
@@ -41,16 +41,18 @@ class Problems:
     def of_split(cls, split: Split, manifest: dict[str, Any]) -> "Problems":
         """The rows of a dataset, as stored; its manifest says how they were drawn and read."""
         times, q, p, sensors = (x.astype(np.float64) for x in (split.times, split.q, split.p, split.potential))
-        exact = [CurvePotential.from_control_points(*polygon) for polygon in split.control]
+        exact = [
+            CurvePotential.from_control_points(*polygon) for polygon in zip(split.own["control_q"], split.own["control_v"], strict=True)
+        ]
         drawn = DataConfig.model_validate(manifest["config"])
-        known = drawn.control_points, drawn.noise
-        return cls(exact, sensors, times, split.initial, q, p, split.energy, split.stratum, truth_floor(split), *known)
+        known = drawn.ensemble.control_points, drawn.noise
+        return cls(exact, sensors, times, split.initial, q, p, split.energy, split.own["stratum"], truth_floor(split), *known)
 
     @classmethod
     def draw(cls, ensemble: Ensemble, seed: int, count: int, num_sensors: int) -> "Problems":
         """The first `count` test problems of an ensemble, with float64 labels."""
-        rows, _ = draw_rows(ensemble, seed, "test", np.arange(count))
-        exact = [rows.curves[i] for i in range(count)]
+        rows, _ = draw_rows(get_system("well"), ensemble, seed, "test", np.arange(count))
+        exact = [rows.hamiltonians.curves[i] for i in range(count)]
         floor = float(np.mean(rows.integration_error**2))
         unread = cls(
             exact, np.empty((count, 0)), rows.times, np.stack([rows.q0, rows.p0], 1), rows.q, rows.p, rows.energy, rows.stratum, floor

@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..config import Config, TrainingConfig
 from ..config.data import DataConfig
-from ..config.tree import Config, TrainingConfig
 from ..data.datasets import RowFile, TrainingRows, list_files, read_rows
-from ..data.generation import read_manifest
+from ..data.manifest import read_config, read_manifest
 from ..data.schema import tensor_column
-from ..data.shards import make_rows
+from ..data.shards import make_rows, row_values
 from .process_group import Worker
 
 _GIB = 1 << 30
@@ -87,6 +87,7 @@ class Share(NamedTuple):
 class Source(Protocol):
     """What an epoch is made of."""
 
+    kind: str  # "resident", "streamed" or "endless", for the records
     num_rows: int  # of an epoch
 
     def epoch(self, number: int) -> Iterator[Share]:
@@ -100,15 +101,15 @@ def open_source(config: Config, dataset: Path, device: torch.device, worker: Wor
     files = list_files(dataset, "train", settings.train_rows)
     num_rows = sum(file.rows for file in files)
     if settings.endless:
-        return Endless(DataConfig(**read_manifest(dataset)["config"]), num_rows, settings, device, worker)
+        return Endless(read_config(read_manifest(dataset)), num_rows, settings, device, worker)
     if num_rows * row_bytes(config.data) > settings.resident_gib * _GIB:
         return Streamed(files, settings, device, worker, row_bytes(config.data))
     return Resident(Batch.from_rows(read_rows(files), device), settings, worker)
 
 
 def row_bytes(data: DataConfig) -> int:
-    """Memory of one row of a batch, times and all."""
-    return 4 * (data.sensors + 3 * data.times + 2)
+    """Memory of one row of a batch."""
+    return 4 * (row_values(data) + 2 * data.get_system().degrees_of_freedom)
 
 
 def order_of_rows(num_rows: int, seed: int, epoch: int) -> Tensor:
@@ -118,6 +119,8 @@ def order_of_rows(num_rows: int, seed: int, epoch: int) -> Tensor:
 
 class Resident:
     """A split that lives on the device. An epoch is its permutation, cut into batches there: a step copies nothing to a GPU."""
+
+    kind = "resident"
 
     def __init__(self, rows: Batch, settings: TrainingConfig, worker: Worker) -> None:
         self.num_rows = len(rows)
@@ -135,6 +138,8 @@ class Streamed:
     The order of files and the order of rows within a window are permutations seeded by the epoch, so a row meets others of its
     window, not of the whole split. Memory is three windows of an eighth of `resident_gib` each.
     """
+
+    kind = "streamed"
 
     def __init__(self, files: list[RowFile], settings: TrainingConfig, device: torch.device, worker: Worker, bytes_per_row: int) -> None:
         self.num_rows = sum(file.rows for file in files)
@@ -171,6 +176,8 @@ class Endless:
     ahead across the ends of epochs, up to that of the last one.
     """
 
+    kind = "endless"
+
     def __init__(self, data: DataConfig, num_rows: int, settings: TrainingConfig, device: torch.device, worker: Worker) -> None:
         self.num_rows = num_rows
         self._settings, self._device = settings, device
@@ -205,7 +212,7 @@ class _Draws:
     def _draw(self, epoch: int, rows: Tensor) -> Batch:
         indices, place = torch.unique(rows, return_inverse=True)
         table, _ = make_rows(self._data, "train", epoch * self._num_rows + indices.numpy())
-        return Batch.from_rows(TrainingRows.from_table(table)).take(place)
+        return Batch.from_rows(TrainingRows.from_table(table, self._data.get_system())).take(place)
 
 
 def _groups(batches: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
@@ -252,8 +259,3 @@ def normalisation(dataset: Path, settings: TrainingConfig) -> tuple[float, float
         count, total, squares = count + values.size, total + float(values.sum()), squares + float(np.square(values).sum())
     mean = total / count
     return mean, float(np.sqrt(max(squares / count - mean**2, 0.0) * count / max(count - 1, 1)))
-
-
-def describe(source: Any) -> str:
-    """A word for the records: resident, streamed or endless."""
-    return type(source).__name__.lower()
