@@ -20,7 +20,7 @@ from pydantic import BaseModel  # noqa: E402
 from pydantic.fields import FieldInfo  # noqa: E402
 from pydantic_core import PydanticUndefined  # noqa: E402
 
-from neural_hamilton.architectures import ARCHITECTURES, ArchitectureConfig  # noqa: E402
+from neural_hamilton.architectures import ArchitectureConfig, DirectConfig, available_architectures, get_architecture, read_card  # noqa: E402
 from neural_hamilton.physics.systems import get_system, system_names  # noqa: E402
 from neural_hamilton.platform.cli import cli  # noqa: E402
 from neural_hamilton.platform.config.data import DataConfig  # noqa: E402
@@ -29,6 +29,7 @@ from neural_hamilton.platform.data.schema import dataset_schema  # noqa: E402
 
 REFERENCE = ROOT / "docs" / "reference"
 SHIPPED = ROOT / "platform" / "config" / "shipped"
+MODELS = ROOT / "serve" / "models"
 _HELP_WIDTH = 100
 _TABLE = re.compile(r"<!-- begin ([\w-]+) -->\n.*?<!-- end \1 -->", re.DOTALL)
 
@@ -88,10 +89,12 @@ def configuration() -> str:
 
 
 def architectures() -> str:
-    """The keys that all architectures have, then each one's own, with its presets."""
-    common = set(ArchitectureConfig.model_fields) - {"name"}
-    parts = [f"### Every architecture\n\n{_keys(ArchitectureConfig, 'architecture.')}"]
-    for name, operator in sorted(ARCHITECTURES.items()):
+    """The keys of all architectures that predict q and p directly, then each one's own, with its presets."""
+    common = set(DirectConfig.model_fields)
+    direct = [name for name in available_architectures() if issubclass(get_architecture(name).Config, DirectConfig)]
+    parts = [f"### Common to {', '.join(f'`{name}`' for name in direct)}\n\n{_keys(DirectConfig, 'architecture.')}"]
+    for name in available_architectures():
+        operator = get_architecture(name)
         parts.append(f"### `{name}`\n\n{_keys(operator.Config, 'architecture.', common)}")
         for preset, values in operator.Config.presets.items():
             if values:
@@ -163,11 +166,25 @@ def shipped() -> str:
     """The configurations that `--config NAME` takes, with the first sentence of each."""
     rows = []
     for path in sorted(SHIPPED.glob("*.yaml")):
-        comment = re.match(r"# (.*?(?:[.:](?=\s)|$))", path.read_text(), re.DOTALL)
+        comment = re.match(r"# (.*?(?:\.(?=\s)|:(?=\n)|$))", path.read_text(), re.DOTALL)
         assert comment is not None, f"{path} begins with no comment"
         sentence = " ".join(comment[1].replace("\n#", " ").split()).rstrip(":.")
         rows.append([f"`{path.stem}`", f"{sentence}."])
     return table(["name", "what it is"], rows)
+
+
+def models() -> str:
+    """The shipped models, from their cards."""
+    rows = []
+    for folder in sorted(path.parent for path in MODELS.glob("*/model.json")):
+        card = read_card(folder)
+        trained_for = card["trained_for"]
+        sensors = " × ".join(map(str, trained_for["sensors"])) + (f", noise {trained_for['noise']:g}" if trained_for["noise"] else "")
+        start = trained_for["initial_state"]
+        state = "any" if start is None else f"({', '.join(f'{value:g}' for part in start for value in part)})"
+        size = f"{card['num_parameters']:,}"
+        rows.append([f"`{folder.name}`", f"`{card['architecture']['name']}`", size, trained_for["ensemble"]["name"], sensors, state])
+    return table(["model", "architecture", "parameters", "ensemble", "sensors", "initial state"], rows)
 
 
 def columns() -> str:
@@ -202,8 +219,9 @@ def ensembles() -> str:
 
 def commands() -> str:
     """`--help` of every command."""
+    top = cli.make_context("neural-hamilton", [], resilient_parsing=True, terminal_width=_HELP_WIDTH)
     parts = []
-    for path, command, context in _commands(cli, click.Context(cli, info_name="neural-hamilton", terminal_width=_HELP_WIDTH)):
+    for path, command, context in _commands(cli, top):
         parts.append(f"## {path}\n\n```text\n{command.get_help(context).rstrip()}\n```")
     return "\n\n".join(parts)
 
@@ -212,7 +230,7 @@ def _commands(group: click.Group, context: click.Context, path: str = "") -> Ite
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None
-        below = click.Context(command, info_name=name, parent=context, terminal_width=_HELP_WIDTH)
+        below = click.Context(command, info_name=name, parent=context)
         if isinstance(command, click.Group):
             yield from _commands(command, below, f"{path}{name} ")
         else:
@@ -225,6 +243,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shipped": shipped,
     "columns": columns,
     "ensembles": ensembles,
+    "models": models,
     "commands": commands,
 }
 
