@@ -57,7 +57,7 @@ def check(words):
     """Follow `words` down click's tree without running anything, and read the configuration they give; returns the command's name."""
     from neural_hamilton.platform.cli import cli
 
-    command, context = cli, click.Context(cli)
+    command, context = cli, cli.make_context("neural-hamilton", [], resilient_parsing=True)
     while isinstance(command, click.Group) and words[:1] != ["--version"]:
         assert words, f"no command after {command.name}"
         name, words = words[0], words[1:]
