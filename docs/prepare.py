@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "docs"
 PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-DOWNLOADS = ("examples/quickstart.ipynb",)
+DOWNLOADS = ("examples/quickstart.ipynb", "examples/two_oscillators.py")
 PACKAGES = ("physics", "architectures", "platform", "tune", "serve")
 
 
