@@ -27,7 +27,7 @@ KINDS = {Resident: {}, Streamed: {"training.resident_gib": 5e-6}, Endless: {"tra
 def dataset(tmp_path_factory):
     """Orbits with times of their own, in files of 8 rows."""
     folder = tmp_path_factory.mktemp("batches") / "dataset"
-    sizes = {"preset": "phase-space", "train": 60, "val": 4, "sensors": 12, "times": 9, "shard_rows": 8, "noise": 0.1}
+    sizes = {"ensemble": "phase-space", "train": 60, "val": 4, "sensors": 12, "times": 9, "shard_rows": 8, "noise": 0.1}
     generate(folder, load_config(None, {f"data.{key}": value for key, value in sizes.items()}).data, local=True)
     return folder
 
@@ -92,7 +92,7 @@ def test_rows_in_memory_and_from_files_are_the_same(dataset):
 def test_endless_rows_are_those_of_a_larger_dataset(dataset, tmp_path):
     """Noise and all: epoch 1 of 60 rows is rows 60 to 119 of the dataset of 120."""
     config = load_config(None, {}).data
-    values = {"preset": "phase-space", "train": 120, "val": 4, "sensors": 12, "times": 9, "noise": 0.1}
+    values = {"ensemble": "phase-space", "train": 120, "val": 4, "sensors": 12, "times": 9, "noise": 0.1}
     generate(tmp_path / "larger", config.model_copy(update=values), local=True)
     larger = read_split(tmp_path / "larger", "train")
     batch = Batch.concatenate([share.batch for share in source_of(Endless, dataset).epoch(1)])

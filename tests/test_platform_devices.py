@@ -10,7 +10,9 @@ from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.data.datasets import list_files, read_rows
 from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.training.batches import Batch
-from neural_hamilton.platform.training.loop import default_device, train, validate
+from neural_hamilton.platform.machine import default_device
+from neural_hamilton.platform.training.learner import validate
+from neural_hamilton.platform.training.loop import train
 from neural_hamilton.platform.training.process_group import Worker
 from neural_hamilton.platform.training.run_folder import prepare_run
 
