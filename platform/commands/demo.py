@@ -20,7 +20,7 @@ from .console import PATH, emit, json_option
 from .tables import format_table
 
 _WORKERS, _TRIALS = 2, 4
-_ARCHITECTURES = ("deeponet", "mambonet")
+_ARCHITECTURES = ("deeponet", "orbitnet")
 
 
 @click.command()

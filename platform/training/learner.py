@@ -17,6 +17,7 @@ from .optimizers import Optimizer, WeightAverage
 from .precision import check_precision, matmul_precision, precision_at
 from .process_group import Worker
 from .schedules import learning_rate_at, ramp
+from .trained_for import task_of
 
 _CHECK_EVERY = 100  # steps between looks at the losses: each look makes a GPU wait
 
@@ -28,7 +29,7 @@ class Learner:
         self._settings, self._device, self._worker = config.training, device, worker
         check_precision(self._settings, device)
         torch.manual_seed(self._settings.seed)
-        self.model = build_operator(config.architecture).to(device)
+        self.model = build_operator(config.architecture, task_of(config.data)).to(device)
         self.model.set_normalisation(*statistics)
         self._optimizer = Optimizer(self.model, self._settings)
         self._average = WeightAverage(self.model, self._settings.ema_decay) if self._settings.ema_decay else None

@@ -15,6 +15,7 @@ from .checkpoints import CheckpointFolder
 from .learner import Learner
 from .process_group import Worker
 from .run_folder import CHECKPOINTS_FOLDER, MODEL_FOLDER, RESULT_FILE, History
+from .trained_for import trained_for
 
 
 class Record:
@@ -23,6 +24,7 @@ class Record:
     def __init__(self, config: Config, dataset: Path, run: Path, worker: Worker) -> None:
         self._settings, self._run, self._worker = config.training, run, worker
         self._architecture = config.architecture.name
+        self._trained_for = trained_for(config.data)
         self._provenance = _provenance(config, dataset)
         self._rows_an_epoch = config.training.train_rows or config.data.train
         self._lines = History(run)
@@ -57,7 +59,7 @@ class Record:
         self.history.append(line)
         if self.best is line:
             self._worker.first_writes(
-                lambda: save_model(judged, self._run / MODEL_FOLDER, self._provenance | self._cost() | {"metrics": line})
+                lambda: save_model(judged, self._run / MODEL_FOLDER, self._trained_for, self._provenance | self._cost() | {"metrics": line})
             )
         self._worker.first_writes(lambda: self._lines.append(line))
 
@@ -100,7 +102,6 @@ class Record:
 def _provenance(config: Config, dataset: Path) -> dict[str, Any]:
     manifest = read_manifest(dataset)
     return {
-        "preset": config.data.distribution.name,
         "dataset_hash": manifest["dataset_hash"],
         "rows_config_hash": hash_json(rows_config(config.data)),
         "config_hash": hash_json(config.dump()),

@@ -20,6 +20,7 @@ from ...physics.files import read_json, write_json
 from ..config import Config, load_config
 from ..data.manifest import read_manifest
 from ..provenance import flatten
+from .trained_for import task_of
 
 CONFIG_FILE, DATASET_FILE, HISTORY_FILE, RESULT_FILE = "config.yaml", "dataset.json", "history.jsonl", "result.json"
 CHECKPOINTS_FOLDER, MODEL_FOLDER = "checkpoints", "model"
@@ -41,7 +42,7 @@ def prepare_run(run: Path, dataset: Path, config: Config, resume: bool) -> Confi
     if rows is not None and rows > manifest["counts"]["train"]:
         raise InputError(f"training.train_rows is {rows}; dataset {str(dataset)!r} has {manifest['counts']['train']} training rows")
     config = _take_from_dataset(config, dataset, manifest["config"])
-    build_operator(config.architecture)  # refuses sizes that do not fit together
+    build_operator(config.architecture, task_of(config.data))  # refuses an architecture that cannot do the task
     if (run / CONFIG_FILE).exists():
         if not resume:
             raise InputError(f"--out {str(run)!r} already holds a run; add --resume to continue it or choose another folder")
@@ -59,8 +60,8 @@ def prepare_run(run: Path, dataset: Path, config: Config, resume: bool) -> Confi
 
 def _take_from_dataset(config: Config, dataset: Path, data: dict[str, Any]) -> Config:
     """The configuration with the section `data` of the dataset; InputError where a given key contradicts it."""
-    fixed = {f"data.{key}": value for key, value in data.items()} | {"architecture.num_sensors": data["sensors"]}
-    actual, given = flatten({"data": data, "architecture": {"num_sensors": data["sensors"]}}), flatten(config.given())
+    fixed = {f"data.{key}": value for key, value in data.items()}
+    actual, given = flatten({"data": data}), flatten(config.given())
     wrong = [f"{key} is {given[key]!r} and {actual[key]!r} in the dataset" for key in given if given[key] != actual.get(key, given[key])]
     if wrong:
         raise InputError(f"{'; '.join(wrong)}: {str(dataset)!r} fixes what it trains on, so leave this out or generate another dataset")
