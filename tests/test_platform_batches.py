@@ -10,7 +10,7 @@ import torch
 
 from neural_hamilton.architectures import build_operator, parse_architecture
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform.config import load_config
+from neural_hamilton.platform.config import DataConfig, load_config
 from neural_hamilton.platform.data.datasets import list_files, read_rows, read_split
 from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.training import batches
@@ -91,9 +91,8 @@ def test_rows_in_memory_and_from_files_are_the_same(dataset):
 
 def test_endless_rows_are_those_of_a_larger_dataset(dataset, tmp_path):
     """Noise and all: epoch 1 of 60 rows is rows 60 to 119 of the dataset of 120."""
-    config = load_config(None, {}).data
     values = {"ensemble": "phase-space", "train": 120, "val": 4, "sensors": 12, "times": 9, "noise": 0.1}
-    generate(tmp_path / "larger", config.model_copy(update=values), local=True)
+    generate(tmp_path / "larger", DataConfig(**values), local=True)
     larger = read_split(tmp_path / "larger", "train")
     batch = Batch.concatenate([share.batch for share in source_of(Endless, dataset).epoch(1)])
     order, truth = batch.q[:, 4].argsort(), np.argsort(larger.q[60:, 4])
