@@ -7,6 +7,8 @@ import socket
 import pytest
 
 from neural_hamilton.architectures import build_operator, parse_architecture, save_model
+from neural_hamilton.platform.config import DataConfig
+from neural_hamilton.platform.training.trained_for import task_of, trained_for
 
 COMMANDS = [
     "generate", "inspect", "train", "evaluate", "compare", "sweep", "scale", "serve", "predict", "plan", "doctor", "demo", "reproduce",
@@ -18,7 +20,9 @@ FEW = ["--set", "evaluation.bootstrap=10", "--set", "evaluation.studies=[]"]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "model"
-    save_model(build_operator(parse_architecture({"name": "deeponet", "num_sensors": 20, "width": 8})), folder, {"preset": "paper"})
+    data = DataConfig(sensors=20)
+    network = build_operator(parse_architecture({"name": "deeponet", "width": 8}), task_of(data))
+    save_model(network, folder, trained_for(data), {})
     return folder
 
 
@@ -74,7 +78,7 @@ def mistakes(dataset, model, tmp_path):
         ),
         "other sensors than the dataset's": (
             ["train", dataset, "--out", tmp_path / "r", "--set", "architecture.num_sensors=50"],
-            ["architecture.num_sensors", "50", "20"],
+            ["architecture.num_sensors", "50", "the dataset decides"],
         ),
         "nothing asked for": (["generate", tmp_path / "d"], ["--train"]),
         "negative rows": (["generate", tmp_path / "d", "--train", "-3"], ["data.train", "-3"]),

@@ -12,10 +12,10 @@ import pytest
 
 from neural_hamilton.architectures import read_card
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform.cli import main
 from neural_hamilton.platform import reproduction
-from neural_hamilton.platform.reproduction import default_config, reproduce
+from neural_hamilton.platform.cli import main
 from neural_hamilton.platform.config import load_config
+from neural_hamilton.platform.reproduction import default_config, reproduce
 from neural_hamilton.platform.training.runs import run_training
 
 SIZES = {
