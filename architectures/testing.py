@@ -275,8 +275,10 @@ class OperatorContract:
 
     def test_compiled_is_the_same(self, name: str, preset: str) -> None:
         """Traced through, gradients too, without generating code."""
-        fewer = {key: 1 for key in self.parse(name, preset).model_dump() if key.startswith("num_") and key.endswith("_layers")}
-        model = self.build(name, preset, **fewer).double().eval()
+        fewer: dict[str, Any] = {
+            key: 1 for key in self.parse(name, preset).model_dump() if key.startswith("num_") and key.endswith("_layers")
+        }
+        model = self.build(name, preset, ONE_COORDINATE, **fewer).double().eval()
         inputs, _ = oscillators(ONE_COORDINATE, dtype=torch.float64)
         torch._dynamo.reset()
         parameters, results = list(model.parameters()), []

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from neural_hamilton.architectures import build_operator, parse_architecture
+from neural_hamilton.architectures import Task, build_operator, parse_architecture
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config.tree import load_config
 from neural_hamilton.platform.data.datasets import list_files, read_rows, read_split
@@ -143,7 +143,7 @@ def test_shared_times_are_held_once_and_change_no_answer(tiny_dataset):
     assert shared.times.shape == (1, split.times.shape[1])
     assert Batch.concatenate([shared, shared]).times.shape == shared.times.shape
     torch.manual_seed(0)
-    model = build_operator(parse_architecture({"name": "deeponet", "num_sensors": 20, "width": 16}))
+    model = build_operator(parse_architecture({"name": "deeponet", "width": 16}), Task((20,), ((0.0, 1.0),), 2.0))
     rows = torch.arange(4)
     apart = dataclasses.replace(shared, times=torch.tensor(split.times, dtype=torch.float32))
     losses = [total_losses(model, batch.take(rows)) for batch in (shared, apart)]

@@ -7,6 +7,8 @@ import socket
 import pytest
 
 from neural_hamilton.architectures import build_operator, parse_architecture, save_model
+from neural_hamilton.platform.config.data import DataConfig
+from neural_hamilton.platform.training.trained_for import task_of, trained_for
 
 COMMANDS = [
     "generate", "inspect", "train", "evaluate", "compare", "sweep", "scale", "serve", "predict", "plan", "doctor", "demo", "reproduce",
@@ -18,7 +20,8 @@ FEW = ["--set", "evaluation.bootstrap=10", "--set", "evaluation.studies=[]"]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "model"
-    save_model(build_operator(parse_architecture({"name": "deeponet", "num_sensors": 20, "width": 8})), folder, {"preset": "paper"})
+    data = DataConfig(preset="paper", sensors=20)
+    save_model(build_operator(parse_architecture({"name": "deeponet", "width": 8}), task_of(data)), folder, trained_for(data), {})
     return folder
 
 

@@ -36,8 +36,6 @@ def dataset(tmp_path_factory):
 def config_of(name, **overrides):
     known = load_config(None, {"architecture.name": name}).dump()["architecture"]
     sizes = {f"architecture.{key}": value for key, value in SIZES.items() if key in known}
-    if name == "mambonet":
-        sizes["architecture.orbit"] = "none"
     return load_config(None, {"architecture.name": name} | sizes | TRAINING | {key.replace("__", "."): v for key, v in overrides.items()})
 
 

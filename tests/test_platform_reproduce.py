@@ -110,7 +110,7 @@ def test_a_report_that_was_lost_is_made_again_and_a_damaged_record_too(whole, tm
 def test_a_precision_that_this_machine_lacks_is_refused_before_anything_is_made(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduction.torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="training.precision is 'tf32', which needs a CUDA device"):
-        reproduce(load_config("winner-paper"), tmp_path / "out")
+        reproduce(load_config("winner-orbitnet"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -147,8 +147,8 @@ def test_folders_and_sizes_that_cannot_be_are_refused(tmp_path):
 def test_the_default_configuration_is_the_one_for_this_machine(monkeypatch):
     for has_gpu, kind in ((True, "winner"), (False, "shipped")):
         monkeypatch.setattr(reproduction.torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
-        for preset in ("paper", "phase-space"):
-            assert default_config(preset) == f"{kind}-{preset}"
+        for preset, model in (("paper", "orbitnet"), ("phase-space", "orbitnet-phase-space")):
+            assert default_config(preset) == f"{kind}-{model}"
             assert load_config(default_config(preset)).data.preset == preset
 
 

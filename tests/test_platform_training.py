@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from neural_hamilton.architectures import build_operator, load_model, parse_architecture
+from neural_hamilton.architectures import Task, build_operator, load_model, parse_architecture
 from neural_hamilton.architectures.selective_scan import use_backend
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config.tree import load_config
@@ -76,7 +76,7 @@ def test_loss_falls_and_the_run_folder_is_complete(tiny_dataset, tmp_path):
     card = json.loads((tmp_path / "run" / "model" / "model.json").read_text())
     assert card["provenance"]["dataset_hash"] == json.loads((tiny_dataset / "manifest.json").read_text())["dataset_hash"]
     assert card["provenance"]["metrics"]["validation_loss"] == result["validation_loss"]
-    assert load_model(tmp_path / "run" / "model").config.num_sensors == 20
+    assert load_model(tmp_path / "run" / "model").task.sensors == (20,)
     for record in (*lines, result):
         assert record["device"] in ("cpu", "cuda") and record["scan_backend"] is None  # of a DeepONet
 
@@ -377,7 +377,7 @@ def test_compiled_network_trains_as_the_plain_one(tiny_dataset, tmp_path):
 
 
 def test_checkpoint_keeps_every_kind_of_state(tmp_path):
-    model = build_operator(parse_architecture({"name": "deeponet", "width": 4}))
+    model = build_operator(parse_architecture({"name": "deeponet", "width": 4}), Task((20,), ((0.0, 1.0),), 2.0))
     optimizer = torch.optim.AdamW(model.parameters())
     sum(p.square().sum() for p in model.parameters()).backward()
     optimizer.step()

@@ -25,6 +25,7 @@ from neural_hamilton.architectures import build_operator, load_model
 from neural_hamilton.architectures.selective_scan import triton_backend
 from neural_hamilton.platform.training.checkpoints import save_checkpoint
 from neural_hamilton.platform.training.optimizers import Optimizer
+from neural_hamilton.platform.training.trained_for import task_of
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "benchmarks" / "gpu" / "requirements.txt"
@@ -284,12 +285,12 @@ def test_cells_of_full_size_that_a_cpu_can_measure(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "_STREAM_SECONDS", 0.05)
     fed = train._stream(bench, "deeponet")()
     assert fed["batch"] == 1024 and fed["drawn_rows_per_second"] > 0
-    for model in ("paper-13-sensors", "paper-noisy-sensors"):
+    for model in ("orbitnet-13-sensors", "mambonet-noisy-sensors"):
         solver = infer._solver(bench, model, shipped_models()[model], 1024)()
         network = infer._network(bench, model, shipped_models()[model], 1, "float32")()
         assert solver["times_the_networks_loss"] > 1 and network["trained"]
         assert network["median_loss"] < solver["median_loss"] < 0.01
-    exact = infer._solver(bench, "phase-space", shipped_models()["phase-space"], 1)()
+    exact = infer._solver(bench, "orbitnet-phase-space", shipped_models()["orbitnet-phase-space"], 1)()
     assert exact["times_the_networks_loss"] <= 1 and exact["step"] == 0.01  # the quadrature's own error, which RK4 reaches
 
 
@@ -344,8 +345,9 @@ def test_the_scan_moves_what_can_be_counted_by_hand():
 
 
 def test_operations_of_a_network_can_be_counted_by_hand():
-    architecture = network_config("deeponet", True, {}).architecture
-    layers = [module for module in build_operator(architecture).modules() if isinstance(module, torch.nn.Linear)]
+    config = network_config("deeponet", True, {})
+    architecture, task = config.architecture, task_of(config.data)
+    layers = [module for module in build_operator(architecture, task).modules() if isinstance(module, torch.nn.Linear)]
     trunk = [layer for layer in layers if layer.in_features == 1 + 2 * architecture.num_frequencies]
     assert len(trunk) == 1
     at_times = layers[layers.index(trunk[0]) :]
@@ -353,14 +355,14 @@ def test_operations_of_a_network_can_be_counted_by_hand():
     rows, times = 7, 10
     products = 2 * sum(rows * layer.weight.numel() for layer in of_rows) + 2 * sum(times * layer.weight.numel() for layer in at_times)
     sums = 2 * rows * times * 2 * architecture.num_channels
-    assert work.network_operations(architecture, rows, (1, times), backward=False) == products + sums
+    assert work.network_operations(architecture, task, rows, (1, times), backward=False) == products + sums
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_backward_pass_costs_about_twice_the_forward_pass(name):
     """That of a depthwise convolution too, which PyTorch's own count takes for a full one."""
-    architecture = network_config(name, True, {}).architecture
-    forward, both = (work.network_operations(architecture, 8, (1, 10), backward) for backward in (False, True))
+    config = network_config(name, True, {})
+    forward, both = (work.network_operations(config.architecture, task_of(config.data), 8, (1, 10), backward) for backward in (False, True))
     assert 2.5 * forward < both <= 3.0 * forward
 
 
@@ -388,11 +390,11 @@ def test_a_measurement_gets_its_place_in_the_tables():
     lines = {line[0]: line[1:] for line in tables._parity({"parity": checks})}
     assert lines["`mambonet-direct`, q and p"] == ["10 times the CPU's", "2.0e-03, 1 of 1 failed", "1.0e-06"]
     assert lines["`mambonet-direct`, gradient"] == ["10 times the CPU's", "2.0e-05", "1.0e-05"]
-    solver = {"cell": {"solver": "rk4", "accuracy_of": "paper", "trajectories": 16384}}
+    solver = {"cell": {"solver": "rk4", "accuracy_of": "orbitnet", "trajectories": 16384}}
     solver["figures"] = {"seconds_each": 3.4e-6, "times_the_networks_loss": 23.4}
-    asked = {"model": "paper", "trajectories": 16384, "precision": "float32"}
+    asked = {"model": "orbitnet", "trajectories": 16384, "precision": "float32"}
     rows = [{"cell": asked, "figures": {"seconds_each": 2e-6, "seconds_each_from_host_to_host": 4e-6}}, solver]
-    (line,) = (line for line in tables._infer({"infer": rows}) if line[:2] == ["`paper`", "16,384"])
+    (line,) = (line for line in tables._infer({"infer": rows}) if line[:2] == ["`orbitnet`", "16,384"])
     assert line[3:] == ["2.00 µs", "4.00 µs", "3.40 µs, at 23 times the loss"]
     with pytest.raises(ValueError, match="table is 'cards'; choose one of card"):
         tables.fill("<!-- begin cards -->\n<!-- end cards -->", {})
@@ -546,7 +548,7 @@ def test_a_file_too_large_to_leave_is_refused(tmp_path, monkeypatch):
 
 def test_the_checkpoint_of_what_learn_trains_can_leave_the_machine(tmp_path):
     config = network_config(DIRECT, False, {})
-    model = build_operator(config.architecture)
+    model = build_operator(config.architecture, task_of(config.data))
     optimizer = Optimizer(model, config.training)
     for _ in range(2):
         for parameter in model.parameters():
