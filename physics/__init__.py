@@ -1,6 +1,5 @@
 """Potentials, solvers and certified trajectories. NumPy, SciPy and Numba only."""
 
-from .ensembles import Ensemble, Rows, draw_rows
 from .errors import InputError
 from .potentials.curves import Curves
 from .potentials.expressions import evaluate_expression
@@ -11,15 +10,12 @@ __all__ = [
     "FIXED_STEP_METHODS",
     "NAMED_POTENTIALS",
     "Curves",
-    "Ensemble",
     "InputError",
     "NamedPotential",
     "Rejection",
-    "Rows",
     "Solution",
     "Trajectories",
     "certify",
-    "draw_rows",
     "evaluate_expression",
     "piecewise_linear",
     "power_law",

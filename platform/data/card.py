@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
+import pyarrow as pa
 import yaml
 
 from ..config.data import DataConfig
-from .schema import TENSOR_COLUMNS, dataset_schema
+from .schema import dataset_schema, tensor_columns
 
 CARD_FILE = "README.md"
 _TEMPLATE = Path(__file__).parent / "card.md.j2"
-_FLAGS = ("preset", "sensors", "times", "seed", "noise", "dtype")  # options of `generate`; the rest goes by --set
+_FLAGS = ("sensors", "times", "seed", "noise", "dtype")  # options of `generate`; the rest goes by --set
 
 
 def render_card(manifest: dict[str, Any]) -> str:
@@ -26,7 +28,9 @@ def render_card(manifest: dict[str, Any]) -> str:
         front_matter=_front_matter(config),
         manifest=manifest,
         data=config,
-        depth=config.ensemble.depth_range,
+        system=config.get_system(),
+        ensemble=config.distribution,
+        tensors={name: "×".join(map(str, shape)) for name, shape in tensor_columns(config).items()},
         rows=rows,
         megabytes=sum(line["bytes"] for line in manifest["files"]) / 1e6,
         histogram=[(bound, count, "█" * round(40 * count / rows)) for bound, count in sorted(manifest["certificates"].items(), key=_bound)],
@@ -42,20 +46,35 @@ def reproduction_command(config: DataConfig) -> str:
     """The command line that makes the same rows: every option that differs from its default."""
     words = ["neural-hamilton generate DEST"]
     words += [f"--{split} {count}" for split, count in config.counts.items() if count]
-    defaults = DataConfig().model_dump(mode="json")
-    for name, value in config.model_dump(mode="json", exclude=set(config.counts)).items():
+    if config.system != DataConfig.model_fields["system"].default:
+        words.append(f"--system {config.system}")
+    usual = DataConfig.model_validate({"system": config.system})
+    if config.distribution.name != usual.distribution.name:
+        words.append(f"--ensemble {config.distribution.name}")
+    defaults = usual.model_dump(mode="json")
+    for name, value in config.model_dump(mode="json", exclude={*config.counts, "ensemble"}).items():
         if value != defaults[name]:
-            words.append(f"--{name} {value}" if name in _FLAGS else f"--set 'data.{name}={value}'")
+            plain = name in _FLAGS and not isinstance(value, list)
+            words.append(f"--{name} {value}" if plain else f"--set 'data.{name}={value}'")
+    own, usual_own = config.distribution.dump(), type(config.distribution)().dump()
+    words += [f"--set 'data.ensemble.{key}={_plain(value)}'" for key, value in own.items() if value != usual_own[key]]
     return " ".join(words)
+
+
+def _plain(value: object) -> object:
+    """As YAML reads it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _front_matter(config: DataConfig) -> str:
     """Splits and column types for the `datasets` library, which does not know Arrow's tensor type."""
     features = []
-    for field in dataset_schema(config.sensors, config.times, config.dtype):
-        if field.name in TENSOR_COLUMNS:
-            features.append({"name": field.name, "list": config.dtype, "length": field.type.shape[0]})
-        elif field.name in ("control_q", "control_v"):
+    for field in dataset_schema(config):
+        if isinstance(field.type, pa.FixedShapeTensorType):
+            features.append({"name": field.name, "list": config.dtype, "length": int(np.prod(field.type.shape))})
+        elif pa.types.is_fixed_size_list(field.type):
+            features.append({"name": field.name, "list": "float64", "length": field.type.list_size})
+        elif pa.types.is_list(field.type):
             features.append({"name": field.name, "list": "float64"})
         else:
             features.append({"name": field.name, "dtype": str(field.type).replace("double", "float64")})

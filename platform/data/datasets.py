@@ -1,8 +1,6 @@
-"""Reading and inspecting datasets."""
+"""Reading datasets."""
 
-import functools
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...physics import InputError
-from ...physics.ensembles import SPLITS
-from ...physics.solvers.reference import solve_control_polygon
-from ..provenance import hash_file
-from .generation import read_manifest
-from .schema import dataset_schema, tensor_column
-
-_MAX_REFERENCE_ERROR = 1e-10  # what the reference solver itself may be wrong by
+from ...physics.systems import SPLITS, System
+from .manifest import read_config, read_manifest
+from .schema import state_column, tensor_column
 
 
 @dataclass(frozen=True)
@@ -28,6 +22,7 @@ class RowFile:
     path: Path
     rows: int
     sha256: str
+    system: System
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
         """The wanted rows. InputError where the file is missing, damaged, or not the one that the manifest lists."""
@@ -46,17 +41,17 @@ class RowFile:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The columns that training reads, rows first; tensors in the stored dtype."""
+    """The columns that training reads, in the stored dtype, for d degrees of freedom and C channels of fields."""
 
-    potential: np.ndarray  # (N, S)
+    potential: np.ndarray  # fields at the sensors: (N, S), or (N, C, *sensors) for several channels or axes
     times: np.ndarray  # (N, T)
-    q: np.ndarray  # (N, T)
-    p: np.ndarray  # (N, T)
-    initial: np.ndarray  # (N, 2)
+    q: np.ndarray  # (N, T), or (N, T, d)
+    p: np.ndarray  # like q
+    initial: np.ndarray  # (N, 2 d), q0 then p0
 
     @classmethod
-    def from_table(cls, table: pa.Table) -> "TrainingRows":
-        return cls(**_training_columns(table))
+    def from_table(cls, table: pa.Table, system: System) -> "TrainingRows":
+        return cls(**_training_columns(table, system))
 
     def __len__(self) -> int:
         return len(self.potential)
@@ -72,10 +67,9 @@ class Split(TrainingRows):
     """What evaluation reads besides."""
 
     trajectory_id: np.ndarray  # (N,)
-    stratum: np.ndarray  # (N,)
     energy: np.ndarray  # (N,)
     integration_error: np.ndarray  # (N,)
-    control: list[tuple[np.ndarray, np.ndarray]]  # N pairs of control_q, control_v
+    own: dict[str, Any]  # the system's own columns, as `System.rebuild` takes them
 
 
 def list_files(folder: Path, split: str, max_rows: int | None = None) -> list[RowFile]:
@@ -87,6 +81,7 @@ def list_files(folder: Path, split: str, max_rows: int | None = None) -> list[Ro
         For an unknown, empty or short split.
     """
     manifest = read_manifest(folder)
+    system = read_config(manifest).get_system()
     if split not in SPLITS:
         raise InputError(f"split is {split!r}; choose one of {', '.join(SPLITS)}")
     available = manifest["counts"][split]
@@ -97,116 +92,55 @@ def list_files(folder: Path, split: str, max_rows: int | None = None) -> list[Ro
     wanted, files = max_rows or available, []
     for line in manifest["files"]:
         if line["split"] == split and wanted > 0:
-            files.append(RowFile(folder / line["file"], min(wanted, line["rows"]), line["sha256"]))
+            files.append(RowFile(folder / line["file"], min(wanted, line["rows"]), line["sha256"], system))
             wanted -= line["rows"]
     return files
 
 
 def read_rows(files: list[RowFile]) -> TrainingRows:
-    """The rows of several files, in order; InputError as `RowFile.read`."""
-    return TrainingRows.from_table(pa.concat_tables([file.read(_TRAINING_COLUMNS) for file in files]))
+    """The rows of several files of one dataset, in order; InputError as `RowFile.read`."""
+    system = files[0].system
+    return TrainingRows.from_table(pa.concat_tables([file.read(training_columns(system)) for file in files]), system)
 
 
 def read_split(folder: str | Path, split: str, max_rows: int | None = None) -> Split:
     """The first `max_rows` rows of a split (all by default); InputError as `list_files` and `RowFile.read`."""
+    system = read_config(read_manifest(Path(folder))).get_system()
     table = pa.concat_tables([file.read() for file in list_files(Path(folder), split, max_rows)])
-    control = zip(table.column("control_q").to_pylist(), table.column("control_v").to_pylist(), strict=True)
     return Split(
-        **_training_columns(table),
-        **{name: np.asarray(table.column(name)) for name in ("trajectory_id", "stratum", "energy", "integration_error")},
-        control=[(np.array(q), np.array(v)) for q, v in control],
+        **_training_columns(table, system),
+        **{name: np.asarray(table.column(name)) for name in ("trajectory_id", "energy", "integration_error")},
+        own=read_own_columns(table, system),
     )
 
 
-_TRAINING_COLUMNS = ["potential", "times", "q", "p", "q0", "p0"]
+def read_own_columns(table: pa.Table, system: System) -> dict[str, Any]:
+    """The system's own columns as `System.rebuild` takes them; a null is nan, or -1 in a column of integers."""
+    own: dict[str, Any] = {}
+    for column in system.columns:
+        values = table.column(column.name)
+        if column.kind == "list":
+            own[column.name] = [np.array(row) for row in values.to_pylist()]
+        else:
+            own[column.name] = np.asarray(values.fill_null(-1) if column.kind == "int8" else values)
+    return own
 
 
-def _training_columns(table: pa.Table) -> dict[str, np.ndarray]:
-    tensors = {name: tensor_column(table, name) for name in ("potential", "times", "q", "p")}
-    return tensors | {"initial": np.stack([np.asarray(table.column(name)) for name in ("q0", "p0")], axis=1)}
+def training_columns(system: System) -> list[str]:
+    """The names of the columns that training reads."""
+    return [*system.fields, "times", "q", "p", "q0", "p0"]
 
 
-def inspect_dataset(folder: Path, recheck: int = 0, on_row: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """Schema, counts, checksums and certificates of a dataset; `recheck` random rows are solved again by SciPy.
-
-    Problems are values: `problems` lists every damaged, missing or surprising file and every row whose
-    certificate does not hold.
-    """
-    manifest = read_manifest(folder)
-    config = manifest["config"]
-    expected = dataset_schema(config["sensors"], config["times"], config["dtype"])
-    problems, sound = [], []
-    for line in manifest["files"]:
-        problem = _file_problem(folder / line["file"], line["sha256"], expected)
-        problems.extend([f"{line['file']}: {problem}"] if problem else [])
-        sound.extend([] if problem else [line])
-    certificates, drifts = (_column(folder, sound, name) for name in ("integration_error", "energy_drift"))
-    report = {
-        "dataset": str(folder),
-        "schema": {field.name: str(field.type) for field in expected},
-        "preset": manifest["preset"],
-        "counts": manifest["counts"],
-        "rejections": manifest["rejections"],
-        "bytes": sum(line["bytes"] for line in manifest["files"]),
-        "dataset_hash": manifest["dataset_hash"],
-        "integration_error": _summary(certificates),
-        "energy_drift": _summary(drifts),
-    }
-    if recheck:
-        report["recheck"], failures = _recheck(folder, sound, recheck, on_row)
-        problems.extend(failures)
-    report["problems"] = problems
-    return report
+def _training_columns(table: pa.Table, system: System) -> dict[str, np.ndarray]:
+    q0, p0 = (state_column(table, name).reshape(len(table), -1) for name in ("q0", "p0"))
+    fields = {name: tensor_column(table, name) for name in system.fields}
+    states = {name: tensor_column(table, name) for name in ("times", "q", "p")}
+    return {"potential": stack_fields(fields, system)} | states | {"initial": np.concatenate([q0, p0], axis=1)}
 
 
-def _file_problem(path: Path, checksum: str, expected: pa.Schema) -> str | None:
-    try:
-        if hash_file(path) != checksum:
-            return "its bytes do not match the manifest's checksum"
-        if not pq.read_schema(path).equals(expected):
-            return "its columns are not those of the dataset schema"
-    except FileNotFoundError:
-        return "it is missing"
-    except (OSError, pa.ArrowException) as error:
-        return f"it cannot be read: {error}"
-    return None
-
-
-def _column(folder: Path, lines: list[dict[str, Any]], name: str) -> np.ndarray:
-    parts = [np.asarray(pq.read_table(folder / line["file"], columns=[name]).column(name)) for line in lines]
-    return np.concatenate(parts) if parts else np.empty(0)
-
-
-def _summary(values: np.ndarray) -> dict[str, float] | None:
-    if not values.size:
-        return None
-    return {"median": float(np.median(values)), "p99": float(np.quantile(values, 0.99)), "max": float(values.max())}
-
-
-def _recheck(folder: Path, lines: list[dict[str, Any]], count: int, on_row: Callable[[], None]) -> tuple[dict[str, Any], list[str]]:
-    """Re-integrate rows picked at random from the sound files; worst deviation, and rows beyond their certificate."""
-    owners = np.repeat(np.arange(len(lines)), [line["rows"] for line in lines])
-    chosen = np.random.default_rng(0).permutation(owners.size)[:count]
-    starts = np.cumsum([0] + [line["rows"] for line in lines])
-    read = functools.lru_cache(maxsize=8)(lambda index: pq.read_table(folder / lines[index]["file"]))
-    worst, failures = 0.0, []
-    for position in np.sort(chosen):
-        owner = int(owners[position])
-        row = read(owner).slice(int(position - starts[owner]), 1)
-        values = {
-            name: row.column(name)[0].as_py() for name in ("trajectory_id", "q0", "p0", "integration_error", "control_q", "control_v")
-        }
-        times, q, p = (tensor_column(row, name)[0] for name in ("times", "q", "p"))
-        rounding = float(np.finfo(q.dtype).eps) * max(1.0, float(np.abs(p).max()))
-        true_q, true_p = solve_control_polygon(
-            values["control_q"], values["control_v"], values["q0"], values["p0"], times.astype(np.float64)
-        )
-        error = max(float(np.max(np.abs(q - true_q))), float(np.max(np.abs(p - true_p))))
-        allowed = values["integration_error"] + _MAX_REFERENCE_ERROR + rounding
-        worst = max(worst, error)
-        if not error <= allowed:
-            failures.append(
-                f"trajectory {values['trajectory_id']}: re-integration differs by {error:.2e}, more than the certified {allowed:.2e}"
-            )
-        on_row()
-    return {"rows": len(chosen), "largest_difference": worst}, failures
+def stack_fields(fields: dict[str, np.ndarray], system: System) -> np.ndarray:
+    """Fields (N, *sensors) or (N, channels, *sensors) as a network reads them: (N, S) for one on a line, else (N, C, *sensors)."""
+    if system.degrees_of_freedom == 1 and sum(system.fields.values()) == 1:
+        return next(iter(fields.values()))
+    parts = [values if system.fields[name] > 1 else values[:, None] for name, values in fields.items()]
+    return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]

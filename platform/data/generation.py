@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from ...physics import InputError
+from ...physics.files import write_file, write_json
 from ..config.data import DataConfig
 from ..progress import track
-from ..provenance import changed_keys, code_version, hash_json, write_atomically, write_json
+from ..provenance import changed_keys, code_version, hash_json
 from .card import CARD_FILE, render_card
-from .schema import DATASET_SCHEMA_VERSION, MANIFEST_FILE
-from .shards import Shard, plan_shards, read_record, recognise_shard, rows_config, write_shard
+from .manifest import DATASET_SCHEMA_VERSION, MANIFEST_FILE, read_manifest
+from .shards import Shard, plan_shards, read_record, recognise_shard, rows_config, rows_hashes, write_shard
 
 
 def generate(destination: Path, config: DataConfig, *, workers: int | None = None, local: bool = False) -> dict[str, Any]:
@@ -57,12 +57,11 @@ def generate(destination: Path, config: DataConfig, *, workers: int | None = Non
     manifest = _manifest(config, [lines[shard.file] for shard in shards])
     path = destination / MANIFEST_FILE
     if not path.exists() or json.loads(path.read_text()) != manifest:
-        write_atomically(destination / CARD_FILE, render_card(manifest).encode())
+        write_file(destination / CARD_FILE, render_card(manifest).encode())
         write_json(path, manifest)
     return manifest
 
 
-_MANIFEST_FIELDS = ("preset", "config", "counts", "rejections", "certificates", "files", "dataset_hash")
 _Write = Callable[[Shard], dict[str, Any]]
 
 
@@ -137,7 +136,7 @@ def _check_unfinished(destination: Path, config: DataConfig) -> None:
             raise InputError(f"destination {str(destination)!r} holds {name!r}, which is not part of this dataset; choose another folder")
     for path in sorted(destination.glob("*/*.parquet")):
         record = read_record(path)
-        if record and record["rows_config"] != hash_json(rows_config(config)):
+        if record and record["rows_config"] not in rows_hashes(config):
             raise InputError(f"destination {str(destination)!r} holds rows of another configuration; choose another folder")
 
 
@@ -154,7 +153,7 @@ def _manifest(config: DataConfig, files: list[dict[str, Any]]) -> dict[str, Any]
             total.update(line[name])
     return {
         "schema_version": DATASET_SCHEMA_VERSION,
-        "preset": config.preset,
+        "system": config.system,
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
         "rows_version": rows_config(config)["rows_version"],
@@ -164,30 +163,3 @@ def _manifest(config: DataConfig, files: list[dict[str, Any]]) -> dict[str, Any]
         "dataset_hash": hash_json([(line["file"], line["sha256"]) for line in files]),
         "code_version": code_version(),
     }
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a dataset folder.
-
-    Raises InputError where there is none, it cannot be read, is of another schema version, or says too little of its dataset.
-    """
-    path = folder / MANIFEST_FILE
-    try:
-        manifest = json.loads(path.read_text())
-    except OSError:
-        raise InputError(f"dataset {str(folder)!r} has no readable {MANIFEST_FILE}; run generate again to complete it") from None
-    except ValueError:
-        raise InputError(f"{path} is not JSON") from None
-    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if version != DATASET_SCHEMA_VERSION:
-        raise InputError(f"{path} has schema_version {version!r}; this version reads {DATASET_SCHEMA_VERSION}")
-    missing = [name for name in _MANIFEST_FIELDS if name not in manifest]
-    if missing:
-        raise InputError(f"{path} has no {missing[0]!r}; the file is damaged")
-    try:
-        DataConfig.model_validate(manifest["config"])
-    except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(["config", *(str(part) for part in problem["loc"])])
-        raise InputError(f"{path} does not say how the dataset was drawn: {place}: {problem['msg']}") from None
-    return manifest

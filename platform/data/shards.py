@@ -12,22 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...physics import draw_rows
-from ...physics.ensembles import ROWS_VERSION, SPLITS, draw_noise
+from ...physics.files import atomic_file
+from ...physics.systems import ROWS_VERSION, SPLITS, Draws, draw_rows
 from ..config.data import DataConfig
-from ..provenance import atomic_file, hash_file, hash_json
-from .schema import dataset_schema, rows_to_table
+from ..provenance import hash_file, hash_json
+from .manifest import as_schema_1
+from .schema import dataset_schema, rows_to_table, tensor_columns
 
 _METADATA_KEY = "neural_hamilton"
 _GROUP_VALUES = 1 << 20  # numbers in a row group
 _SMALLEST_CERTIFICATE = 1e-16
-# Trajectories never repeat a number, so dictionaries only cost; grouping the bytes of floats by significance
-# (byte stream split) is what makes smooth columns compress.
-_PARQUET: dict[str, Any] = {
-    "compression": "zstd",
-    "use_dictionary": False,
-    "use_byte_stream_split": [f"{name}.list.element" for name in ("potential", "q", "p")],
-}
 
 
 @dataclass(frozen=True)
@@ -55,17 +49,44 @@ def plan_shards(config: DataConfig) -> list[Shard]:
 
 def rows_config(config: DataConfig) -> dict[str, Any]:
     """What a row depends on: the configuration without counts and file layout, and the version of the draws."""
-    return config.model_dump(mode="json", exclude={"train", "val", "test", "shard_rows"}) | {"rows_version": ROWS_VERSION}
+    return _without_layout(config.model_dump(mode="json"))
+
+
+def rows_hashes(config: DataConfig) -> set[str]:
+    """Hashes by which rows of this configuration are known: today's, and that of version 0.1 for what it could draw."""
+    earlier = as_schema_1(config)
+    return {hash_json(rows_config(config))} | ({hash_json(_without_layout(earlier))} if earlier else set())
+
+
+def _without_layout(config: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in config.items() if key not in (*SPLITS, "shard_rows")}
+    return kept | {"rows_version": ROWS_VERSION}
 
 
 def make_rows(config: DataConfig, split: str, indices: np.ndarray) -> tuple[pa.Table, Counter[str]]:
     """Rows `indices` (R,) of a split, and the rejections by reason met on the way; a pure function."""
-    rows, rejections = draw_rows(config.ensemble, config.seed, split, indices)
-    potentials = rows.curves.sample(np.linspace(0.0, 1.0, config.sensors))
+    rows, rejections = draw_rows(
+        config.get_system(),
+        config.distribution,
+        config.seed,
+        split,
+        indices,
+        num_times=config.times,
+        method=config.integrator,
+        tolerance=config.tolerance,
+    )
+    fields = rows.hamiltonians.sense(config.sensor_shape)
     if config.noise:
-        potentials += config.noise * draw_noise(config.seed, split, indices, config.sensors)
-    table = rows_to_table(rows, potentials, dataset_schema(config.sensors, config.times, config.dtype))
+        fields = _add_noise(fields, config.noise, Draws(config.seed, split, indices))
+    table = rows_to_table(rows, fields, dataset_schema(config))
     return table, Counter({reason.value: count for reason, count in rejections.items()})
+
+
+def _add_noise(fields: dict[str, np.ndarray], noise: float, draws: Draws) -> dict[str, np.ndarray]:
+    """Fields with independent normal noise on every value."""
+    sizes = [int(np.prod(values.shape[1:])) for values in fields.values()]
+    parts = np.split(draws.noise(sum(sizes)), np.cumsum(sizes)[:-1], axis=1)
+    return {name: values + noise * part.reshape(values.shape) for (name, values), part in zip(fields.items(), parts, strict=True)}
 
 
 def write_shard(config: DataConfig, folder: Path, shard: Shard) -> dict[str, Any]:
@@ -74,10 +95,10 @@ def write_shard(config: DataConfig, folder: Path, shard: Shard) -> dict[str, Any
     certificates: Counter[str] = Counter()
     path = folder / shard.file
     path.parent.mkdir(parents=True, exist_ok=True)
-    schema = dataset_schema(config.sensors, config.times, config.dtype)
+    schema = dataset_schema(config)
     # Row groups of bounded size, so that memory depends neither on the rows of a shard nor on their length.
-    step = max(1, _GROUP_VALUES // (config.sensors + 3 * config.times))
-    with atomic_file(path) as stream, pq.ParquetWriter(stream, schema, **_PARQUET) as writer:
+    step = max(1, _GROUP_VALUES // row_values(config))
+    with atomic_file(path) as stream, pq.ParquetWriter(stream, schema, **_parquet_options(config)) as writer:
         for start in range(shard.start, shard.stop, step):
             table, rejected = make_rows(config, shard.split, np.arange(start, min(start + step, shard.stop)))
             rejections.update(rejected)
@@ -102,7 +123,7 @@ def recognise_shard(config: DataConfig, folder: Path, shard: Shard, recorded: di
     """The manifest line of a shard already there and whole, else None; `recorded` are the lines of an earlier manifest."""
     path = folder / shard.file
     record = read_record(path) if path.exists() else None
-    if record is None or record | _wanted(config, shard) != record:
+    if record is None or not _fits(record, config, shard):
         return None
     line = _manifest_line(folder, shard, record)
     if recorded is not None:
@@ -120,12 +141,30 @@ def measure_shard(config: DataConfig, rows: int = 512) -> dict[str, float]:
     started = time.perf_counter()
     table, _ = make_rows(config, "train", np.arange(rows))
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, **_PARQUET)
+    pq.write_table(table, buffer, **_parquet_options(config))
     return {"seconds_per_row": (time.perf_counter() - started) / rows, "bytes_per_row": buffer.tell() / rows}
+
+
+def row_values(config: DataConfig) -> int:
+    """Numbers in the tensor columns of a row."""
+    return sum(int(np.prod(shape)) for shape in tensor_columns(config).values())
+
+
+def _parquet_options(config: DataConfig) -> dict[str, Any]:
+    """Trajectories never repeat a number, so dictionaries only cost; grouping the bytes of floats by significance (byte stream
+    split) is what makes smooth columns compress.
+    """
+    smooth = [name for name in tensor_columns(config) if name != "times"]
+    return {"compression": "zstd", "use_dictionary": False, "use_byte_stream_split": [f"{name}.list.element" for name in smooth]}
 
 
 def _wanted(config: DataConfig, shard: Shard) -> dict[str, Any]:
     return {"rows_config": hash_json(rows_config(config)), "start": shard.start, "stop": shard.stop}
+
+
+def _fits(record: dict[str, Any], config: DataConfig, shard: Shard) -> bool:
+    same_place = (record.get("start"), record.get("stop")) == (shard.start, shard.stop)
+    return same_place and record.get("rows_config") in rows_hashes(config)
 
 
 def _decades(certificates: np.ndarray) -> Counter[str]:

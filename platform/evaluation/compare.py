@@ -8,12 +8,13 @@ import numpy as np
 
 from ...architectures import Operator, load_model, read_card
 from ...physics import InputError
+from ...physics.files import write_json
 from ...physics.potentials.interpolants import INTERPOLANTS
-from ..config.tree import EvaluationConfig
+from ..config import EvaluationConfig
 from ..data.datasets import read_split
-from ..data.generation import read_manifest
+from ..data.manifest import read_config, read_manifest
 from ..progress import track
-from ..provenance import code_version, write_json
+from ..provenance import code_version
 from .answers import Answers, predict, solve
 from .metrics import METRICS, count_broken, measure, summarise
 from .problems import Problems
@@ -53,10 +54,10 @@ def compare(
         for name, model in models.items():
             seen = _as_seen_by(model, problems)
             entries[name] = _entry(seen, predict(model, seen, settings.batch_size), settings) | {
-                "sensors": model.config.num_sensors,
+                "sensors": model.task.num_sensors,
                 "num_parameters": cards[name]["num_parameters"],
             }
-            warnings += _warnings(name, cards[name], manifest["preset"], entries[name], seen is not problems)
+            warnings += _warnings(name, cards[name], read_config(manifest).distribution.name, entries[name], seen is not problems)
             progress.advance(note=name)
         for kind in kinds:
             baseline = Baseline(f"dop853-{kind}", ADAPTIVE_METHOD, kind, tolerance=TIGHT)
@@ -78,7 +79,7 @@ def compare(
             "hash": manifest["dataset_hash"],
             "split": split_name,
             "rows": len(problems),
-            "preset": manifest["preset"],
+            "ensemble": read_config(manifest).distribution.name,
         },
         "entries": entries,
         "sensors": study,
@@ -100,7 +101,7 @@ def _name_all(folders: list[Path]) -> list[str]:
 
 
 def _as_seen_by(model: Operator, problems: Problems) -> Problems:
-    count = model.config.num_sensors
+    count = model.task.num_sensors
     return problems if count == problems.sensors.shape[1] else problems.at_sensors(count)
 
 
@@ -111,7 +112,7 @@ def _entry(problems: Problems, answer: Answers, settings: EvaluationConfig) -> d
 
 
 def _warnings(name: str, card: dict[str, Any], preset: str, entry: dict[str, Any], other_sensors: bool) -> list[str]:
-    trained_on = card["provenance"].get("preset")
+    trained_on = card["trained_for"]["ensemble"]["name"]
     warnings = [f"{name} was trained on preset {trained_on!r} and is measured on {preset!r}"] if trained_on != preset else []
     if other_sensors:
         warnings.append(f"{name} reads {entry['sensors']} sensors, taken from the exact potentials and without the dataset's noise")

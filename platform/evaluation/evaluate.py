@@ -1,5 +1,6 @@
 """`evaluate`: everything there is to know about one model, in one folder."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import torch
 
 from ...architectures import Operator, load_model, read_card, record_calibration
 from ...physics import InputError
-from ..config.tree import STUDIES, DataConfig, EvaluationConfig
+from ...physics.files import atomic_file, write_json
+from ..config import STUDIES, EvaluationConfig
 from ..data.datasets import Split, read_split
-from ..data.generation import read_manifest
-from ..data.shards import rows_config
+from ..data.manifest import read_config, read_manifest
+from ..data.shards import rows_hashes
 from ..progress import Progress, track
-from ..provenance import code_version, hash_json, write_json
+from ..provenance import code_version
 from .answers import Answers, predict, read_inputs, solve
 from .calibration import calibrate, score_answers
 from .metrics import METRICS, count_broken, group_by_separatrix, group_by_stratum, measure, summarise
@@ -57,8 +59,8 @@ def evaluate(
     settings = settings or EvaluationConfig()
     model, card, manifest = load_model(model_folder), read_card(model_folder), read_manifest(dataset)
     split = read_split(dataset, split_name, settings.max_rows)
-    if split.potential.shape[1] != model.config.num_sensors:
-        raise InputError(f"model reads {model.config.num_sensors} sensors; dataset {str(dataset)!r} has {split.potential.shape[1]}")
+    if split.potential.shape[1] != model.task.num_sensors:
+        raise InputError(f"model reads {model.task.num_sensors} sensors; dataset {str(dataset)!r} has {split.potential.shape[1]}")
     if record and not {"rows_drawn", "seconds", "config"} <= set(card["provenance"]):
         raise InputError(f"model {str(model_folder)!r} does not say how it was trained; --record needs a model that `train` made")
     try:
@@ -81,7 +83,7 @@ def evaluate(
             "hash": manifest["dataset_hash"],
             "split": split_name,
             "rows": len(problems),
-            "preset": manifest["preset"],
+            "preset": read_config(manifest).distribution.name,
             "noise": problems.noise,
         },
         "metrics": _summaries(metrics["model"], settings),
@@ -121,13 +123,14 @@ def describe_model(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
         "folder": str(folder),
         "weights_sha256": card["weights_sha256"],
         "num_parameters": card["num_parameters"],
+        "num_sensors": math.prod(card["trained_for"]["sensors"]),
         **card["architecture"],
     }
 
 
 def takes_any_start(card: dict[str, Any]) -> bool:
     """Whether a model was trained on starts other than (0, 0)."""
-    return card["provenance"].get("preset") == "phase-space"
+    return card["trained_for"]["initial_state"] is None
 
 
 def _answer_all(
@@ -160,7 +163,7 @@ class _Studies:
         progress: Progress,
     ) -> None:
         self._model, self._card, self._problems, self._settings, self._progress = model, card, problems, settings, progress
-        self._preset = card["provenance"].get("preset", "paper")
+        self._preset = card["trained_for"]["ensemble"]["name"]
         self._baselines = baselines
         self._few = [b for b in baselines if b.name in {f"rk4-sensors-{settings.solver_steps[0]:g}", "dop853-cubic", "dop853-prior-fit"}]
 
@@ -250,14 +253,15 @@ def _timing(model: Operator, problems: Problems, answer: Answers, settings: Eval
 
 def _warnings(card: dict[str, Any], manifest: dict[str, Any], split_name: str, losses: np.ndarray) -> list[str]:
     warnings = []
-    trained_on = card["provenance"].get("preset")
-    same_rows = card["provenance"].get("rows_config_hash") == hash_json(rows_config(DataConfig(**manifest["config"])))
+    trained_on = card["trained_for"]["ensemble"]["name"]
+    same_rows = card["provenance"].get("rows_config_hash") in rows_hashes(read_config(manifest))
     if same_rows and split_name != "test":
         warnings.append(
             f"the model was made with the rows of split {split_name!r} of this very stream; only 'test' tells what it has learnt"
         )
-    if trained_on != manifest["preset"]:
-        warnings.append(f"the model was trained on preset {trained_on!r} and is measured on {manifest['preset']!r}")
+    measured_on = read_config(manifest).distribution.name
+    if trained_on != measured_on:
+        warnings.append(f"the model was trained on preset {trained_on!r} and is measured on {measured_on!r}")
     broken = count_broken(losses)
     if broken:
         warnings.append(f"the model's answer is not finite on {broken} of {losses.size} rows; its figures are withheld")
@@ -266,6 +270,7 @@ def _warnings(card: dict[str, Any], manifest: dict[str, Any], split_name: str, l
 
 def _write_trajectories(path: Path, split: Split, metrics: dict[str, dict[str, np.ndarray]]) -> None:
     """One line a trajectory: the model's metrics and every baseline's total loss."""
-    columns = {"trajectory_id": split.trajectory_id, "stratum": split.stratum, **metrics["model"]}
+    columns = {"trajectory_id": split.trajectory_id, "stratum": split.own["stratum"], **metrics["model"]}
     columns |= {f"total_loss_{name}": values["total_loss"] for name, values in metrics.items() if name != "model"}
-    pq.write_table(pa.table(columns), path)
+    with atomic_file(path) as stream:
+        pq.write_table(pa.table(columns), stream)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...physics import Curves
-from ...physics.ensembles import Ensemble, draw_rows
+from ...physics.systems import Ensemble, draw_rows, get_system
 from ..config.data import DataConfig
 from ..data.datasets import Split
 
@@ -40,18 +40,26 @@ class Problems:
     def of_split(cls, split: Split, manifest: dict[str, Any]) -> "Problems":
         """The rows of a dataset, as stored; its manifest says how they were drawn and read."""
         times, q, p, sensors = (x.astype(np.float64) for x in (split.times, split.q, split.p, split.potential))
-        exact = _curves_of(split)
+        exact = get_system("well").rebuild(split.own).curves  # pyright: ignore
         drawn = DataConfig.model_validate(manifest["config"])
-        known = drawn.control_points, drawn.noise
-        return cls(exact, sensors, times, split.initial, q, p, split.energy, split.stratum, truth_floor(split), *known)
+        known = drawn.ensemble.control_points, drawn.noise
+        return cls(exact, sensors, times, split.initial, q, p, split.energy, split.own["stratum"], truth_floor(split), *known)
 
     @classmethod
     def draw(cls, ensemble: Ensemble, seed: int, count: int, num_sensors: int) -> "Problems":
         """The first `count` test problems of an ensemble, with float64 labels."""
-        rows, _ = draw_rows(ensemble, seed, "test", np.arange(count))
+        rows, _ = draw_rows(get_system("well"), ensemble, seed, "test", np.arange(count))
         floor = float(np.mean(rows.integration_error**2))
         unread = cls(
-            rows.curves, np.empty((count, 0)), rows.times, np.stack([rows.q0, rows.p0], 1), rows.q, rows.p, rows.energy, rows.stratum, floor
+            rows.hamiltonians.curves,
+            np.empty((count, 0)),
+            rows.times,
+            np.stack([rows.q0, rows.p0], 1),
+            rows.q,
+            rows.p,
+            rows.energy,
+            rows.stratum,
+            floor,
         )
         return unread.at_sensors(num_sensors)
 
@@ -90,12 +98,3 @@ def truth_floor(split: Split) -> float:
     error = split.integration_error[:, None]
     squares = [(error + unit * np.abs(states.astype(np.float64))) ** 2 for states in (split.q, split.p)]
     return float(0.5 * (squares[0] + squares[1]).mean())
-
-
-def _curves_of(split: Split) -> Curves:
-    """The exact potentials of a dataset's rows, from their control polygons of various lengths."""
-    counts = np.array([len(control_q) for control_q, _ in split.control])
-    control = np.zeros((2, counts.size, counts.max(initial=4)))
-    for row, polygon in enumerate(split.control):
-        control[:, row, : counts[row]] = polygon
-    return Curves.from_control_points(control[0], control[1], counts)

@@ -7,12 +7,14 @@ import numpy as np
 from ....architectures import Operator
 from ....physics import NAMED_POTENTIALS, InputError, NamedPotential
 from ....physics.diagnostics import total_loss
-from ....physics.ensembles import HORIZON, Ensemble
 from ....physics.potentials.textbook import piecewise_linear, power_law, steps
+from ....physics.systems import Ensemble, get_system
 from ..answers import ask, predict, solve
 from ..metrics import measure, summarise
 from ..problems import Problems
 from ..solvers import Baseline, reconstruct, solve_named
+
+HORIZON = get_system("well").horizon
 
 FROM_WALL, FROM_INSIDE = (0.0, 0.0), (0.4, 0.0)
 _MOVING = (0.35, 1.0)  # a start from which steps are felt: at rest on a level piece nothing ever happens
@@ -53,7 +55,7 @@ def measure_rough(model: Operator, baselines: list[Baseline], preset: str) -> di
 
 def _measure_one(model: Operator, baselines: list[Baseline], potential: NamedPotential, start: tuple[float, float]) -> dict[str, Any]:
     times = np.linspace(0.0, HORIZON, 100)
-    sensors = potential.value(np.linspace(0.0, 1.0, model.config.num_sensors)).astype(np.float32).astype(np.float64)
+    sensors = potential.value(np.linspace(0.0, 1.0, model.task.num_sensors)).astype(np.float32).astype(np.float64)
     truth = potential.truth(times, *start)
     losses = {"model": total_loss(*ask(model, sensors, times, start), *truth)}
     with np.errstate(all="ignore"):  # a cusp can throw a solver anywhere
@@ -64,15 +66,8 @@ def _measure_one(model: Operator, baselines: list[Baseline], potential: NamedPot
 
 def other_ensembles(preset: str) -> dict[str, Ensemble]:
     """Ensembles beside the preset, in one respect each; and the preset itself, to compare with."""
-    deeper, shallower = {"paper": ((5.0, 6.0), (2.0, 3.0)), "phase-space": ((3.5, 5.0), (0.2, 0.5))}[preset]
-    return {
-        "as trained": Ensemble(preset),
-        "more control points (8 to 10)": Ensemble(preset, control_points=(8, 10)),
-        "rougher (length scale 0.005)": Ensemble(preset, length_scale=(0.005, 0.01)),
-        "smoother (length scale 0.2 to 0.5)": Ensemble(preset, length_scale=(0.2, 0.5)),
-        f"deeper ({deeper[0]:g} to {deeper[1]:g})": Ensemble(preset, depth=deeper),
-        f"shallower ({shallower[0]:g} to {shallower[1]:g})": Ensemble(preset, depth=shallower),
-    }
+    ensemble = get_system("well").get_ensemble(preset)()
+    return {"as trained": ensemble} | ensemble.variants()
 
 
 def measure_ensembles(
@@ -82,7 +77,7 @@ def measure_ensembles(
     results: dict[str, dict[str, Any]] = {}
     for name, ensemble in other_ensembles(preset).items():
         try:
-            problems = Problems.draw(ensemble, seed, count, model.config.num_sensors)
+            problems = Problems.draw(ensemble, seed, count, model.task.num_sensors)
         except InputError as error:
             results[name] = {"not_measured": str(error)}
             continue

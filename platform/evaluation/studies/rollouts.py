@@ -11,12 +11,14 @@ import numpy as np
 from ....architectures import Operator
 from ....physics import certify
 from ....physics.diagnostics import energy_drift
-from ....physics.ensembles import HORIZON
 from ....physics.potentials.textbook import WALL_HEIGHT
+from ....physics.systems import get_system
 from ..answers import predict
 from ..metrics import count_broken
 from ..problems import Problems
 from ..solvers import Baseline, reconstruct, run_solver
+
+HORIZON = get_system("well").horizon
 
 LOST = 0.1  # distance in the plane of q and p at which an answer no longer says where the particle is
 _TIMES_A_WINDOW = 20

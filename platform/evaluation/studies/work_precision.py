@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ....architectures import Operator
-from ....physics.ensembles import HORIZON, Ensemble, draw_rows
+from ....physics.systems import draw_rows, get_system
 from ..answers import predict
 from ..metrics import finite_or_none, measure
 from ..problems import Problems
@@ -27,6 +27,7 @@ _TOLERANCES = (1e-4, 1e-7, 1e-10)
 _METHODS = ("stormer-verlet", "yoshida4", "rk4", "gauss-legendre4")
 _REPEATS = 5  # of which the median counts; of large batches, which time well, one
 _LARGE = 1_000
+HORIZON = get_system("well").horizon
 # Of the force on a cubic spline in V: the piece, its parameter, a quadratic, and the multiply-adds of one stage.
 _FLOPS_PER_FORCE = 20
 
@@ -98,9 +99,11 @@ def break_even(work: dict[str, Any], card: dict[str, Any], seconds_per_row: floa
 
 def measure_row_cost(preset: str, count: int = 100) -> float:
     """Seconds that a certified training row costs on one CPU, drawn here."""
-    draw_rows(Ensemble(preset), 0, "train", np.arange(4))  # compiles
+    system = get_system("well")
+    ensemble = system.get_ensemble(preset)()
+    draw_rows(system, ensemble, 0, "train", np.arange(4))  # compiles
     started = time.perf_counter()
-    draw_rows(Ensemble(preset), 0, "train", np.arange(count))
+    draw_rows(system, ensemble, 0, "train", np.arange(count))
     return (time.perf_counter() - started) / count
 
 

@@ -1,0 +1,157 @@
+"""What a Hamiltonian system is. Everything particular to one lives in a subclass; everything else asks it.
+
+Array shapes, for R rows and T query times: positions and momenta are (R, T) with one degree of freedom and (R, T, d) with
+d of them; initial states are (R,) and (R, d).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
+
+import numpy as np
+
+from ..errors import InputError
+from ..solvers.certify import Rejection, Trajectories
+from . import generic
+from .draws import Draws
+
+__all__ = ["Column", "Drawn", "Ensemble", "Hamiltonians", "Rejection", "State", "System", "Trajectories"]
+
+State = tuple[float, ...]
+
+
+class Hamiltonians(Protocol):
+    """R Hamiltonians of one system, evaluated row by row: no row's numbers depend on another row."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: np.ndarray) -> Self:
+        """The Hamiltonians at `rows` (any number of them, repeats allowed)."""
+        ...
+
+    def energy(self, q: np.ndarray, p: np.ndarray) -> np.ndarray:
+        """H(q, p) of each row: (R,), or (R, T) along trajectories."""
+        ...
+
+    def gradient(self, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """dH/dq and dH/dp of each row, each in the shape of q."""
+        ...
+
+    def sense(self, sensors: tuple[int, ...]) -> dict[str, np.ndarray]:
+        """The fields of `System.fields` on the grid of sensors: (R, *sensors), or (R, channels, *sensors) with several channels."""
+        ...
+
+
+class Column(NamedTuple):
+    """A column of the dataset that belongs to the system.
+
+    `list` columns hold a list of float64 in each row; in memory they are (R, n) and a row ends at its first nan. Scalars that
+    are nan, or negative where they are integers, are stored as null where `nullable`.
+    """
+
+    name: str
+    kind: Literal["float64", "int8", "list"]
+    meaning: str
+    nullable: bool = False
+
+
+class Drawn(NamedTuple):
+    """What an ensemble draws for R rows: the system's own columns, the Hamiltonians, initial states and sorted query times (R, T)."""
+
+    columns: dict[str, np.ndarray]
+    hamiltonians: Any
+    q0: np.ndarray
+    p0: np.ndarray
+    times: np.ndarray
+
+
+@dataclass(frozen=True)
+class Ensemble(ABC):
+    """A distribution of problems. A subclass is a frozen dataclass whose fields are the keys of `data.ensemble`.
+
+    `fixed_initial_state` is (q0, p0), each a tuple of length d, where all problems start from one state, and None where they
+    start anywhere that the system admits. A model trained on the ensemble accepts the same initial states.
+    """
+
+    name: ClassVar[str]
+    fixed_initial_state: ClassVar[tuple[State, State] | None] = None
+    orbits_per_hamiltonian: ClassVar[int] = 1
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+
+    @abstractmethod
+    def draw(self, draws: Draws, num_times: int) -> Drawn:
+        """The problems of the rows that `draws` addresses: a pure function, the same for a row alone or with others."""
+
+    def describe(self) -> str:
+        """How problems are sampled, in Markdown, for the dataset card."""
+        return self.__doc__ or ""
+
+    def variants(self) -> dict[str, "Ensemble"]:
+        """Ensembles that differ from this one in one respect each, to measure a model out of distribution."""
+        return {}
+
+    def dump(self) -> dict[str, Any]:
+        """The name and the fields, as configurations and cards hold them."""
+        return {"name": self.name} | asdict(self)
+
+
+class System(ABC):
+    """A Hamiltonian system: one instance, without state.
+
+    A system with H = p²/2 + V(q) on a box needs `rebuild`, its ensembles and `energy_scale`; the methods with a body are
+    general and may be replaced by faster or more accurate ones.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]  # of the dataset card
+    equations: ClassVar[str]  # Markdown: H, the domain and the units
+    domain: ClassVar[tuple[tuple[float, float], ...]]  # of each coordinate; the sensors lie on a uniform grid over it
+    horizon: ClassVar[float]
+    fields: ClassVar[Mapping[str, int]] = {"potential": 1}  # what the sensors read, with the number of channels of each
+    has_unit_mass: ClassVar[bool] = True  # H = p²/2 + V(q)
+    columns: ClassVar[tuple[Column, ...]]
+    ensembles: ClassVar[Mapping[str, type[Ensemble]]]  # the default first
+    methods: ClassVar[tuple[str, ...]] = ("dop853",)  # those that certify, the default first
+    default_sensors: ClassVar[int] = 100  # along each axis
+    fewest_sensors: ClassVar[int] = 4
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        return len(self.domain)
+
+    @abstractmethod
+    def rebuild(self, columns: Mapping[str, Sequence[Any]]) -> Hamiltonians:
+        """The exact Hamiltonians of R rows from their own columns alone; a `list` column is a sequence of R arrays."""
+
+    @abstractmethod
+    def energy_scale(self, hamiltonians: Any) -> np.ndarray:
+        """The energy to which drifts are relative, such as the depth of a well, (R,)."""
+
+    def from_sensors(self, fields: Mapping[str, np.ndarray]) -> Hamiltonians:
+        """H = p²/2 + V(q) with V interpolated by tensor-product cubic splines through the sensors, fields as in `sense`."""
+        return generic.SplineHamiltonians.through(fields["potential"], self.domain)
+
+    def certify(
+        self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray, *, method: str, tolerance: float
+    ) -> Trajectories:
+        """The orbits at sorted times (R, T), solved again with shorter steps until no q or p changes by more than `tolerance`."""
+        self.check_method(method)
+        scale = self.energy_scale(hamiltonians)
+        return generic.certify(hamiltonians, q0, p0, times, domain=self.domain, energy_scale=scale, tolerance=tolerance)
+
+    def reference(
+        self, columns: Mapping[str, Sequence[Any]], q0: np.ndarray, p0: np.ndarray, times: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """q, p of R orbits from their rows' own columns, by an independent solver: what certificates are checked against."""
+        return generic.reference(self.rebuild(columns), q0, p0, times)
+
+    def check_method(self, method: str) -> None:
+        if method not in self.methods:
+            raise InputError(f"integrator is {method!r}; system {self.name!r} is certified by {', '.join(self.methods)}")
+
+    def get_ensemble(self, name: str) -> type[Ensemble]:
+        """The class of the ensemble called `name`; InputError names the choices."""
+        if name not in self.ensembles:
+            raise InputError(f"data.ensemble.name is {name!r}; system {self.name!r} has {', '.join(self.ensembles)}")
+        return self.ensembles[name]

@@ -1,0 +1,77 @@
+"""The manifest of a dataset folder: what the rows are, how many, and the checksum of every file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ...physics import InputError
+from ..config.data import DataConfig
+
+MANIFEST_FILE = "manifest.json"
+DATASET_SCHEMA_VERSION = 2
+_FIELDS = ("system", "config", "counts", "rejections", "certificates", "files", "dataset_hash")
+_ENSEMBLE_KEYS = ("control_points", "length_scale", "depth")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a dataset folder, in the current schema.
+
+    Raises InputError where there is none, or it cannot be read, has an unknown schema version, or lacks a field.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        manifest = json.loads(path.read_text())
+    except OSError:
+        raise InputError(f"dataset {str(folder)!r} has no readable {MANIFEST_FILE}; run generate again to complete it") from None
+    except ValueError:
+        raise InputError(f"{path} is not JSON") from None
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if version == 1:
+        manifest = _from_schema_1(manifest)
+    elif version != DATASET_SCHEMA_VERSION:
+        raise InputError(f"{path} has schema_version {version!r}; this version reads 1 and {DATASET_SCHEMA_VERSION}")
+    missing = [name for name in _FIELDS if name not in manifest]
+    if missing:
+        raise InputError(f"{path} has no {missing[0]!r}; the file is damaged")
+    return manifest | {"config": read_config(manifest, path).model_dump(mode="json")}
+
+
+def read_config(manifest: dict[str, Any], path: Path | None = None) -> DataConfig:
+    """How the rows were drawn; InputError, naming the key, where the manifest does not describe it."""
+    try:
+        return DataConfig.model_validate(manifest["config"])
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(["config", *(str(part) for part in problem["loc"])])
+        raise InputError(f"{path or MANIFEST_FILE} does not describe how the dataset was drawn: {place}: {problem['msg']}") from None
+
+
+def _from_schema_1(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1 knew one system, and kept the ensemble's keys beside the others."""
+    config = manifest.get("config")
+    if isinstance(config, dict):
+        config = migrate_config(config)
+    return {**{key: value for key, value in manifest.items() if key != "preset"}, "system": "well", "config": config}
+
+
+def migrate_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The `data` section as version 0.1 recorded it, in today's keys."""
+    if "preset" not in config:
+        return config
+    own = {key: config[key] for key in _ENSEMBLE_KEYS if config.get(key) is not None}
+    rest = {key: value for key, value in config.items() if key not in ("preset", *_ENSEMBLE_KEYS)}
+    return {"system": "well", "ensemble": {"name": config["preset"], **own}, **rest}
+
+
+def as_schema_1(config: DataConfig) -> dict[str, Any] | None:
+    """The section as version 0.1 wrote it, by which its files and models are recognised; None where it could not."""
+    ensemble = config.distribution
+    if config.system != "well" or ensemble.name not in ("paper", "phase-space"):
+        return None
+    own = ensemble.dump()
+    usual = type(ensemble)()
+    depth = None if own["depth"] == usual.dump()["depth"] else own["depth"]
+    rest = config.model_dump(mode="json", exclude={"system", "ensemble"})
+    return rest | {"preset": own["name"], **{key: list(own[key]) for key in _ENSEMBLE_KEYS[:2]}, "depth": depth and list(depth)}
