@@ -229,7 +229,8 @@ def _conclude(config: Config, dataset: Path, out: Path, rows: list[dict[str, Any
         raise InputError(f"all {len(rows)} trials in {str(out)!r} failed; the first because {best['reason']}")
     run = out / TRIALS_FOLDER / best["trial"]
     # The trial's own file may hold the shorter budget of a sweep.
-    load_config(run / CONFIG_FILE).override({"training.epochs": config.training.epochs}).save(out / BEST_FILE)
+    best_config = load_config(run / CONFIG_FILE).override({"training.epochs": config.training.epochs})
+    best_config.save(out / BEST_FILE, ("architecture", "training"))  # on any dataset
     states = [row["state"] for row in rows]
     return {
         "out": str(out),
