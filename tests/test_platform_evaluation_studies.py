@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 from scipy.stats import spearmanr
 
-from neural_hamilton.architectures import Answer, ArchitectureConfig, Operator
-from neural_hamilton.physics import NAMED_POTENTIALS, Curves
+from neural_hamilton.architectures import ArchitectureConfig, Operator, Task
+from neural_hamilton.physics import NAMED_POTENTIALS, CurvePotential
 from neural_hamilton.physics.ensembles import Ensemble
-from neural_hamilton.platform.evaluation import work_precision
 from neural_hamilton.platform.evaluation.answers import Answers, predict, solve
 from neural_hamilton.platform.evaluation.calibration import calibrate, ode_defect, score_answers
 from neural_hamilton.platform.evaluation.metrics import group_by_separatrix, group_by_stratum, measure
 from neural_hamilton.platform.evaluation.problems import Problems
 from neural_hamilton.platform.evaluation.solvers import Baseline, default_baselines, reconstruct, run_solver
+from neural_hamilton.platform.evaluation.studies import work_precision
 from neural_hamilton.platform.evaluation.studies.families import measure_ensembles, measure_rough, measure_textbook, rough_potentials
 from neural_hamilton.platform.evaluation.studies.rollouts import LOST, measure_horizons
 from neural_hamilton.platform.evaluation.studies.sensors import study_sensors
@@ -31,23 +31,23 @@ class HarmonicNetwork(Operator):
     """Exact in 8 (q - 1/2)^2 from any start, whatever potential it is given; but for a delay and a factor on the energy."""
 
     def __init__(self, delay: float = 0.0, stretch: float = 1.0, num_sensors: int = 40) -> None:
-        super().__init__(ArchitectureConfig(name="harmonic", num_sensors=num_sensors, hard_initial_condition=False))
+        super().__init__(ArchitectureConfig(name="harmonic"), Task((num_sensors,), ((0.0, 1.0),), 2.0))
         self.delay, self.stretch = delay, stretch
         self.double()
 
-    def answer(self, potential_BS, times_BT, initial_B2):
-        q0, p0 = (initial_B2[:, i : i + 1] for i in (0, 1))
+    def predict(self, fields, times_BT, initial_BK):
+        q0, p0 = (initial_BK[:, i : i + 1] for i in (0, 1))
         phase = 4.0 * (times_BT - self.delay)
         q = 0.5 + self.stretch * ((q0 - 0.5) * phase.cos() + p0 / 4.0 * phase.sin())
         p = self.stretch * (p0 * phase.cos() - 4.0 * (q0 - 0.5) * phase.sin())
-        return Answer(torch.stack([q, p], dim=-1), q.new_zeros(()))
+        return self.output(torch.stack([q, p], dim=-1), q.new_zeros(()))
 
 
 def harmonic_problems(count=8, num_sensors=40, num_times=25):
     rng = np.random.default_rng(0)
     initial = np.stack([rng.uniform(0.2, 0.8, count), rng.uniform(-1.0, 1.0, count)], axis=1)
     times = np.tile(np.linspace(0.0, 2.0, num_times), (count, 1))
-    curve = Curves.from_samples(NAMED_POTENTIALS["harmonic"].value(np.linspace(0, 1, num_sensors)))
+    curve = CurvePotential.from_samples(NAMED_POTENTIALS["harmonic"].value(np.linspace(0, 1, num_sensors)))
     q0, p0 = initial[:, :1], initial[:, 1:]
     q, p = 0.5 + (q0 - 0.5) * np.cos(4 * times) + p0 / 4 * np.sin(4 * times), p0 * np.cos(4 * times) - 4 * (q0 - 0.5) * np.sin(4 * times)
     energy = 0.5 * p0[:, 0] ** 2 + 8 * (q0[:, 0] - 0.5) ** 2
@@ -90,7 +90,7 @@ class TestProblems:
 
     def test_separatrix_distance_is_that_of_a_dense_grid(self, drawn):
         grid = np.linspace(0, 1, 20_001)
-        for curve, energy, found in zip(drawn.exact, drawn.energy, drawn.exact.separatrix_distance(drawn.energy), strict=True):
+        for curve, energy, found in zip(drawn.exact, drawn.energy, drawn.curves.separatrix_distance(drawn.energy), strict=True):
             values = curve.value(grid)
             tops = values[1:-1][(values[1:-1] > values[:-2]) & (values[1:-1] >= values[2:])]
             expected = np.min(np.abs(energy - tops), initial=np.inf)
@@ -113,7 +113,7 @@ class TestBaselines:
         problems = harmonic_problems(2)
         tent = np.tile(4.0 * np.abs(np.linspace(0, 1, 40) - 0.5), (2, 1))
         fitted = reconstruct("prior-fit", Problems(**{**vars(problems), "sensors": tent}))
-        np.testing.assert_array_equal(fitted.curves[0].poly_v, Curves.from_samples(tent[0]).poly_v)
+        np.testing.assert_array_equal(fitted.curves[0].poly_v, CurvePotential.from_samples(tent[0]).poly_v)
 
 
 class TestFamilies:

@@ -40,7 +40,7 @@ class Problems:
     def of_split(cls, split: Split, manifest: dict[str, Any]) -> "Problems":
         """The rows of a dataset, as stored; its manifest says how they were drawn and read."""
         times, q, p, sensors = (x.astype(np.float64) for x in (split.times, split.q, split.p, split.potential))
-        exact = _curves_of(split)
+        exact = get_system("well").rebuild(split.own).curves  # pyright: ignore
         drawn = DataConfig.model_validate(manifest["config"])
         known = drawn.ensemble.control_points, drawn.noise
         return cls(exact, sensors, times, split.initial, q, p, split.energy, split.own["stratum"], truth_floor(split), *known)
@@ -98,12 +98,3 @@ def truth_floor(split: Split) -> float:
     error = split.integration_error[:, None]
     squares = [(error + unit * np.abs(states.astype(np.float64))) ** 2 for states in (split.q, split.p)]
     return float(0.5 * (squares[0] + squares[1]).mean())
-
-
-def _curves_of(split: Split) -> Curves:
-    """The exact potentials of a dataset's rows, from their control polygons of various lengths."""
-    counts = np.array([len(control_q) for control_q, _ in split.control])
-    control = np.zeros((2, counts.size, counts.max(initial=4)))
-    for row, polygon in enumerate(split.control):
-        control[:, row, : counts[row]] = polygon
-    return Curves.from_control_points(control[0], control[1], counts)
