@@ -14,7 +14,7 @@ from neural_hamilton.architectures import available_architectures, build_operato
 from neural_hamilton.architectures.registry import ENTRY_POINTS
 from neural_hamilton.architectures.testing import TASKS, oscillators
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.config import load_config
 from neural_hamilton.tune.search_spaces import parse_space
 
 
