@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from neural_hamilton.physics import Curves, certify
+from neural_hamilton.physics import Curves, certify, solvers
 from neural_hamilton.physics.systems import Rows, draw_rows, get_system
 
 from .timing import compare, time_in_turns
@@ -89,10 +89,8 @@ def _loosest(rows: Rows, make: Callable[[float], Solver]) -> tuple[float, dict[s
 def _ours(rows: Rows) -> dict[str, Callable[[float], Solver]]:
     def make(tolerance: float) -> Solver:
         def solve() -> Answer:
-            q, p, _ = solve(
-                orbits = rows.hamiltonians.curves, rows.q0, rows.p0, rows.times
-                q, p, _ = solve(*orbits, method="taylor", tolerance=tolerance, num_threads=_THREADS)
-            )
+            orbits = rows.hamiltonians.curves, rows.q0, rows.p0, rows.times
+            q, p, _ = solvers.solve(*orbits, method="taylor", tolerance=tolerance, num_threads=_THREADS)
             return q, p
 
         return solve
