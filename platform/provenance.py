@@ -3,11 +3,13 @@
 import hashlib
 import importlib.metadata
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+
+from ..physics.files import atomic_file, write_json
+from ..physics.files import write_file as write_atomically
+
+__all__ = ["atomic_file", "changed_keys", "code_version", "hash_file", "hash_json", "write_atomically", "write_json"]
 
 
 def code_version() -> str:
@@ -30,31 +32,6 @@ def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears whole or not at all, also after a crash: temporary name, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with temporary.open("wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """All of `content` or nothing; see `atomic_file`."""
-    with atomic_file(path) as stream:
-        stream.write(content)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Indented JSON, atomically; a non-finite number is an error."""
-    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def changed_keys(before: dict[str, Any], now: dict[str, Any]) -> str:

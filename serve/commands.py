@@ -78,7 +78,7 @@ def predict_command(
     """
     if out is not None and out.suffix not in _WRITERS:
         raise InputError(f"--out is {str(out)!r}; its suffix must be one of {', '.join(_WRITERS)}")
-    folder = _find_model(model, SHIPPED_MODEL if (q0, p0) == (0.0, 0.0) else SHIPPED_MODELS / "phase-space")
+    folder = _find_model(model, SHIPPED_MODEL if (q0, p0) == (0.0, 0.0) else SHIPPED_MODELS / "orbitnet-phase-space")
     from .predictor import Predictor, Query
     from .schema import trust_of
 

@@ -21,7 +21,7 @@ from ..evaluation import evaluate
 from .console import format_table
 
 _WORKERS = 2
-_ARCHITECTURES = ("deeponet", "mambonet")
+_ARCHITECTURES = ("deeponet", "orbitnet")
 _TRIALS = 4
 
 

@@ -32,7 +32,8 @@ _EVALUATION_SECONDS = 180.0  # what one may take, generously: it is short, and c
 
 def default_config(preset: str) -> str:
     """The name of the configuration that makes the model of `preset` on this machine."""
-    return f"{'winner' if torch.cuda.is_available() else 'shipped'}-{preset}"
+    model = "orbitnet" if preset == "paper" else f"orbitnet-{preset}"
+    return f"{'winner' if torch.cuda.is_available() else 'shipped'}-{model}"
 
 
 def reproduce(config: Config, out: Path, deadline: float | None = None) -> dict[str, Any]:

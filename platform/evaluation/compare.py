@@ -53,7 +53,7 @@ def compare(
         for name, model in models.items():
             seen = _as_seen_by(model, problems)
             entries[name] = _entry(seen, predict(model, seen, settings.batch_size), settings) | {
-                "sensors": model.config.num_sensors,
+                "sensors": model.task.num_sensors,
                 "num_parameters": cards[name]["num_parameters"],
             }
             warnings += _warnings(name, cards[name], read_config(manifest).distribution.name, entries[name], seen is not problems)
@@ -100,7 +100,7 @@ def _name_all(folders: list[Path]) -> list[str]:
 
 
 def _as_seen_by(model: Operator, problems: Problems) -> Problems:
-    count = model.config.num_sensors
+    count = model.task.num_sensors
     return problems if count == problems.sensors.shape[1] else problems.at_sensors(count)
 
 
@@ -111,7 +111,7 @@ def _entry(problems: Problems, answer: Answers, settings: EvaluationConfig) -> d
 
 
 def _warnings(name: str, card: dict[str, Any], preset: str, entry: dict[str, Any], other_sensors: bool) -> list[str]:
-    trained_on = card["provenance"].get("preset")
+    trained_on = card["trained_for"]["ensemble"]["name"]
     warnings = [f"{name} was trained on preset {trained_on!r} and is measured on {preset!r}"] if trained_on != preset else []
     if other_sensors:
         warnings.append(f"{name} reads {entry['sensors']} sensors, taken from the exact potentials and without the dataset's noise")

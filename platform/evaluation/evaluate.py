@@ -1,5 +1,6 @@
 """`evaluate`: everything there is to know about one model, in one folder."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,8 @@ def evaluate(
     settings = settings or EvaluationConfig()
     model, card, manifest = load_model(model_folder), read_card(model_folder), read_manifest(dataset)
     split = read_split(dataset, split_name, settings.max_rows)
-    if split.potential.shape[1] != model.config.num_sensors:
-        raise InputError(f"model reads {model.config.num_sensors} sensors; dataset {str(dataset)!r} has {split.potential.shape[1]}")
+    if split.potential.shape[1] != model.task.num_sensors:
+        raise InputError(f"model reads {model.task.num_sensors} sensors; dataset {str(dataset)!r} has {split.potential.shape[1]}")
     if record and not {"rows_drawn", "seconds", "config"} <= set(card["provenance"]):
         raise InputError(f"model {str(model_folder)!r} does not say how it was trained; --record needs a model that `train` made")
     try:
@@ -121,13 +122,14 @@ def describe_model(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
         "folder": str(folder),
         "weights_sha256": card["weights_sha256"],
         "num_parameters": card["num_parameters"],
+        "num_sensors": math.prod(card["trained_for"]["sensors"]),
         **card["architecture"],
     }
 
 
 def takes_any_start(card: dict[str, Any]) -> bool:
     """Whether a model was trained on starts other than (0, 0)."""
-    return card["provenance"].get("preset") == "phase-space"
+    return card["trained_for"]["initial_state"] is None
 
 
 def _answer_all(
@@ -160,7 +162,7 @@ class _Studies:
         progress: Progress,
     ) -> None:
         self._model, self._card, self._problems, self._settings, self._progress = model, card, problems, settings, progress
-        self._preset = card["provenance"].get("preset", "paper")
+        self._preset = card["trained_for"]["ensemble"]["name"]
         self._baselines = baselines
         self._few = [b for b in baselines if b.name in {f"rk4-sensors-{settings.solver_steps[0]:g}", "dop853-cubic", "dop853-prior-fit"}]
 
@@ -250,7 +252,7 @@ def _timing(model: Operator, problems: Problems, answer: Answers, settings: Eval
 
 def _warnings(card: dict[str, Any], manifest: dict[str, Any], split_name: str, losses: np.ndarray) -> list[str]:
     warnings = []
-    trained_on = card["provenance"].get("preset")
+    trained_on = card["trained_for"]["ensemble"]["name"]
     same_rows = card["provenance"].get("rows_config_hash") in rows_hashes(read_config(manifest))
     if same_rows and split_name != "test":
         warnings.append(

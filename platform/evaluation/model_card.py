@@ -23,7 +23,7 @@ def write_model_card(folder: Path, card: dict[str, Any], result: dict[str, Any],
         dataset_config=dataset_config,
         rows=rows,
         name=display_name(result["model"]["name"]),
-        any_start=card["provenance"]["preset"] == "phase-space",
+        any_start=card["trained_for"]["initial_state"] is None,
         drift_threshold=result["calibration"]["scores"]["energy_drift"]["threshold"],
     )
     write_atomically(folder / CARD_PAGE, page.encode())

@@ -32,6 +32,7 @@ from .process_group import Worker
 from .run_folder import CHECKPOINTS_FOLDER, MODEL_FOLDER, RESULT_FILE, History
 from .schedules import learning_rate_at, ramp
 from .trackers import tracking
+from .trained_for import task_of, trained_for
 
 Report = Callable[[dict[str, float]], None]
 _CHECK_EVERY = 100  # steps between looks at the losses: each look makes a GPU wait
@@ -152,7 +153,7 @@ class Learner:
         self._settings, self._device, self._worker = config.training, device, worker
         check_precision(self._settings, device)
         torch.manual_seed(self._settings.seed)
-        self.model = build_operator(config.architecture).to(device)
+        self.model = build_operator(config.architecture, task_of(config.data)).to(device)
         self.model.set_normalisation(*statistics)
         self._optimizer = Optimizer(self.model, self._settings)
         self._average = WeightAverage(self.model, self._settings.ema_decay) if self._settings.ema_decay else None
@@ -269,7 +270,7 @@ class _Record:
 
     def __init__(self, config: Config, dataset: Path, run: Path, worker: Worker) -> None:
         self._settings, self._run, self._worker = config.training, run, worker
-        self._provenance = _provenance(config, dataset)
+        self._trained_for, self._provenance = trained_for(config.data), _provenance(config, dataset)
         self._rows_an_epoch = config.training.train_rows or config.data.train
         self._lines = History(run)
         self._checkpoints = CheckpointFolder(run / CHECKPOINTS_FOLDER, config.training.keep_checkpoints)
@@ -301,7 +302,7 @@ class _Record:
         self.history.append(line)
         if self.best is line:
             self._worker.first_writes(
-                lambda: save_model(judged, self._run / MODEL_FOLDER, self._provenance | self._cost() | {"metrics": line})
+                lambda: save_model(judged, self._run / MODEL_FOLDER, self._trained_for, self._provenance | self._cost() | {"metrics": line})
             )
         self._worker.first_writes(lambda: self._lines.append(line))
 
@@ -322,7 +323,6 @@ class _Record:
 def _provenance(config: Config, dataset: Path) -> dict[str, Any]:
     manifest = read_manifest(dataset)
     return {
-        "preset": config.data.distribution.name,
         "dataset_hash": manifest["dataset_hash"],
         "rows_config_hash": hash_json(rows_config(config.data)),
         "config_hash": hash_json(config.dump()),

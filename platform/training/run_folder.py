@@ -19,6 +19,7 @@ from ...physics import InputError
 from ..config.tree import Config, load_config
 from ..data.manifest import read_manifest
 from ..provenance import write_json
+from .trained_for import task_of
 
 CONFIG_FILE, DATASET_FILE, HISTORY_FILE, RESULT_FILE = "config.yaml", "dataset.json", "history.jsonl", "result.json"
 CHECKPOINTS_FOLDER, MODEL_FOLDER = "checkpoints", "model"
@@ -39,10 +40,8 @@ def prepare_run(run: Path, dataset: Path, config: Config, resume: bool) -> Confi
     rows = config.training.train_rows
     if rows is not None and rows > manifest["counts"]["train"]:
         raise InputError(f"training.train_rows is {rows}; dataset {str(dataset)!r} has {manifest['counts']['train']} training rows")
-    config = config.override(
-        {f"data.{key}": value for key, value in manifest["config"].items()} | {"architecture.num_sensors": manifest["config"]["sensors"]}
-    )
-    build_operator(config.architecture)  # refuses sizes that do not fit together
+    config = config.override({f"data.{key}": value for key, value in manifest["config"].items()})
+    build_operator(config.architecture, task_of(config.data))  # refuses an architecture that cannot do the task
     if (run / CONFIG_FILE).exists():
         if not resume:
             raise InputError(f"--out {str(run)!r} already holds a run; add --resume to continue it or choose another folder")

@@ -55,7 +55,7 @@ def measure_rough(model: Operator, baselines: list[Baseline], preset: str) -> di
 
 def _measure_one(model: Operator, baselines: list[Baseline], potential: NamedPotential, start: tuple[float, float]) -> dict[str, Any]:
     times = np.linspace(0.0, HORIZON, 100)
-    sensors = potential.value(np.linspace(0.0, 1.0, model.config.num_sensors)).astype(np.float32).astype(np.float64)
+    sensors = potential.value(np.linspace(0.0, 1.0, model.task.num_sensors)).astype(np.float32).astype(np.float64)
     truth = potential.truth(times, *start)
     losses = {"model": total_loss(*ask(model, sensors, times, start), *truth)}
     with np.errstate(all="ignore"):  # a cusp can throw a solver anywhere
@@ -77,7 +77,7 @@ def measure_ensembles(
     results: dict[str, dict[str, Any]] = {}
     for name, ensemble in other_ensembles(preset).items():
         try:
-            problems = Problems.draw(ensemble, seed, count, model.config.num_sensors)
+            problems = Problems.draw(ensemble, seed, count, model.task.num_sensors)
         except InputError as error:
             results[name] = {"not_measured": str(error)}
             continue

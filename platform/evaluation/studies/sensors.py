@@ -33,7 +33,7 @@ def study_sensors(
             seen = problems.at_sensors(count, noise, seed)
             losses = {}
             for name, model in models.items():
-                if model.config.num_sensors == count:
+                if model.task.num_sensors == count:
                     answer = predict(model, seen, batch_size)
                     losses[name] = measure(seen, answer.q, answer.p)["total_loss"]
             for kind in (*INTERPOLANTS, PRIOR_FIT):
