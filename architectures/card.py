@@ -95,6 +95,7 @@ def parse_trained_for(card: dict[str, Any], path: Path) -> TrainedFor:
 
 
 # Schema 1 had one system. Its presets had these initial states.
+_ENSEMBLE_KEYS = ("control_points", "length_scale", "depth")  # a depth that was left out was null
 _SCHEMA_1_INITIAL_STATES = {"paper": [[0.0], [0.0]], "phase-space": None}
 
 
@@ -108,7 +109,7 @@ def _from_schema_1(card: dict[str, Any]) -> dict[str, Any]:
         "architecture": _architecture_from_schema_1(architecture),
         "trained_for": {
             "system": "well",
-            "ensemble": {"name": preset} | {key: data[key] for key in ("control_points", "length_scale", "depth")},
+            "ensemble": {"name": preset} | {key: data[key] for key in _ENSEMBLE_KEYS if data[key] is not None},
             "initial_state": _SCHEMA_1_INITIAL_STATES[preset],
             "sensors": [architecture["num_sensors"]],
             "horizon": 2.0,

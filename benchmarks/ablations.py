@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from neural_hamilton.physics.ensembles import PRESETS
-from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.training.run_folder import History
 from neural_hamilton.platform.training.runs import run_training

@@ -19,7 +19,7 @@ from torch import nn
 
 from neural_hamilton.architectures import build_operator
 from neural_hamilton.platform.commands.planning import plan_train
-from neural_hamilton.platform.config.tree import Config, load_config
+from neural_hamilton.platform.config import Config, load_config
 from neural_hamilton.platform.data.datasets import list_files, read_rows
 from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.training.batches import Batch, Endless

@@ -42,7 +42,9 @@ def write_json(path: Path, value: Any) -> None:
     write_file(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path, what: str, version: int | None = None, migrations: Mapping[int, Migration] | None = None) -> dict[str, Any]:
+def read_json(
+    path: Path, what: str | None = None, version: int | None = None, migrations: Mapping[int, Migration] | None = None
+) -> dict[str, Any]:
     """The JSON object in a file, in the form of schema `version`.
 
     Parameters
@@ -50,7 +52,7 @@ def read_json(path: Path, what: str, version: int | None = None, migrations: Map
     path
         The file.
     what
-        What it belongs to, for messages, such as "dataset 'runs/data'".
+        What it belongs to, for messages, such as "dataset 'runs/data'"; None: its folder.
     version
         Value that `schema_version` must have in the end. None: the file is not versioned.
     migrations
@@ -66,7 +68,8 @@ def read_json(path: Path, what: str, version: int | None = None, migrations: Map
     try:
         value = json.loads(path.read_text())
     except OSError:
-        raise InputError(f"{what} has no readable {path.name}") from None
+        owner = what or f"folder {str(path.parent)!r}"
+        raise InputError(f"{owner} has no readable {path.name}") from None
     except ValueError:
         raise InputError(f"{path} is not JSON") from None
     if version is None:

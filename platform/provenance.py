@@ -6,11 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..physics.files import atomic_file, write_json
-from ..physics.files import write_file as write_atomically
-
-__all__ = ["atomic_file", "changed_keys", "code_version", "hash_file", "hash_json", "write_atomically", "write_json"]
-
 
 def code_version() -> str:
     """The installed version, or the one in the checkout's pyproject.toml."""
@@ -36,15 +31,16 @@ def hash_file(path: Path) -> str:
 
 def changed_keys(before: dict[str, Any], now: dict[str, Any]) -> str:
     """The dotted keys that differ, with both values, for a sentence; empty where nothing differs."""
-    old, new = _flatten(before), _flatten(now)
+    old, new = flatten(before), flatten(now)
     keys = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
     return ", ".join(f"{key} {old.get(key)!r} (asked for {new.get(key)!r})" for key in keys)
 
 
-def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
     if not isinstance(node, dict):
         return {prefix: node}
     flat: dict[str, Any] = {}
     for key, value in node.items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else key)
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else key)
     return flat

@@ -61,12 +61,12 @@ def run_cli() -> RunCli:
 
 
 @pytest.fixture(scope="session")
-def tiny_dataset(ray_session: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real dataset of 64/16/16 rows, 20 sensors and 20 times, made by Ray Data."""
-    from neural_hamilton.platform.config.tree import load_config
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real dataset of 64/16/16 rows, 20 sensors and 20 times."""
+    from neural_hamilton.platform.config import load_config
     from neural_hamilton.platform.data.generation import generate
 
     folder = tmp_path_factory.mktemp("shared") / "dataset"
     sizes = {"train": 64, "val": 16, "test": 16, "sensors": 20, "times": 20, "shard_rows": 32}
-    generate(folder, load_config(None, {f"data.{key}": value for key, value in sizes.items()}).data)
+    generate(folder, load_config(None, {f"data.{key}": value for key, value in sizes.items()}).data, local=True)
     return folder

@@ -9,12 +9,14 @@ import pyarrow.dataset
 import pytest
 
 from neural_hamilton.physics import InputError
+from neural_hamilton.platform.config import load_config, parse_assignments
 from neural_hamilton.platform.config.data import DataConfig
-from neural_hamilton.platform.config.tree import load_config, parse_assignments
 from neural_hamilton.platform.data.card import render_card, reproduction_command
-from neural_hamilton.platform.data.generation import generate, read_manifest
+from neural_hamilton.platform.data.generation import generate
+from neural_hamilton.platform.data.manifest import read_manifest
 
-CONFIG = DataConfig(preset="phase-space", train=40, val=8, sensors=12, times=9, noise=0.02, depth=(1.0, 2.0), shard_rows=16)
+DEEP = {"name": "phase-space", "depth": (1.0, 2.0)}
+CONFIG = DataConfig(ensemble=DEEP, train=40, val=8, sensors=12, times=9, noise=0.02, shard_rows=16)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,9 @@ def test_certificate_histogram_is_that_of_the_rows(dataset):
     [
         CONFIG,
         DataConfig(train=1000),
-        DataConfig(test=3, seed=7, control_points=(8, 12), integrator="dop853", tolerance=1e-8, dtype="float64"),
+        DataConfig(
+            test=3, seed=7, ensemble={"name": "paper", "control_points": (8, 12)}, integrator="dop853", tolerance=1e-8, dtype="float64"
+        ),
     ],
 )
 def test_command_in_the_card_makes_the_same_rows(config):
@@ -68,17 +72,23 @@ def test_command_in_the_card_makes_the_same_rows(config):
     assert words[:3] == ["neural-hamilton", "generate", "DEST"]
     values = {}
     for option, value in zip(words[3::2], words[4::2], strict=True):
-        values |= parse_assignments((value,)) if option == "--set" else parse_assignments((f"data.{option[2:]}={value}",))
+        key = {"ensemble": "ensemble.name"}.get(option[2:], option[2:])
+        values |= parse_assignments((value if option == "--set" else f"data.{key}={value}",))
     assert load_config(None, values).data == config
 
 
-def test_every_preset_and_noise_has_a_card():
+def test_every_ensemble_has_a_card():
     manifest = {
         "counts": {"train": 2, "val": 0, "test": 0}, "rejections": {"not_certified": 3}, "certificates": {"1e-10": 2},
         "files": [{"bytes": 10}], "dataset_hash": "abc", "code_version": "0",
     }  # fmt: skip
-    for config in (DataConfig(train=2), DataConfig(train=2, depth=(1, 3)), DataConfig(train=2, preset="phase-space", dtype="float64")):
-        card = render_card(manifest | {"config": config.model_dump(mode="json")})
+    shallow = {"name": "paper", "depth": (1, 3)}
+    for config in (
+        DataConfig(train=2),
+        DataConfig(train=2, ensemble=shallow),
+        DataConfig(train=2, ensemble="phase-space", dtype="float64"),
+    ):
+        card = render_card(manifest | {"config": config.model_dump(mode="json"), "system": config.system})
         assert "not_certified 3" in card and "{" not in card
 
 

@@ -1,9 +1,9 @@
 """Datasets: contract, purity, completion, repair, and real Ray Data tasks."""
 
-import dataclasses
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow.dataset
@@ -11,10 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform.config.tree import load_config
-from neural_hamilton.platform.data.datasets import inspect_dataset, read_split
-from neural_hamilton.platform.data.generation import generate, read_manifest
+from neural_hamilton.physics.systems import draw_rows
+from neural_hamilton.platform.config import load_config
+from neural_hamilton.platform.data.datasets import read_split
+from neural_hamilton.platform.data.generation import generate
+from neural_hamilton.platform.data.inspection import inspect_dataset
+from neural_hamilton.platform.data.manifest import read_manifest
 from neural_hamilton.platform.data.shards import make_rows, plan_shards, write_shard
+from neural_hamilton.platform.provenance import hash_file
 
 
 def data_config(**fields):
@@ -42,7 +46,7 @@ def damaged(dataset, tmp_path):
 
 def test_folder_follows_the_contract(dataset):
     manifest = read_manifest(dataset)
-    assert manifest["schema_version"] == 1
+    assert (manifest["schema_version"], manifest["system"]) == (2, "well")
     assert manifest["counts"] == {"train": 12, "val": 4, "test": 5}
     assert [line["file"] for line in manifest["files"]][:3] == [f"train/part-0000{i}-of-00003.parquet" for i in range(3)]
     table = pyarrow.dataset.dataset(dataset / "train", format="parquet").to_table()
@@ -62,9 +66,9 @@ def test_ids_are_unique_and_no_potential_is_in_two_splits(dataset):
     assert not controls[0] & controls[1] and not controls[0] & controls[2] and not controls[1] & controls[2]
 
 
-@pytest.mark.parametrize("preset", ["paper", "phase-space"])
-def test_rows_do_not_depend_on_how_they_are_cut(preset):
-    config = data_config(preset=preset, **SMALL, noise=0.01)
+@pytest.mark.parametrize("ensemble", ["paper", "phase-space"])
+def test_rows_do_not_depend_on_how_they_are_cut(ensemble):
+    config = data_config(ensemble=ensemble, **SMALL, noise=0.01)
     whole, _ = make_rows(config, "train", np.arange(9))
     for start, stop in ((0, 3), (3, 4), (4, 9)):
         part, _ = make_rows(config, "train", np.arange(start, stop))
@@ -97,7 +101,7 @@ def test_noise_moves_the_sensors_and_leaves_the_truth():
 
 
 def test_phase_space_gives_four_orbits_to_a_potential_and_keeps_them_inside():
-    table, _ = make_rows(data_config(preset="phase-space", **SMALL), "train", np.arange(12))
+    table, _ = make_rows(data_config(ensemble="phase-space", **SMALL), "train", np.arange(12))
     assert table.column("potential_id").to_pylist() == [0] * 4 + [1] * 4 + [2] * 4
     assert table.column("stratum").to_pylist() == [0, 1, 2, 3] * 3
     q = table.column("q").chunk(0).to_numpy_ndarray()
@@ -147,8 +151,6 @@ def test_inspect_catches_a_row_whose_truth_is_wrong(dataset, damaged):
     table = pq.read_table(damaged / line["file"])
     forged = table.set_column(table.schema.get_field_index("p"), table.schema.field("p"), table.column("q"))
     pq.write_table(forged, damaged / line["file"])
-    from neural_hamilton.platform.provenance import hash_file
-
     line["sha256"] = hash_file(damaged / line["file"])
     (damaged / "manifest.json").write_text(json.dumps(manifest))
     problems = inspect_dataset(damaged, recheck=21)["problems"]
@@ -203,11 +205,9 @@ def test_full_disk_is_one_sentence_and_loses_nothing(ray_session, tmp_path):
 
 
 def test_uncertifiable_rows_are_counted_then_refused():
-    from neural_hamilton.physics import draw_rows
-
-    impossible = dataclasses.replace(data_config(**SMALL).ensemble, tolerance=1e-30)
+    config = data_config(**SMALL)
     with pytest.raises(InputError, match="not_certified"):
-        draw_rows(impossible, 0, "train", np.arange(1))
+        draw_rows(config.get_system(), config.distribution, 0, "train", np.arange(1), tolerance=1e-30)
 
 
 @pytest.mark.parametrize(("split", "rows", "words"), [("train", 13, "has 12"), ("exam", None, "train, val, test")])
@@ -223,6 +223,7 @@ def test_reading_what_is_not_there_is_refused(dataset, split, rows, words):
         ({"config": {"noise": "much"}}, r"config\.noise"),
         ({"config": {"nose": 0.1}}, r"config\.nose"),
         ({"config": 3}, "how the dataset was drawn"),
+        ({"config": {"system": "tides"}}, "tides"),
     ],
 )
 def test_a_manifest_that_says_too_little_is_refused(damaged, damage, said):
@@ -237,3 +238,25 @@ def test_manifest_of_another_schema_version_is_refused(damaged):
     (damaged / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(InputError, match="schema_version 99"):
         read_manifest(damaged)
+
+
+SCHEMA_1 = Path(__file__).parent / "data" / "schema-1"
+
+
+def test_a_dataset_of_schema_1_is_read_inspected_and_recognised(tmp_path):
+    """Written by version 0.1. The rows that this version draws are the same, so its files are kept and the manifest renewed."""
+    folder = shutil.copytree(SCHEMA_1, tmp_path / "dataset")
+    files = {name: content for name, content in file_bytes(folder).items() if name.endswith(".parquet")}
+    assert inspect_dataset(folder, recheck=6)["problems"] == []
+    assert len(read_split(folder, "train")) == 4
+    config = data_config(ensemble="phase-space", train=4, val=2, sensors=8, times=6, noise=0.01)
+    manifest = generate(folder, config, local=True)
+    earlier = json.loads((SCHEMA_1 / "manifest.json").read_text())
+    assert (earlier["schema_version"], manifest["schema_version"]) == (1, 2)
+    assert manifest["dataset_hash"] == earlier["dataset_hash"]
+    assert file_bytes(folder).items() >= files.items()
+    drawn, stored = make_rows(config, "train", np.arange(4))[0], pq.read_table(folder / "train/part-00000-of-00001.parquet")
+    assert drawn.schema.equals(stored.schema)
+    for name in ("q", "p", "potential"):  # another type of processor may round the last bit in another way
+        values, others = (table.column(name).chunk(0).to_numpy_ndarray() for table in (drawn, stored))
+        np.testing.assert_allclose(values, others, atol=1e-6)

@@ -8,7 +8,7 @@ import torch
 
 from neural_hamilton.architectures import OperatorOutput
 from neural_hamilton.physics import NAMED_POTENTIALS
-from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.training.batches import Batch
 from neural_hamilton.platform.training.objectives import Objective, energy_defect, interpolate, log_cosh, slope_error, total_losses
 

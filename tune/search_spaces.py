@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..physics import InputError
-from ..platform.config.tree import Config
+from ..platform.config import Config
 
 _FORMS = "{low: 1.0e-4, high: 1.0e-2, log: true} or {choices: [16, 32, 64]}"
 # Fixed by the dataset, by the sweep itself, or by what a sweep is: one architecture and one budget.

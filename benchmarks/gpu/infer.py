@@ -20,7 +20,7 @@ from neural_hamilton.platform.config.data import DataConfig
 from neural_hamilton.platform.evaluation.problems import Problems
 from neural_hamilton.platform.evaluation.solvers import Baseline, reconstruct, run_solver
 from neural_hamilton.platform.training.batches import Batch
-from neural_hamilton.platform.training.loop import matmul_precision
+from neural_hamilton.platform.training.precision import matmul_precision
 from neural_hamilton.platform.training.trained_for import task_of
 
 from . import LEARN_FOLDER, RESULTS, clock

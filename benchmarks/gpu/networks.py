@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from neural_hamilton.architectures import read_card
+from neural_hamilton.platform.config import Config, load_config
 from neural_hamilton.platform.config.data import DataConfig
-from neural_hamilton.platform.config.tree import Config, load_config
 from neural_hamilton.platform.data.datasets import TrainingRows
 from neural_hamilton.platform.data.shards import make_rows
 from neural_hamilton.platform.training.batches import Batch

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from neural_hamilton.architectures import Operator, build_operator, load_model
 from neural_hamilton.architectures.selective_scan import selective_scan, use_backend, why_not
 from neural_hamilton.platform.training.batches import Batch
-from neural_hamilton.platform.training.loop import matmul_precision
+from neural_hamilton.platform.training.precision import matmul_precision
 from neural_hamilton.platform.training.trained_for import task_of
 
 from .bench import OUT_OF_TIME, Bench, Cell, Skipped

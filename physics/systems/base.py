@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..solvers.certified import Rejection, Trajectories
+from . import generic
 from .draws import Draws
 
 __all__ = ["Column", "Drawn", "Ensemble", "Hamiltonians", "Names", "Rejection", "State", "System", "Trajectories"]
@@ -140,25 +141,21 @@ class System(ABC):
 
     def from_sensors(self, fields: Mapping[str, np.ndarray]) -> Hamiltonians:
         """H = p²/2 + V(q) with V interpolated by tensor-product cubic splines through the sensors, fields as in `sense`."""
-        from .generic import SplineHamiltonians
-
-        return SplineHamiltonians.through(fields["potential"], self.domain)
+        return generic.SplineHamiltonians.through(fields["potential"], self.domain)
 
     def certify(
         self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray, *, method: str, tolerance: float
     ) -> Trajectories:
         """The orbits at sorted times (R, T), solved again with shorter steps until no q or p changes by more than `tolerance`."""
-        from .generic import certify
-
-        return certify(self, hamiltonians, q0, p0, times, method=method, tolerance=tolerance)
+        self.check_method(method)
+        scale = self.energy_scale(hamiltonians)
+        return generic.certify(hamiltonians, q0, p0, times, domain=self.domain, energy_scale=scale, tolerance=tolerance)
 
     def reference(
         self, columns: Mapping[str, Sequence[Any]], q0: np.ndarray, p0: np.ndarray, times: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """q, p of R orbits from their rows' own columns, by an independent solver: what certificates are checked against."""
-        from .generic import reference
-
-        return reference(self.rebuild(columns), q0, p0, times)
+        return generic.reference(self.rebuild(columns), q0, p0, times)
 
     def solve(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """q, p of R orbits at sorted times (R, T) by an ordinary solver, fast and without a certificate; nan where it fails."""

@@ -16,7 +16,7 @@ from .schema import dataset_schema, tensor_columns
 
 CARD_FILE = "README.md"
 _TEMPLATE = Path(__file__).parent / "card.md.j2"
-_FLAGS = ("system", "sensors", "times", "seed", "noise", "dtype")  # options of `generate`; the rest goes by --set
+_FLAGS = ("sensors", "times", "seed", "noise", "dtype")  # options of `generate`; the rest goes by --set
 
 
 def render_card(manifest: dict[str, Any]) -> str:
@@ -46,6 +46,8 @@ def reproduction_command(config: DataConfig) -> str:
     """The command line that makes the same rows: every option that differs from its default."""
     words = ["neural-hamilton generate DEST"]
     words += [f"--{split} {count}" for split, count in config.counts.items() if count]
+    if config.system != DataConfig.model_fields["system"].default:
+        words.append(f"--system {config.system}")
     usual = DataConfig.model_validate({"system": config.system})
     if config.distribution.name != usual.distribution.name:
         words.append(f"--ensemble {config.distribution.name}")

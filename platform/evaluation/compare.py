@@ -8,12 +8,13 @@ import numpy as np
 
 from ...architectures import Operator, load_model, read_card
 from ...physics import InputError
+from ...physics.files import write_json
 from ...physics.potentials.interpolants import INTERPOLANTS
-from ..config.tree import EvaluationConfig
+from ..config import EvaluationConfig
 from ..data.datasets import read_split
 from ..data.manifest import read_config, read_manifest
 from ..progress import track
-from ..provenance import code_version, write_json
+from ..provenance import code_version
 from .answers import Answers, predict, solve
 from .metrics import METRICS, count_broken, measure, summarise
 from .problems import Problems

@@ -12,12 +12,13 @@ import torch
 
 from ...architectures import Operator, load_model, read_card, record_calibration
 from ...physics import InputError
-from ..config.tree import STUDIES, EvaluationConfig
+from ...physics.files import atomic_file, write_json
+from ..config import STUDIES, EvaluationConfig
 from ..data.datasets import Split, read_split
 from ..data.manifest import read_config, read_manifest
 from ..data.shards import rows_hashes
 from ..progress import Progress, track
-from ..provenance import code_version, write_json
+from ..provenance import code_version
 from .answers import Answers, predict, read_inputs, solve
 from .calibration import calibrate, score_answers
 from .metrics import METRICS, count_broken, group_by_separatrix, group_by_stratum, measure, summarise
@@ -271,4 +272,5 @@ def _write_trajectories(path: Path, split: Split, metrics: dict[str, dict[str, n
     """One line a trajectory: the model's metrics and every baseline's total loss."""
     columns = {"trajectory_id": split.trajectory_id, "stratum": split.own["stratum"], **metrics["model"]}
     columns |= {f"total_loss_{name}": values["total_loss"] for name, values in metrics.items() if name != "model"}
-    pq.write_table(pa.table(columns), path)
+    with atomic_file(path) as stream:
+        pq.write_table(pa.table(columns), stream)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..provenance import write_atomically
+from ...physics.files import write_file
 from .report import display_name, render
 
 CARD_PAGE = "README.md"
@@ -26,4 +26,4 @@ def write_model_card(folder: Path, card: dict[str, Any], result: dict[str, Any],
         any_start=card["trained_for"]["initial_state"] is None,
         drift_threshold=result["calibration"]["scores"]["energy_drift"]["threshold"],
     )
-    write_atomically(folder / CARD_PAGE, page.encode())
+    write_file(folder / CARD_PAGE, page.encode())

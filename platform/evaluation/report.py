@@ -10,7 +10,8 @@ import jinja2
 import numpy as np
 
 from ...architectures import get_architecture
-from ..config.tree import EvaluationConfig
+from ...physics.files import write_file
+from ..config import EvaluationConfig
 from . import figures
 from .answers import Answers
 from .problems import Problems
@@ -49,7 +50,7 @@ def write_report(
         shown=shown,
     )
     path = out / "report.html"
-    path.write_text(page)
+    write_file(path, page.encode())
     return path
 
 
@@ -57,7 +58,7 @@ def write_comparison(out: Path, result: dict[str, Any]) -> Path:
     """Write comparison.html and its figure to `out`; returns the path of the page."""
     images = _save_all(out, {"sensors": lambda: figures.draw_sensors(result["sensors"], list(result["models"]))})
     path = out / "comparison.html"
-    path.write_text(render("comparison.html.j2", result=result, images=images))
+    write_file(path, render("comparison.html.j2", result=result, images=images).encode())
     return path
 
 
@@ -133,12 +134,13 @@ def _save_all(out: Path, drawings: dict[str, Any]) -> dict[str, str]:
 
 
 def _save(figure: figures.Figure, stem: Path) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
-    stem.with_suffix(".png").write_bytes(buffer.getvalue())
-    figure.savefig(stem.with_suffix(".pdf"))
+    png, pdf = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=_DPI)
+    figure.savefig(pdf, format="pdf")
     figures.plt.close(figure)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    write_file(stem.with_suffix(".png"), png.getvalue())
+    write_file(stem.with_suffix(".pdf"), pdf.getvalue())
+    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
 
 
 def _number(value: float | None) -> str:

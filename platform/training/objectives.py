@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config.tree import TrainingConfig
+from ..config import TrainingConfig
 from .batches import Batch
 
 
