@@ -159,9 +159,7 @@ class System(ABC):
 
     def solve(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """q, p of R orbits at sorted times (R, T) by an ordinary solver, fast and without a certificate; nan where it fails."""
-        from .generic import solve
-
-        return solve(hamiltonians, q0, p0, times)
+        return generic.solve(hamiltonians, q0, p0, times)
 
     def energy_drift(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, q: np.ndarray, p: np.ndarray) -> np.ndarray:
         """max over the times of abs(H - H0), relative to the energy scale, (R,)."""
