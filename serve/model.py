@@ -16,7 +16,7 @@ from ..physics.systems import Names, get_system
 from ..platform.data.datasets import stack_fields
 from .orbit import Orbit, Source, Trust
 from .problems import Potential, Problem, as_problems, read_fields, read_state, read_times
-from .shipped import accepts, models_accepting
+from .shipped import accepts, find_model, models_accepting
 
 Verify = Literal["none", "energy", "solver"]
 
@@ -207,6 +207,32 @@ class Model:
         q, p = system.solve(hamiltonians, q0, p0, times)
         system.energy_drift(hamiltonians, q0, p0, q, p)
         self._run_network(stack_fields(fields, system), times, np.concatenate([centre, 0.0 * centre], axis=1))
+
+
+def load(model: str | Path, *, solver_threshold: float = 0.05, device: str = "cpu") -> Model:
+    """A model by the name of a shipped one (see `shipped_models`) or by its folder; a folder goes before a name.
+
+    Parameters
+    ----------
+    model
+        Such as "orbitnet", or "runs/deeponet/model".
+    solver_threshold
+        With verify="solver", a prediction further than this from the solver is replaced by the solver's trajectory.
+    device
+        Where the network runs, such as "cpu" or "cuda".
+
+    Raises
+    ------
+    InputError
+        Where there is no such model, or it is damaged.
+    """
+    return Model(find_model(model), solver_threshold, device)
+
+
+def predict(model: str | Path | Model, potential: Potential, q0: Any = None, p0: Any = None, times: Any = None, **options: Any) -> Any:
+    """`load(model)(potential, q0, p0, times, **options)`: for one prediction. To make more, load the model once."""
+    loaded = model if isinstance(model, Model) else load(model)
+    return loaded(potential, q0, p0, times, **options)
 
 
 class _Batch:

@@ -29,9 +29,7 @@ def find_model(model: str | Path) -> Path:
     """
     from ..architectures import read_card
 
-    folder = Path(model)
-    if not folder.exists() and len(folder.parts) == 1 and str(folder) in shipped_models():
-        folder = SHIPPED_MODELS / folder
+    folder = locate_model(model)
     if not (folder / _CARD).is_file():
         if (folder / "model" / _CARD).is_file():
             raise InputError(f"{str(model)!r} is a run folder; its model is {str(folder / 'model')!r}")
@@ -39,6 +37,13 @@ def find_model(model: str | Path) -> Path:
             raise InputError(f"{str(model)!r} is neither a model folder nor a shipped model; shipped are {', '.join(shipped_models())}")
     read_card(folder)
     return folder
+
+
+def locate_model(model: str | Path) -> Path:
+    """As `find_model`, for a folder that another machine may have: nothing is read."""
+    folder = Path(model)
+    is_name = not folder.exists() and len(folder.parts) == 1 and str(folder) in shipped_models()
+    return SHIPPED_MODELS / folder if is_name else folder
 
 
 def choose_model(q0: Any = 0.0, p0: Any = 0.0) -> Path:
