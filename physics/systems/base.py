@@ -118,6 +118,7 @@ class System(ABC):
     domain: ClassVar[tuple[tuple[float, float], ...]]  # of each coordinate; the sensors lie on a uniform grid over it
     horizon: ClassVar[float]
     fields: ClassVar[Mapping[str, int]] = {"potential": 1}  # what the sensors read, with the number of channels of each
+    has_unit_mass: ClassVar[bool] = True  # H = p²/2 + V(q)
     columns: ClassVar[tuple[Column, ...]]
     ensembles: ClassVar[Mapping[str, type[Ensemble]]]  # the default first
     methods: ClassVar[tuple[str, ...]] = ("dop853",)  # those that certify, the default first

@@ -20,6 +20,7 @@ from ...physics.files import read_json, write_json
 from ..config import Config, load_config
 from ..data.manifest import read_manifest
 from ..provenance import flatten
+from .objectives import check_objective
 from .trained_for import task_of
 
 CONFIG_FILE, DATASET_FILE, HISTORY_FILE, RESULT_FILE = "config.yaml", "dataset.json", "history.jsonl", "result.json"
@@ -42,6 +43,7 @@ def prepare_run(run: Path, dataset: Path, config: Config, resume: bool) -> Confi
     if rows is not None and rows > manifest["counts"]["train"]:
         raise InputError(f"training.train_rows is {rows}; dataset {str(dataset)!r} has {manifest['counts']['train']} training rows")
     config = _take_from_dataset(config, dataset, manifest["config"])
+    check_objective(config.training, config.data.get_system())
     build_operator(config.architecture, task_of(config.data))  # refuses an architecture that cannot do the task
     if (run / CONFIG_FILE).exists():
         if not resume:
