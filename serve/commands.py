@@ -100,7 +100,7 @@ def predict_command(
     """
     if out is not None and out.suffix not in _WRITERS:
         raise InputError(f"--out is {str(out)!r}; its suffix must be one of {', '.join(_WRITERS)}")
-    folder = choose_model(q0 or 0.0, p0 or 0.0) if model is None else find_model(model)
+    folder = choose_model(q0, p0) if model is None else find_model(model)
     from .model import Model
     from .problems import Problem
 
@@ -143,7 +143,7 @@ def _record(model: "Model", orbit: "Orbit", potential: str, verify: Any) -> dict
     from .schema import trust_of
 
     columns = {name: getattr(orbit, name).tolist() for name in ("times", "q", "p")}
-    start = {"q0": columns["q"][0], "p0": columns["p"][0]}
+    start = {"q0": orbit.q0.tolist(), "p0": orbit.p0.tolist()}
     return {"model": model.summary, "potential": potential} | start | columns | {"trust": trust_of(orbit, verify)}
 
 

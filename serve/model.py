@@ -181,8 +181,7 @@ class Model:
         trust = [
             Trust(None if verify == "none" else float(one), error, source) for one, error, source in zip(drift, errors, sources, strict=True)
         ]
-        parts = zip(rows.tolist(), batch.times_of(rows), q, p, trust, strict=True)
-        return {row: Orbit(*part, system=self.system, hamiltonians=batch.hamiltonians, row=row) for row, *part in parts}
+        return {row: batch.orbit(row, *parts) for row, *parts in zip(rows.tolist(), q, p, trust, strict=True)}
 
     def _run_network(self, fields: np.ndarray, times: np.ndarray, initial: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """q, p (B, T) or (B, T, d) of problems with equally many times, a bounded number of rows at a time."""
@@ -256,8 +255,9 @@ class _Batch:
         """(q0, p0) as a network reads them, (R, 2 d)."""
         return np.concatenate([state.reshape(len(self.times), -1) for state in (self.q0, self.p0)], axis=1)
 
-    def times_of(self, rows: np.ndarray) -> list[np.ndarray]:
-        return [self.times[row] for row in rows]
+    def orbit(self, row: int, q: np.ndarray, p: np.ndarray, trust: Trust) -> Orbit:
+        given = (self.times[row], q, p, np.asarray(self.q0[row]), np.asarray(self.p0[row]))
+        return Orbit(*given, trust, system=self.system, hamiltonians=self.hamiltonians, row=row)
 
     def drift(self, rows: np.ndarray, q: np.ndarray, p: np.ndarray) -> np.ndarray:
         return self.system.energy_drift(self.hamiltonians.take(rows), self.q0[rows], self.p0[rows], q, p)

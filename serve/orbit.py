@@ -45,6 +45,8 @@ class Orbit:
         Query times in the order in which they were given, (T,).
     q, p
         (T,) with one degree of freedom, (T, d) with d.
+    q0, p0
+        Initial state as it was given: a number () each, or (d,).
     trust
         See `Trust`.
     integration_error
@@ -54,6 +56,8 @@ class Orbit:
     times: np.ndarray
     q: np.ndarray
     p: np.ndarray
+    q0: np.ndarray
+    p0: np.ndarray
     trust: Trust
     integration_error: float | None = None
     system: System = field(kw_only=True, repr=False)
@@ -119,8 +123,7 @@ class Orbit:
     def _plot_potential(self, axes: Any) -> None:
         ((low, high),) = self.system.domain
         positions = np.linspace(low, high, 400)[None]
-        first = np.argmin(self.times)
-        energy = self.hamiltonian.energy(self.q[[first]], self.p[[first]])[0]
+        energy = self.hamiltonian.energy(self.q0[None], self.p0[None])[0]
         axes.plot(positions[0], self.hamiltonian.energy(positions, np.zeros_like(positions))[0])
         axes.axhline(energy, color="tab:red", linestyle="--", label="energy")
         axes.set(xlabel="$q$", ylabel="$V$")

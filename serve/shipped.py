@@ -46,23 +46,26 @@ def locate_model(model: str | Path) -> Path:
     return SHIPPED_MODELS / folder if is_name else folder
 
 
-def choose_model(q0: Any = 0.0, p0: Any = 0.0) -> Path:
+def choose_model(q0: Any = None, p0: Any = None) -> Path:
     """The folder of the shipped model for an initial state, with one number per degree of freedom in q0 and in p0.
 
-    Models trained for exactly this state come first, then those trained without noise, then those with most sensors.
+    Models trained for a single state, this one, come first; then those trained without noise; then those with most sensors. A
+    part that is None is 0; where both are, every model will do.
 
     Raises
     ------
     InputError
-        Where no shipped model has so many degrees of freedom.
+        Where no shipped model predicts from this state.
     """
+    given = [part for part in (q0, p0) if part is not None]
+    q0, p0 = (np.zeros(np.size(given[0])) if given and part is None else part for part in (q0, p0))
     ranked = []
     for name in shipped_models():
         trained_for = read_trained_for(name)
-        if len(trained_for.domain) == np.size(q0) and accepts(trained_for, q0, p0):
+        if not given or accepts(trained_for, q0, p0):
             ranked.append((trained_for.any_initial_state, trained_for.noise > 0, -trained_for.task.num_sensors, name))
     if not ranked:
-        raise InputError(f"no shipped model predicts from {np.size(q0)} coordinates; name a model folder")
+        raise InputError(f"no shipped model predicts from q0 = {q0} and p0 = {p0}; name a model folder")
     return SHIPPED_MODELS / min(ranked)[-1]
 
 
@@ -74,7 +77,9 @@ def models_accepting(system: str, q0: Any, p0: Any) -> list[str]:
 
 def accepts(trained_for: "TrainedFor", q0: Any, p0: Any) -> bool:
     """Whether a model predicts from q0, p0 (d,), admissible or not: whether it was trained for this state, or for any."""
-    return trained_for.initial_state is None or np.array_equal(np.array(trained_for.initial_state), [np.ravel(q0), np.ravel(p0)])
+    if not np.size(q0) == np.size(p0) == len(trained_for.domain):
+        return False
+    return trained_for.initial_state is None or np.array_equal(trained_for.initial_state, [np.ravel(q0), np.ravel(p0)])
 
 
 def read_trained_for(name: str) -> "TrainedFor":

@@ -81,7 +81,8 @@ def solve(
     places = np.searchsorted(orbits.times[0], asked)
     trust = Trust(float(orbits.energy_drift[0]), None, "solver")
     error = float(orbits.integration_error[0])
-    return Orbit(asked, orbits.q[0, places], orbits.p[0, places], trust, error, system=system, hamiltonians=hamiltonians)
+    state = (orbits.q[0, places], orbits.p[0, places], start[0][0], start[1][0])
+    return Orbit(asked, *state, trust, error, system=system, hamiltonians=hamiltonians)
 
 
 _ADVICE = "soften the potential, ask for shorter times, start where the particle stays inside the domain, or accept a larger tolerance"
