@@ -242,9 +242,9 @@ class _Batch:
         self.names = [problem.names for problem in problems]
         rows = [read_fields(problem, self.system, model.task.sensors) for problem in problems]
         fields = {name: np.stack([row[name] for row in rows]) for name in self.system.fields}
-        self.system.check_potential(fields, self.names)
         self.times = [read_times(problem.times, model.task.horizon, problem.names.times) for problem in problems]
         self.q0, self.p0 = _read_states(model, problems)
+        self.system.check_potential(fields, self.names)
         self.fields = stack_fields(fields, self.system)
         self.hamiltonians = self.system.from_sensors(fields)
         self.system.check_initial_state(self.hamiltonians, self.q0, self.p0, self.names)

@@ -20,7 +20,7 @@ MAY_IMPORT = {
 FORBIDDEN_PACKAGES = {"physics": {"torch", "ray"}, "architectures": {"ray"}}
 WITHOUT_RAY = (
     "physics", "architectures", "platform.training.loop", "platform.evaluation", "platform.config.tree", "platform.data.schema",
-    "platform.data.datasets", "platform.cli", "serve.predictor",
+    "platform.data.datasets", "platform.cli", "serve.model", "serve.solve", "serve.commands",
 )  # fmt: skip
 COMPOSITION_ROOT = Path("platform/commands/demo.py")  # the demo runs every stage; platform/cli.py finds commands by name
 
