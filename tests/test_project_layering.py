@@ -85,7 +85,7 @@ def test_imports_point_one_way(path):
         ("architectures/x.py", "from .. import platform"),
         ("platform/x.py", "def f():\n    from ..tune.sweep import run"),
         ("platform/commands/demo.py", "from ...serve.application import run"),
-        ("tune/x.py", "from ..serve.predictor import Predictor"),
+        ("tune/x.py", "from ..serve.model import Model"),
         ("serve/x.py", "from neural_hamilton.physics import InputError"),
         ("serve/x.py", "from physics import InputError"),
     ],

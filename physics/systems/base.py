@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 import numpy as np
 
 from ..errors import InputError
-from ..solvers.certified import Rejection, Trajectories
+from ..solvers.certify import Rejection, Trajectories
 from . import generic
 from .draws import Draws
 

@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from ..solvers.fixed_step import Potential
+from ..solvers.problems import Potential
 from .generic import sensor_positions
 
 

@@ -12,7 +12,7 @@ from scipy.integrate import DOP853, solve_ivp
 from scipy.interpolate import NdBSpline, make_interp_spline
 
 from ..errors import InputError
-from ..solvers.certified import Rejection, Trajectories
+from ..solvers.certify import Rejection, Trajectories
 
 _A, _B, _NUM_STAGES = DOP853.A[:12, :12], DOP853.B, 12
 _MAX_HALVINGS = 8

@@ -55,7 +55,7 @@ def predict_split(model: Operator, split: Split, batch_size: int) -> tuple[np.nd
 
 def solve(baseline: Baseline, reconstruction: Reconstruction, problems: Problems) -> Answers:
     """A solver's answers, on all CPUs; its time has in it that of rebuilding V from the sensors."""
-    run_solver(baseline, reconstruction.curves[:1], problems.take(slice(1)))  # compiles
+    run_solver(baseline, reconstruction.curves[0], problems.take(slice(1)))  # compiles
     started = time.perf_counter()
     solution = run_solver(baseline, reconstruction.curves, problems)
     return Answers(solution.q, solution.p, (time.perf_counter() - started + reconstruction.seconds) / len(problems))

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import beta, spearmanr
 
-from ...physics import CurvePotential
+from ...physics import Curves
 from ...physics.diagnostics import energy_drift
+from ...physics.potentials.textbook import WALL_HEIGHT
 from .metrics import finite_or_none
 from .problems import Problems
 
@@ -20,17 +21,13 @@ _CONFIDENCE = 0.95
 _CURVE_POINTS = 50
 
 
-def score_answers(problems: Problems, splines: list[CurvePotential], q: np.ndarray, p: np.ndarray) -> dict[str, np.ndarray]:
+def score_answers(problems: Problems, splines: Curves, q: np.ndarray, p: np.ndarray) -> dict[str, np.ndarray]:
     """`energy_drift` as serving reports it, and `ode_defect`, both (N,)."""
-    start, lowest = problems.initial, np.array([spline.extrema()[0] for spline in splines])
+    start, lowest = problems.initial, splines.extrema()[0]
     with np.errstate(all="ignore"):
-        values, slopes, bends = (
-            np.stack([getattr(spline, name)(row) for spline, row in zip(splines, q, strict=True)])
-            for name in ("value", "gradient", "curvature")
-        )
-        at_start = np.array([float(spline.value(np.array(q0))) for spline, q0 in zip(splines, start[:, 0], strict=True)])
-        drift = energy_drift(values, p, 0.5 * start[:, 1] ** 2 + at_start, lowest)
-        return {"energy_drift": drift, "ode_defect": ode_defect(problems.times, q, p, -slopes, bends)}
+        energy = 0.5 * start[:, 1] ** 2 + splines.value(start[:, 0])
+        drift = energy_drift(splines.value(q), p, energy, WALL_HEIGHT - lowest)
+        return {"energy_drift": drift, "ode_defect": ode_defect(problems.times, q, p, -splines.gradient(q), splines.curvature(q))}
 
 
 def ode_defect(times: np.ndarray, q: np.ndarray, p: np.ndarray, force: np.ndarray, curvature: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from ...physics.diagnostics import energy_drift, total_loss
+from ...physics.potentials.textbook import WALL_HEIGHT
 from .problems import Problems
 
 METRICS = ("total_loss", "loss_q", "loss_p", "energy_drift")
@@ -19,12 +20,12 @@ SEPARATRIX_EDGES = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
 def measure(problems: Problems, q: np.ndarray, p: np.ndarray) -> dict[str, np.ndarray]:
     """The `METRICS` of answers (N, T), each (N,); not finite where an answer is not."""
     with np.errstate(all="ignore"):  # an answer can be anything
-        values = np.stack([potential.value(row) for potential, row in zip(problems.exact, q, strict=True)])
+        values = problems.exact.value(q)
         return {
             "total_loss": total_loss(q, p, problems.q, problems.p),
             "loss_q": np.mean((q - problems.q) ** 2, axis=1),
             "loss_p": np.mean((p - problems.p) ** 2, axis=1),
-            "energy_drift": energy_drift(values, p, problems.energy, problems.lowest),
+            "energy_drift": energy_drift(values, p, problems.energy, WALL_HEIGHT - problems.lowest),
         }
 
 
@@ -78,7 +79,7 @@ def group_by_separatrix(problems: Problems) -> dict[str, np.ndarray]:
 
     At a distance of 0 the motion takes for ever to reach the top: there every answer is ill-conditioned.
     """
-    distance = problems.curves.separatrix_distance(problems.energy) / (2.0 - problems.lowest)
+    distance = problems.exact.separatrix_distance(problems.energy) / (WALL_HEIGHT - problems.lowest)
     groups = {f"{low:g} to {high:g}": (low <= distance) & (distance < high) for low, high in pairwise(SEPARATRIX_EDGES)}
     last = SEPARATRIX_EDGES[-1]
     return groups | {f"{last:g} and more": (distance >= last) & np.isfinite(distance), "no barrier": np.isinf(distance)}

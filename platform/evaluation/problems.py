@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...physics import CurvePotential
-from ...physics.potentials.curve_batches import CurveBatch
+from ...physics import Curves
 from ...physics.systems import Ensemble, draw_rows, get_system
 from ..config.data import DataConfig
 from ..data.datasets import Split
@@ -25,7 +24,7 @@ class Problems:
     are the fewest and the most of the family that a fit may look in, `noise` the standard deviation of the readings' noise.
     """
 
-    exact: list[CurvePotential]
+    exact: Curves
     sensors: np.ndarray
     times: np.ndarray
     initial: np.ndarray
@@ -41,9 +40,7 @@ class Problems:
     def of_split(cls, split: Split, manifest: dict[str, Any]) -> "Problems":
         """The rows of a dataset, as stored; its manifest says how they were drawn and read."""
         times, q, p, sensors = (x.astype(np.float64) for x in (split.times, split.q, split.p, split.potential))
-        exact = [
-            CurvePotential.from_control_points(*polygon) for polygon in zip(split.own["control_q"], split.own["control_v"], strict=True)
-        ]
+        exact = _curves_of(split)
         drawn = DataConfig.model_validate(manifest["config"])
         known = drawn.ensemble.control_points, drawn.noise
         return cls(exact, sensors, times, split.initial, q, p, split.energy, split.own["stratum"], truth_floor(split), *known)
@@ -52,10 +49,17 @@ class Problems:
     def draw(cls, ensemble: Ensemble, seed: int, count: int, num_sensors: int) -> "Problems":
         """The first `count` test problems of an ensemble, with float64 labels."""
         rows, _ = draw_rows(get_system("well"), ensemble, seed, "test", np.arange(count))
-        exact = [rows.hamiltonians.curves[i] for i in range(count)]
         floor = float(np.mean(rows.integration_error**2))
         unread = cls(
-            exact, np.empty((count, 0)), rows.times, np.stack([rows.q0, rows.p0], 1), rows.q, rows.p, rows.energy, rows.stratum, floor
+            rows.hamiltonians.curves,
+            np.empty((count, 0)),
+            rows.times,
+            np.stack([rows.q0, rows.p0], 1),
+            rows.q,
+            rows.p,
+            rows.energy,
+            rows.stratum,
+            floor,
         )
         return unread.at_sensors(num_sensors)
 
@@ -68,23 +72,19 @@ class Problems:
         return self.times[:1] if np.all(self.times == self.times[:1]) else self.times
 
     @cached_property
-    def curves(self) -> CurveBatch:
-        return CurveBatch.stack(self.exact)
-
-    @cached_property
     def lowest(self) -> np.ndarray:
         """min V between the walls, (N,)."""
-        return self.curves.extrema()[0]
+        return self.exact.extrema()[0]
 
     def take(self, rows: slice | np.ndarray) -> "Problems":
         """Some of the problems; an array may repeat them."""
         chosen = np.arange(len(self))[rows]
         arrays = {name: getattr(self, name)[chosen] for name in ("sensors", "times", "initial", "q", "p", "energy", "stratum")}
-        return replace(self, exact=[self.exact[i] for i in chosen], **arrays)
+        return replace(self, exact=self.exact.take(chosen), **arrays)
 
     def at_sensors(self, num_sensors: int, noise: float = 0.0, seed: int = 0) -> "Problems":
         """The same problems read by other sensors: `num_sensors` of them, rounded to float32 as datasets are, with Gaussian noise."""
-        readings = self.curves.sample(np.linspace(0.0, 1.0, num_sensors))
+        readings = self.exact.sample(np.linspace(0.0, 1.0, num_sensors))
         readings += noise * np.random.default_rng([seed, num_sensors]).standard_normal(readings.shape)
         return replace(self, sensors=readings.astype(np.float32).astype(np.float64), noise=noise)
 
@@ -98,3 +98,12 @@ def truth_floor(split: Split) -> float:
     error = split.integration_error[:, None]
     squares = [(error + unit * np.abs(states.astype(np.float64))) ** 2 for states in (split.q, split.p)]
     return float(0.5 * (squares[0] + squares[1]).mean())
+
+
+def _curves_of(split: Split) -> Curves:
+    """The exact potentials of a dataset's rows, from their control polygons of various lengths."""
+    counts = np.array([len(control_q) for control_q, _ in split.control])
+    control = np.zeros((2, counts.size, counts.max(initial=4)))
+    for row, polygon in enumerate(split.control):
+        control[:, row, : counts[row]] = polygon
+    return Curves.from_control_points(control[0], control[1], counts)

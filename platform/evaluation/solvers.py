@@ -10,12 +10,10 @@ from typing import Literal
 
 import numpy as np
 
-from ...physics import CurvePotential, NamedPotential, integrate
-from ...physics.potentials.interpolants import INTERPOLANTS, interpolate_sensors
+from ...physics import Curves, NamedPotential, Solution, solve
+from ...physics.potentials.interpolants import INTERPOLANTS
 from ...physics.potentials.prior_fit import fit_prior
-from ...physics.solvers.adaptive import integrate_adaptive_batch
-from ...physics.solvers.certified import WALL_HEIGHT
-from ...physics.solvers.fixed_step import BatchSolution, integrate_batch_counted
+from ...physics.potentials.textbook import WALL_HEIGHT
 from .problems import Problems
 
 Track = Literal["oracle", "sensors"]
@@ -44,7 +42,7 @@ class Baseline:
 class Reconstruction:
     """The potentials that solvers integrate, one a problem, and the time it took to build one, in seconds."""
 
-    curves: list[CurvePotential]
+    curves: Curves
     seconds: float
 
 
@@ -62,38 +60,35 @@ def reconstruct(potential: str, problems: Problems) -> Reconstruction:
     return Reconstruction(curves, time.perf_counter() - started)
 
 
-def _rebuild(potential: str, sensors: np.ndarray, noise: float, control_points: tuple[int, int] = (2, 7)) -> list[CurvePotential]:
+def _rebuild(potential: str, sensors: np.ndarray, noise: float, control_points: tuple[int, int] = (2, 7)) -> Curves:
     if potential != PRIOR_FIT:
         known = sensors.copy()
         if noise > 0.0:
             known[:, [0, -1]] = WALL_HEIGHT
-        return interpolate_sensors(known, potential)
-    fit = fit_prior(sensors, noise=noise, control_points=control_points)
+        return Curves.from_samples(known, potential)
+    fit = fit_prior(sensors, wall_height=WALL_HEIGHT, noise=noise, control_points=control_points)
     # What no curve of the family explains is none of it: whoever fits sees that, and takes the spline.
-    splines = iter(interpolate_sensors(sensors[~fit.explained], "cubic") if not fit.explained.all() else [])
-    return [curve if known else next(splines) for curve, known in zip(fit.curves, fit.explained, strict=True)]
+    if fit.explained.all():
+        return fit.curves
+    splines = Curves.from_samples(sensors[~fit.explained], "cubic")
+    rows = np.arange(len(sensors))
+    rows[~fit.explained] = len(sensors) + np.arange(len(splines))
+    return Curves.join([fit.curves, splines]).take(rows)
 
 
-def run_solver(baseline: Baseline, curves: list[CurvePotential], problems: Problems) -> BatchSolution:
+def run_solver(baseline: Baseline, curves: Curves, problems: Problems) -> Solution:
     """q, p (N, T) and the forces evaluated, compiled, on all CPUs."""
     q0, p0 = problems.initial.T
-    if baseline.tolerance is not None:
-        return integrate_adaptive_batch(curves, q0, p0, problems.times, tolerance=baseline.tolerance)
-    assert baseline.step is not None
-    return integrate_batch_counted(curves, q0, p0, problems.times, method=baseline.method, max_step=baseline.step)
+    return solve(curves, q0, p0, problems.times, method=baseline.method, step=baseline.step, tolerance=baseline.tolerance)
 
 
 def solve_named(
     baseline: Baseline, exact: NamedPotential, sensors: np.ndarray, start: tuple[float, float], times: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """q, p (T,) of one textbook potential from V itself or from its sensors (S,)."""
-    potential = exact if baseline.potential == EXACT else _rebuild(baseline.potential, sensors[None], 0.0)[0]
-    if baseline.tolerance is None:
-        return integrate(potential, *start, times, method=baseline.method, max_step=baseline.step)
-    if isinstance(potential, CurvePotential):
-        q, p, _ = integrate_adaptive_batch(potential, np.array(start[:1]), np.array(start[1:]), times, tolerance=baseline.tolerance)
-        return q[0], p[0]
-    return integrate(potential, *start, times, method="scipy-dop853", tolerance=baseline.tolerance)
+    potential = exact if baseline.potential == EXACT else _rebuild(baseline.potential, sensors[None], 0.0)
+    q, p, _ = solve(potential, *start, times, method=baseline.method, step=baseline.step, tolerance=baseline.tolerance)
+    return q, p
 
 
 def default_baselines(steps: list[float]) -> list[Baseline]:

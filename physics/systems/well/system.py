@@ -11,27 +11,27 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...errors import InputError
-from ...potentials.curve_batches import CurveBatch
-from ...potentials.interpolants import interpolate_sensors
-from ...solvers.certified import CERTIFYING_METHODS, solve_certified_batch
-from ...solvers.fixed_step import integrate_batch
+from ...potentials.curves import Curves
+from ...solvers.certify import CERTIFYING_METHODS, certify
 from ...solvers.reference import solve_control_polygon
+from ...solvers.solve import solve
 from ..base import Column, Ensemble, Names, System, Trajectories
 from .polygons import WALL_HEIGHT
 
 _WALL_TOLERANCE = 0.1  # of the heights of the walls, which sensors may read with noise
 _ENERGY_TOLERANCE = 1e-6
-_LARGEST_POTENTIAL = 1e3  # far outside any training data; single precision loses the well beyond it
+_LARGEST_READING = 1e3  # abs(V) at a sensor; far outside any training data, and single precision loses the well beyond it
 _SHALLOWEST_WELL = 1e-6
 _STEEPEST_RISE = 1e-3  # of V inward from a wall at which a particle starts
 _SOLVER_STEP = 1e-3
+_LARGEST_POTENTIAL = 10.0  # abs(V) of a curve that is certified
 
 
 @dataclass(frozen=True)
 class Wells:
     """H = p²/2 + V(q) of R rows, V a piecewise-cubic curve."""
 
-    curves: CurveBatch
+    curves: Curves
 
     def __len__(self) -> int:
         return len(self.curves)
@@ -43,13 +43,11 @@ class Wells:
         return 0.5 * p * p + self.potential(q)
 
     def gradient(self, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return np.stack([self.curves[row].gradient(places) for row, places in enumerate(q)]), p
+        return self.curves.gradient(q), p
 
     def potential(self, q: np.ndarray) -> np.ndarray:
         """V(q) of each row, (R,) or (R, T)."""
-        if np.ndim(q) == 1:
-            return self.curves.value(q)
-        return np.stack([self.curves[row].value(places) for row, places in enumerate(q)])
+        return self.curves.value(q)
 
     def sense(self, sensors: tuple[int, ...]) -> dict[str, np.ndarray]:
         return {"potential": self.curves.sample(np.linspace(0.0, 1.0, sensors[0]))}
@@ -106,11 +104,11 @@ rebuilds the exact potential; the sensors are what a network sees of it."""
         control = np.zeros((2, num_control.size, int(num_control.max(initial=4))))
         for row, polygon in enumerate(polygons):
             control[:, row, : num_control[row]] = polygon
-        return Wells(CurveBatch.from_control_points(control[0], control[1], num_control))
+        return Wells(Curves.from_control_points(control[0], control[1], num_control))
 
     def from_sensors(self, fields: Mapping[str, np.ndarray]) -> Wells:
         """V as the cubic spline through the sensors."""
-        return Wells(CurveBatch.stack(interpolate_sensors(fields["potential"], "cubic")))
+        return Wells(Curves.from_samples(fields["potential"]))
 
     def energy_scale(self, hamiltonians: Wells) -> np.ndarray:
         return hamiltonians.depth
@@ -118,9 +116,9 @@ rebuilds the exact potential; the sensors are what a network sees of it."""
     def check_potential(self, fields: Mapping[str, np.ndarray], names: Sequence[Names]) -> None:
         """Refuse V (R, S) that no network could have been trained on: without finite values, walls of height 2, or a well."""
         values = fields["potential"]
-        for row, sensor in np.argwhere(~(np.abs(values) <= _LARGEST_POTENTIAL))[:1]:
+        for row, sensor in np.argwhere(~(np.abs(values) <= _LARGEST_READING))[:1]:
             received = f"{names[row].potential}[{sensor}] is {values[row, sensor]:.6g}"
-            raise InputError(f"{received}; values must be finite and between {-_LARGEST_POTENTIAL:g} and {_LARGEST_POTENTIAL:g}")
+            raise InputError(f"{received}; values must be finite and between {-_LARGEST_READING:g} and {_LARGEST_READING:g}")
         walls = values[:, [0, -1]]
         for row in np.flatnonzero(np.any(np.abs(walls - WALL_HEIGHT) > _WALL_TOLERANCE, axis=1))[:1]:
             raise InputError(
@@ -162,14 +160,24 @@ rebuilds the exact potential; the sensors are what a network sees of it."""
 
     def solve(self, hamiltonians: Wells, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """By the classical Runge-Kutta method with steps of at most 1e-3."""
-        curves = hamiltonians.curves
-        return integrate_batch([curves[row] for row in range(len(curves))], q0, p0, times, method="rk4", max_step=_SOLVER_STEP)
+        solution = solve(hamiltonians.curves, q0, p0, times, method="rk4", step=_SOLVER_STEP)
+        return solution.q, solution.p
 
     def certify(
         self, hamiltonians: Wells, q0: np.ndarray, p0: np.ndarray, times: np.ndarray, *, method: str, tolerance: float
     ) -> Trajectories:
         self.check_method(method)
-        return solve_certified_batch(hamiltonians.curves, q0, p0, times, method=method, tolerance=tolerance)
+        return certify(
+            hamiltonians.curves,
+            q0,
+            p0,
+            times,
+            energy_scale=hamiltonians.depth,
+            domain=self.domain[0],
+            largest_potential=_LARGEST_POTENTIAL,
+            method=method,
+            tolerance=tolerance,
+        )
 
     def reference(
         self, columns: Mapping[str, Sequence[Any]], q0: np.ndarray, p0: np.ndarray, times: np.ndarray

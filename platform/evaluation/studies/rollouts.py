@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ....architectures import Operator
+from ....physics import certify
 from ....physics.diagnostics import energy_drift
-from ....physics.solvers.certified import solve_certified_batch
+from ....physics.potentials.textbook import WALL_HEIGHT
 from ....physics.systems import get_system
 from ..answers import predict
 from ..metrics import count_broken
@@ -32,7 +33,8 @@ def measure_horizons(model: Operator, baselines: list[Baseline], problems: Probl
     """
     times = np.arange(1, num_windows * _TIMES_A_WINDOW + 1) * (HORIZON / _TIMES_A_WINDOW)
     everyone = np.tile(times, (len(problems), 1))
-    truth = solve_certified_batch(problems.curves, problems.initial[:, 0], problems.initial[:, 1], everyone)
+    depth, (q0, p0) = WALL_HEIGHT - problems.lowest, problems.initial.T
+    truth = certify(problems.exact, q0, p0, everyone, energy_scale=depth, domain=(0.0, 1.0), largest_potential=10.0)
     known = np.array([reason is None for reason in truth.rejection])
     kept = problems.take(np.flatnonzero(known))
     asked = replace(kept, times=everyone[known], q=truth.q[known], p=truth.p[known])
@@ -68,13 +70,13 @@ def _judge(problems: Problems, q: np.ndarray, p: np.ndarray) -> dict[str, Any]:
         distance = np.hypot(error_q, error_p)
         lost = ~(distance <= LOST)
         valid = np.where(lost.any(axis=1), times[lost.argmax(axis=1)], times[-1])
-        force = -np.stack([curve.gradient(row) for curve, row in zip(problems.exact, problems.q, strict=True)])
+        force = -problems.exact.gradient(problems.q)
         # The part of an error along the orbit is a delay; the rest leaves the orbit.
         lag = (error_q * problems.p + error_p * force) / (problems.p**2 + force**2)
-        energy = 0.5 * p**2 + np.stack([curve.value(row) for curve, row in zip(problems.exact, q, strict=True)])
-        drift = (energy - problems.energy[:, None]) / (2.0 - problems.lowest)[:, None]
+        energy = 0.5 * p**2 + problems.exact.value(q)
+        drift = (energy - problems.energy[:, None]) / (WALL_HEIGHT - problems.lowest)[:, None]
         slope = np.abs((drift * (times - times.mean())).sum(axis=1) / ((times - times.mean()) ** 2).sum())
-        largest = energy_drift(energy - 0.5 * p**2, p, problems.energy, problems.lowest)
+        largest = energy_drift(energy - 0.5 * p**2, p, problems.energy, WALL_HEIGHT - problems.lowest)
     ends = slice(_TIMES_A_WINDOW - 1, None, _TIMES_A_WINDOW)
     return {
         "not_finite": count_broken(distance.max(axis=1)),

@@ -12,7 +12,7 @@ import torch
 
 from ....architectures import Operator
 from ....physics.diagnostics import jacobian_by_differences, symplecticity_defect, tangent_error
-from ....physics.solvers.tangents import solve_tangents
+from ....physics.solvers import solve_tangents
 from ..problems import Problems
 
 _STEP = 1e-4
