@@ -10,7 +10,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from ..errors import InputError
-from .base import Column, Drawn, Ensemble, Hamiltonians, Rejection, System, Trajectories
+from .base import Column, Drawn, Ensemble, Hamiltonians, Names, Rejection, System, Trajectories
 from .draws import SPLITS, Draws, between
 from .rows import ROWS_VERSION, Rows, draw_rows, own_columns
 
@@ -22,6 +22,7 @@ __all__ = [
     "Draws",
     "Ensemble",
     "Hamiltonians",
+    "Names",
     "Rejection",
     "Rows",
     "System",
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 _GROUP = "neural_hamilton.systems"
-_NOT_SYSTEMS = {"base", "draws", "generic", "rows"}
+_NOT_SYSTEMS = {"base", "draws", "functions", "generic", "rows"}
 
 
 def system_names() -> list[str]:
