@@ -240,8 +240,7 @@ def evaluation_table(result: dict[str, Any]) -> str:
     """Median and mean total loss of the model and every solver, and their time a trajectory."""
     seconds = result["timing"]["model_seconds_per_trajectory"]
     entries = [("model", result["metrics"], seconds)]
-    others = ({"what it is told": result["inputs"]} if result["inputs"] else {}) | result["baselines"]
-    entries += [(name, figures, figures["seconds_per_trajectory"]) for name, figures in others.items()]
+    entries += [(name, figures, figures["seconds_per_trajectory"]) for name, figures in result["baselines"].items()]
     return _loss_table(entries) + _warning_lines(result)
 
 

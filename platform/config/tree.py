@@ -5,12 +5,23 @@ An unknown or ill-typed key at any depth is refused with its path and the valid 
 
 import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SerializeAsAny, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SerializeAsAny,
+    ValidationError,
+    model_validator,
+)
 
 from ...physics import InputError
+from ..evaluation.studies import study_names
 from ..provenance import write_atomically
 from .data import DataConfig, Section, start_data
 
@@ -81,8 +92,10 @@ class ScalingConfig(Section):
     confidence: float = Field(default=0.95, gt=0, lt=1)
 
 
-Study = Literal["rough", "ensembles", "sensors", "maps", "horizons", "work"]
-STUDIES: tuple[Study, ...] = get_args(Study)
+def _known_study(name: str) -> str:
+    if name not in study_names():
+        raise ValueError(f"{name!r} is no study; choose from {', '.join(study_names())}")
+    return name
 
 
 class EvaluationConfig(Section):
@@ -95,7 +108,9 @@ class EvaluationConfig(Section):
     max_rows: int | None = Field(default=None, ge=1, description="measure only the first rows of the split")
     bootstrap: int = Field(default=1000, ge=10, description="resamples behind the intervals")
     seed: int = Field(default=0, ge=0)
-    studies: list[Study] = Field(default=list(STUDIES), description="what is measured beside the split")
+    studies: list[Annotated[str, AfterValidator(_known_study)]] = Field(
+        default_factory=study_names, description="what is measured beside the split"
+    )
     study_rows: int = Field(default=200, ge=1, description="problems of a study")
     sensor_counts: list[Annotated[int, Field(ge=6)]] = Field(
         default=[100, 50, 25, 13], min_length=1, description="sensors of the study of sensors"

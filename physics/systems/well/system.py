@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,8 +14,12 @@ from ...potentials.curve_batches import CurveBatch
 from ...potentials.interpolants import interpolate_sensors
 from ...solvers.certified import CERTIFYING_METHODS, solve_certified_batch
 from ...solvers.reference import solve_control_polygon
-from ..base import Column, Ensemble, System, Trajectories
+from ...solvers.tangents import solve_tangents
+from ..base import Column, Ensemble, Group, NamedCase, State, System, Trajectories
 from .polygons import WALL_HEIGHT
+
+if TYPE_CHECKING:
+    from ..problems import Problems
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,10 @@ class Wells:
         if np.ndim(q) == 1:
             return self.curves.value(q)
         return np.stack([self.curves[row].value(places) for row, places in enumerate(q)])
+
+    def curvature(self, q: np.ndarray) -> np.ndarray:
+        """V''(q) of each row, (R, T)."""
+        return np.stack([self.curves[row].curvature(places) for row, places in enumerate(q)])
 
     def sense(self, sensors: tuple[int, ...]) -> dict[str, np.ndarray]:
         return {"potential": self.curves.sample(np.linspace(0.0, 1.0, sensors[0]))}
@@ -103,6 +111,29 @@ rebuilds the exact potential; the sensors are what a network sees of it."""
     ) -> Trajectories:
         self.check_method(method)
         return solve_certified_batch(hamiltonians.curves, q0, p0, times, method=method, tolerance=tolerance)
+
+    def rates(self, hamiltonians: Wells, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        slope, momentum = hamiltonians.gradient(q, p)
+        return momentum, -slope
+
+    def second_rates(self, hamiltonians: Wells, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Exact, by V' and V''."""
+        slope, _ = hamiltonians.gradient(q, p)
+        return -slope, -hamiltonians.curvature(q) * p
+
+    def tangents(self, hamiltonians: Wells, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """By the variational equation."""
+        return np.stack([solve_tangents(hamiltonians.curves[row], q0[row], p0[row], times[row])[2] for row in range(len(times))])
+
+    def named_cases(self, initial_state: tuple[State, State] | None) -> list[NamedCase]:
+        from .cases import named_cases
+
+        return named_cases(initial_state)
+
+    def groups(self, problems: "Problems") -> list[Group]:
+        from .groups import groups
+
+        return groups(problems)
 
     def reference(
         self, columns: Mapping[str, Sequence[Any]], q0: np.ndarray, p0: np.ndarray, times: np.ndarray
