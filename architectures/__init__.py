@@ -1,16 +1,21 @@
 """Neural operators in PyTorch: networks, the selective scan, and model folders."""
 
-from .model_folder import MODEL_SCHEMA_VERSION, load_model, read_card, record_calibration, save_model
-from .operator import Answer, ArchitectureConfig, Operator, OperatorOutput
-from .registry import ARCHITECTURES, build_operator, get_architecture, parse_architecture
+from .card import MODEL_SCHEMA_VERSION, TrainedFor, read_card
+from .model_folder import load_model, record_calibration, save_model
+from .operator import ArchitectureConfig, DirectConfig, DirectOperator, Operator, OperatorOutput
+from .registry import available_architectures, build_operator, get_architecture, parse_architecture
+from .task import Task
 
 __all__ = [
-    "ARCHITECTURES",
     "MODEL_SCHEMA_VERSION",
-    "Answer",
     "ArchitectureConfig",
+    "DirectConfig",
+    "DirectOperator",
     "Operator",
     "OperatorOutput",
+    "Task",
+    "TrainedFor",
+    "available_architectures",
     "build_operator",
     "get_architecture",
     "load_model",

@@ -1,4 +1,4 @@
-"""FNO: Fourier layers (Li et al., arXiv 2010.08895) read V as a function, cross-attention answers each query time.
+"""FNO: Fourier layers (Li et al., arXiv 2010.08895) read V as a function of q, and the query times attend to it.
 
 Shapes: B batch, S sensors, K modes, M width.
 """
@@ -13,13 +13,15 @@ from torch.nn import functional as F
 
 from .layers.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from .layers.transformer import SensorEmbedding
+from .operator import ArchitectureConfig, needs_one_coordinate
+from .task import Task
 
 
 class FNOConfig(EncoderDecoderConfig):
-    # FNO came after the paper; `paper` is the configuration its authors' code settled on later (version 1.33).
+    # The paper has no FNO; `published` is the configuration its authors' code settled on later (version 1.33).
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "default": {},
-        "paper": {
+        "published": {
             "d_model": 128,
             "num_fourier_layers": 3,
             "num_modes": 16,
@@ -27,7 +29,6 @@ class FNOConfig(EncoderDecoderConfig):
             "num_heads": 16,
             "num_decoder_layers": 2,
             "d_feedforward": 128,
-            "num_frequencies": 0,
             "published_layers": True,
             "hard_initial_condition": False,
         },
@@ -35,27 +36,37 @@ class FNOConfig(EncoderDecoderConfig):
 
     name: Literal["fno"] = "fno"
     num_fourier_layers: int = Field(default=4, ge=1)
-    num_modes: int = Field(default=24, ge=1, description="lowest Fourier modes each layer mixes; all of them where the sensors carry fewer")
-    padding: float = Field(default=0.25, ge=0, le=1, description="zeros beyond the wall, as a fraction of [0, 1]: V is not periodic")
+    num_modes: int = Field(
+        default=24, ge=1, description="lowest Fourier modes that each layer mixes; all of them where the sensors carry fewer"
+    )
+    padding: float = Field(
+        default=0.25, ge=0, le=1, description="zeros beyond the last sensor, as a fraction of the domain: V is not periodic"
+    )
 
 
 class FNO(EncoderDecoder):
+    """The Fourier layers are one-dimensional: fields along one coordinate, of any number of channels."""
+
     Config = FNOConfig
 
-    def __init__(self, config: FNOConfig) -> None:
-        super().__init__(config)
-        width = config.d_model
+    @classmethod
+    def why_not(cls, config: ArchitectureConfig, task: Task) -> str | None:
+        return needs_one_coordinate("fno", task) or super().why_not(config, task)
+
+    def __init__(self, config: FNOConfig, task: Task) -> None:
+        super().__init__(config, task)
+        width, num_sensors = config.d_model, task.num_sensors
         if config.published_layers:
-            self.embed_sensor = nn.Sequential(nn.Unflatten(1, (-1, 1)), nn.Linear(1, width))
+            self.embed_sensor = nn.Sequential(nn.Identity(), nn.Linear(task.channels, width))  # saved weights call the layer 1
         else:
-            self.embed_sensor = SensorEmbedding(config.num_sensors, config.num_frequencies, width)
-        period = round(config.num_sensors * (1 + config.padding))
-        layers = (FourierLayer(width, config.num_sensors, period, config.num_modes) for _ in range(config.num_fourier_layers))
+            self.embed_sensor = SensorEmbedding(task, config.num_frequencies, width)
+        period = round(num_sensors * (1 + config.padding))
+        layers = (FourierLayer(width, num_sensors, period, config.num_modes) for _ in range(config.num_fourier_layers))
         self.encoder = nn.Sequential(*layers)
         self.encoder_norm = nn.LayerNorm(width)
 
-    def encode(self, potential_BS: Tensor) -> Tensor:
-        return self.encoder_norm(self.encoder(self.embed_sensor(potential_BS)))
+    def encode(self, fields: Tensor) -> Tensor:
+        return self.encoder_norm(self.encoder(self.embed_sensor(self.task.as_sequence(fields))))
 
 
 class FourierLayer(nn.Module):
@@ -102,3 +113,6 @@ class SpectralConvolution(nn.Module):
         modes_KB2M = modes_BKM2.permute(2, 0, 1, 3).flatten(2)
         mixed_KB2M = torch.bmm(modes_KB2M, weight_K2M2M).unflatten(-1, (2, -1))
         return self.synthesis @ mixed_KB2M.permute(1, 2, 0, 3).flatten(1, 2)
+
+
+ARCHITECTURE = FNO

@@ -1,8 +1,6 @@
-"""Model folders: `model.safetensors` (weights) and `model.json` (what they are). Nothing is ever unpickled."""
+"""Model folders: `model.safetensors` (weights) and `model.json` (the card that describes them). Nothing is ever unpickled."""
 
 import hashlib
-import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,84 +9,73 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
 from ..physics.errors import InputError
+from ..physics.files import write_file, write_json
+from .card import CARD_FILE, MODEL_SCHEMA_VERSION, TrainedFor, parse_trained_for, read_card
 from .operator import Operator
-from .registry import build_operator, get_architecture, parse_architecture
+from .registry import build_operator, parse_architecture
 
-MODEL_SCHEMA_VERSION = 1
-WEIGHTS_FILE, CARD_FILE = "model.safetensors", "model.json"
-
-_BEFORE = {"gate_time": None, "orbit": "none"}  # what the networks did whose cards do not have the field yet
+WEIGHTS_FILE = "model.safetensors"
 
 
-def save_model(model: Operator, folder: Path, provenance: dict[str, Any]) -> None:
-    """Write a model folder; `provenance` is any JSON-able record of how the weights came to be.
+def save_model(model: Operator, folder: Path, trained_for: TrainedFor, provenance: dict[str, Any]) -> None:
+    """Write a model folder.
 
-    The card carries the checksum of the weights and is renamed into place last, so a reader never
-    pairs one model's card with another's weights.
+    The card carries the checksum of the weights and is written last, so a reader never pairs one model's card with
+    another's weights.
+
+    Parameters
+    ----------
+    model
+        The network; its type (float32 or float64) is kept.
+    folder
+        Made where it does not exist; a model in it is replaced.
+    trained_for
+        The system, ensemble and sensors of the training data.
+    provenance
+        Any JSON-able record of how the weights came to be.
     """
+    assert trained_for.task == model.task, f"the network was built for {model.task}, not for {trained_for.task}"
     weights = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
     card = {
         "schema_version": MODEL_SCHEMA_VERSION,
         "architecture": model.config.model_dump(mode="json"),
-        "normalisation": {"potential_mean": float(model.potential_mean), "potential_scale": float(model.potential_scale)},
+        "trained_for": trained_for.model_dump(mode="json"),
+        "normalisation": {"potential_mean": _plain(model.potential_mean), "potential_scale": _plain(model.potential_scale)},
         "num_parameters": sum(p.numel() for p in model.parameters()),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "provenance": provenance,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / WEIGHTS_FILE, weights)
-    _write(folder / CARD_FILE, _as_json(card))
+    write_file(folder / WEIGHTS_FILE, weights)
+    write_json(folder / CARD_FILE, card)
+
+
+def _plain(statistic: Tensor) -> float | list[float]:
+    return float(statistic) if statistic.ndim == 0 else statistic.flatten().tolist()
 
 
 def record_calibration(folder: Path, calibration: dict[str, Any]) -> None:
-    """Write to a model's card what its answers' own scores are worth, in place of what was there.
+    """Write to a model's card how far its own scores can be trusted, in place of what was there.
 
     Raises InputError where there is no readable card, or the folder cannot be written.
     """
     card = read_card(folder)
     try:
-        _write(folder / CARD_FILE, _as_json(card | {"calibration": calibration}))
+        write_json(folder / CARD_FILE, card | {"calibration": calibration})
     except OSError as error:
         raise InputError(f"{folder / CARD_FILE} cannot be written: {error.strerror}") from None
 
 
-def _as_json(card: dict[str, Any]) -> bytes:
-    return (json.dumps(card, indent=2, allow_nan=False) + "\n").encode()
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
-
-
-def read_card(folder: str | Path) -> dict[str, Any]:
-    """The `model.json` of a model folder, its schema version checked.
-
-    Raises InputError where there is no readable card or it is of another schema version.
-    """
-    path = Path(folder) / CARD_FILE
-    try:
-        card = json.loads(path.read_text())
-    except OSError:
-        raise InputError(f"model folder {str(folder)!r} has no readable {CARD_FILE}") from None
-    except ValueError:
-        raise InputError(f"{path} is not JSON") from None
-    version = card.get("schema_version") if isinstance(card, dict) else None
-    if version != MODEL_SCHEMA_VERSION:
-        raise InputError(f"{path} has schema_version {version!r}; this version reads {MODEL_SCHEMA_VERSION}")
-    return card
-
-
 def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Operator:
-    """A network ready to answer: `forward(potential (B, S), times (B, T), initial (B, 2)) -> OperatorOutput`.
+    """A network in evaluation mode, in the type it was saved in: `forward(fields, times, initial) -> OperatorOutput`.
 
     Raises
     ------
     InputError
-        Where the folder is incomplete, of another schema version, or its weights do not match its card.
+        Where the folder is incomplete, of an unknown schema version, or its weights do not match its card.
     """
     folder = Path(folder)
     card = read_card(folder)
@@ -112,8 +99,8 @@ def _build(card: dict[str, Any], path: Path) -> Operator:
     architecture = card.get("architecture")
     if not isinstance(architecture, dict):
         raise InputError(f"{path} does not describe an architecture")
+    task = parse_trained_for(card, path).task
     try:
-        fields = get_architecture(str(architecture.get("name", ""))).Config.model_fields
-        return build_operator(parse_architecture({key: value for key, value in _BEFORE.items() if key in fields} | architecture))
+        return build_operator(parse_architecture(architecture), task)
     except (ValidationError, InputError) as error:
         raise InputError(f"{path} does not describe an architecture of this version: {error}") from None

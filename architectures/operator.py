@@ -1,43 +1,46 @@
-"""What every architecture is: potential, times, initial state in; trajectory out.
+"""What every architecture has in common: fields at the sensors, query times and an initial state in; a trajectory out.
 
-Shapes: B batch, U rows that may differ (1 where all rows share them, else B), S sensors, T query times, F time features.
+Shapes: B batch, S sensors, T query times, d degrees of freedom, K = 2d components of a state (q, p).
 """
 
-import math
-from itertools import pairwise
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
+
+from .task import Task
 
 
 class ArchitectureConfig(BaseModel):
     """Sizes of a network. Each architecture subclasses this and sets a literal `name`.
 
-    `presets` names sets of values: `default` is the fields' own defaults. A preset is what one starts from;
-    it is resolved as the configuration is read, which then holds plain sizes and no trace of it.
+    `presets` names sets of values; `default` holds the fields' own defaults. A preset is resolved when the configuration is
+    read, so the result holds plain sizes and no preset.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     presets: ClassVar[dict[str, dict[str, Any]]] = {"default": {}}
 
     name: str
-    num_sensors: int = Field(default=100, ge=4, description="sensors of V on [0, 1] the network reads")
-    hard_initial_condition: bool = Field(default=True, description="impose (q0, p0) at t = 0 exactly; if false, the network learns it")
-    # 0.4 left MambONet with 1.6 times the loss of 0.1, powers of t with 3 times.
-    gate_time: float | None = Field(default=0.1, gt=0, description="time in which an imposed start lets go; null: as powers of t grow")
 
     @property
     def queries_are_independent(self) -> bool:
-        """Whether an answer at one time depends on that time alone, whatever else is asked for with it."""
+        """Whether the prediction at one time is the same whatever other times are queried with it."""
+        return True
+
+    @property
+    def initial_condition_is_exact(self) -> bool:
+        """Whether the prediction at t = 0 is the initial state, to the last bit."""
         return True
 
 
 class OperatorOutput(NamedTuple):
-    """q, p (B, T); `auxiliary_loss` is a scalar added to the training loss (zero for most networks, and in evaluation).
+    """Predicted q and p, (B, T) for one degree of freedom and (B, T, d) for more, and a scalar auxiliary loss.
 
-    It comes weighted; a trainer may multiply it by a schedule of its own, such as a warm-up.
+    The auxiliary loss is added to the training loss. It is zero for most networks, and for all of them in evaluation. It comes
+    weighted; a trainer may multiply it by a schedule of its own, such as a warm-up.
     """
 
     q: Tensor
@@ -45,112 +48,171 @@ class OperatorOutput(NamedTuple):
     auxiliary_loss: Tensor
 
 
-class Answer(NamedTuple):
-    """What a network says: `free`, which broadcasts to (B, T, 2), is what it has learnt of q and p.
+class Operator(nn.Module, ABC):
+    """A neural operator from fields at uniform sensors to the trajectory at any query times.
 
-    `auxiliary_loss` is as in `OperatorOutput`. `told` (B, T, 2) is a trajectory that this corrects, with the initial state in
-    it; None where it starts from that state alone.
-    """
-
-    free: Tensor
-    auxiliary_loss: Tensor
-    told: Tensor | None = None
-
-
-class Operator(nn.Module):
-    """A neural operator from V at S uniform sensors to the trajectory at any query times.
-
-    Subclasses implement `answer`; the base class normalises V and imposes the initial state exactly:
-
-        q(t) = q0 + g(t) a(t),    p(t) = p0 + g(t) b(t),    g(t) = 1 - exp(-t / gate_time),    (a, b) = answer(...)
-
-    so the initial condition holds to rounding and t = 0 costs the network nothing. A gate that soon is 1 leaves errors as
-    they are; powers of t multiply them. With `gate_time: null`, as in version 0.1, these are q0 + p0 t + t^2 a(t) and
-    p0 + t b(t). Where the configuration says `hard_initial_condition: false`, (q, p) = answer(...) instead. A trajectory that
-    the network corrects takes the place of (q0, p0), which it has at t = 0.
+    Subclasses implement `predict`. Networks that predict q and p directly subclass `DirectOperator` and implement `free_part`.
     """
 
     Config: ClassVar[type[ArchitectureConfig]]
     potential_mean: Tensor
     potential_scale: Tensor
 
-    def __init__(self, config: ArchitectureConfig) -> None:
+    def __init__(self, config: ArchitectureConfig, task: Task) -> None:
         super().__init__()
-        self.config = config
-        self.register_buffer("potential_mean", torch.zeros(()))
-        self.register_buffer("potential_scale", torch.ones(()))
+        self.config, self.task = config, task
+        statistics = () if len(task.field_shape) == 1 else (task.channels, *(1 for _ in task.sensors))  # broadcast over the sensors
+        self.register_buffer("potential_mean", torch.zeros(statistics))
+        self.register_buffer("potential_scale", torch.ones(statistics))
 
-    def set_normalisation(self, mean: float, scale: float) -> None:
-        """Statistics of V over the training split; stored with the weights."""
-        self.potential_mean.fill_(mean)
-        self.potential_scale.fill_(scale)
-
-    def answer(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> Answer:
-        """The free part of the answer, from a normalised potential."""
-        raise NotImplementedError
-
-    def told(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> Tensor | None:
-        """(q, p) (B, T, 2) as far as what the network reads already says them, from V in its own units; None where it says nothing."""
+    @classmethod
+    def why_not(cls, config: ArchitectureConfig, task: Task) -> str | None:
+        """Why a network of this configuration cannot be built for `task`, as the end of a sentence; None if it can."""
         return None
 
-    def forward(self, potential_BS: Tensor, times: Tensor, initial: Tensor) -> OperatorOutput:
-        """The trajectories of B potentials (B, S) at times (B, T) from initial states (B, 2).
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights, and of the numbers that the network expects."""
+        return self.potential_mean.dtype
 
-        Times (T,) or (1, T), and an initial state (2,) or (1, 2), stand for every row. What depends on them alone is
-        then computed once instead of B times, as it is for a (B, T) that is expanded and holds one row in memory.
+    def set_normalisation(self, mean: float | Tensor, scale: float | Tensor) -> None:
+        """Set the statistics of the fields over the training split, one number a channel; they are stored with the weights."""
+        for buffer, value in ((self.potential_mean, mean), (self.potential_scale, scale)):
+            buffer.copy_(torch.as_tensor(value, dtype=buffer.dtype, device=buffer.device).reshape(buffer.shape))
+
+    def normalise(self, fields: Tensor) -> Tensor:
+        """Fields with mean 0 and standard deviation 1 over the training split."""
+        return (fields - self.potential_mean) / self.potential_scale
+
+    @abstractmethod
+    def predict(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> OperatorOutput:
+        """The trajectories of a batch, whose shapes have been checked; `fields` are in their own units."""
+
+    def forward(self, fields: Tensor, times: Tensor, initial: Tensor) -> OperatorOutput:
+        """Predict the trajectories of B systems from initial states (B, 2d) = (q, p) at times (B, T).
+
+        Parameters
+        ----------
+        fields
+            (B, S) for V along one coordinate, else (B, C, S1, ...).
+        times
+            (B, T). Times (T,) or (1, T) stand for every row, as does a (B, T) that is expanded and holds one row in memory.
+            What depends on them alone is then computed once instead of B times.
+        initial
+            (B, 2d), or (2d,) or (1, 2d) for every row.
+
+        Raises
+        ------
+        ValueError
+            Where the fields or the initial states do not have the shape that the network was built for.
         """
-        if potential_BS.shape[-1] != self.config.num_sensors:
-            raise ValueError(f"potential has {potential_BS.shape[-1]} sensors; this network reads {self.config.num_sensors}")
-        times_BT, initial_B2 = (x.expand(potential_BS.shape[0], -1) for x in (times, initial))
-        normalised_BS = (potential_BS - self.potential_mean) / self.potential_scale
-        free_BT2, auxiliary_loss, told_BT2 = self.answer(normalised_BS, times_BT, initial_B2)
-        if self.config.hard_initial_condition:
-            known_BT2, gate_BT2 = self._start(times_BT, initial_B2)
-            if told_BT2 is not None:  # which has the start but for rounding
-                known_BT2 = torch.where(times_BT.unsqueeze(-1) == 0.0, known_BT2, told_BT2)
-            trajectory_BT2 = known_BT2 + gate_BT2 * free_BT2
-        else:
-            trajectory_BT2 = free_BT2 if told_BT2 is None else told_BT2 + free_BT2
-        return OperatorOutput(trajectory_BT2[..., 0], trajectory_BT2[..., 1], auxiliary_loss)
+        task = self.task
+        if fields.shape[1:] != task.field_shape:
+            raise ValueError(_wrong_fields(task, tuple(fields.shape)))
+        if initial.shape[-1] != 2 * task.degrees_of_freedom:
+            raise ValueError(f"initial state has {initial.shape[-1]} numbers; this network reads {2 * task.degrees_of_freedom}, q and p")
+        times_BT, initial_BK = (x.expand(fields.shape[0], -1) for x in (times, initial))
+        return self.predict(fields, times_BT, initial_BK)
 
-    def _start(self, times_BT: Tensor, initial_B2: Tensor) -> tuple[Tensor, Tensor]:
-        """What an imposed start says of (q, p), and the gate that lets go of it, both such that they broadcast to (B, T, 2)."""
+    def output(self, trajectory_BTK: Tensor, auxiliary_loss: Tensor) -> OperatorOutput:
+        """A trajectory of states as q and p in the shapes that `OperatorOutput` promises."""
+        if self.task.degrees_of_freedom == 1:
+            return OperatorOutput(trajectory_BTK[..., 0], trajectory_BTK[..., 1], auxiliary_loss)
+        q_BTd, p_BTd = trajectory_BTK.chunk(2, dim=-1)
+        return OperatorOutput(q_BTd, p_BTd, auxiliary_loss)
+
+
+def _wrong_fields(task: Task, shape: tuple[int, ...]) -> str:
+    if len(task.field_shape) == len(shape) - 1 == 1:
+        return f"potential has {shape[1]} sensors; this network reads {task.num_sensors}"
+    wanted = ", ".join(map(str, task.field_shape))
+    return f"fields have shape {shape}; this network reads (B, {wanted}): channels, then sensors along each coordinate"
+
+
+class DirectConfig(ArchitectureConfig):
+    """Keys of every network that predicts q and p directly: how the initial state enters."""
+
+    hard_initial_condition: bool = Field(
+        default=True, description="impose the initial state at t = 0 exactly; if false, the network learns it"
+    )
+    # With 0.4 MambONet's loss was 1.6 times as large, with powers of t 3 times.
+    gate_time: float | None = Field(
+        default=0.1,
+        gt=0,
+        description="time over which the imposed initial state gives way to the network; null: by powers of t, as version 0.1 did. "
+        "Without hard_initial_condition it must be null, and is by default",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_gate_by_default_without_an_imposed_state(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("hard_initial_condition") is False:
+            return {"gate_time": None} | values
+        return values
+
+    @model_validator(mode="after")
+    def _a_gate_needs_an_imposed_state(self) -> Any:
+        if self.gate_time is not None and not self.hard_initial_condition:
+            raise ValueError(f"gate_time is {self.gate_time}; it must be null without hard_initial_condition, as nothing is imposed then")
+        return self
+
+    @property
+    def initial_condition_is_exact(self) -> bool:
+        return self.hard_initial_condition
+
+
+class DirectOperator(Operator):
+    """An operator whose network predicts q and p without any mechanics built in.
+
+    Subclasses implement `free_part`. This class normalises the fields and imposes the initial state exactly:
+
+        q(t) = q0 + g(t) a(t),    p(t) = p0 + g(t) b(t),    g(t) = 1 - exp(-t / gate_time),    (a, b) = free_part(...)
+
+    The initial condition then holds to rounding and costs the network nothing. A gate that is soon 1 leaves errors as they
+    are; powers of t would multiply them. With `gate_time: null` the trajectory is q0 + p0 t + t^2 a(t) and p0 + t b(t), for unit
+    mass, as in version 0.1. With `hard_initial_condition: false` it is (a, b).
+    """
+
+    config: DirectConfig
+
+    @classmethod
+    def why_not(cls, config: ArchitectureConfig, task: Task) -> str | None:
+        assert isinstance(config, DirectConfig)
+        if config.hard_initial_condition and config.gate_time is None and (task.degrees_of_freedom > 1 or task.channels > 1):
+            return (
+                "gate_time: null starts from q0 + p0 t, which needs one degree of freedom with unit mass; "
+                f"this task has {_task_words(task)}. Give gate_time a number"
+            )
+        return None
+
+    @abstractmethod
+    def free_part(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network predicts, (B, T, 2d), and the auxiliary loss, from normalised fields."""
+
+    def predict(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> OperatorOutput:
+        free_BTK, auxiliary_loss = self.free_part(self.normalise(fields), times_BT, initial_BK)
+        if not self.config.hard_initial_condition:
+            return self.output(free_BTK, auxiliary_loss)
+        start_BTK, gate_BTK = self._start(times_BT, initial_BK)
+        return self.output(start_BTK + gate_BTK * free_BTK, auxiliary_loss)
+
+    def _start(self, times_BT: Tensor, initial_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """The trajectory that an imposed initial state starts from, and the gate of the free part; both broadcast to (B, T, 2d)."""
         if self.config.gate_time is not None:
-            return initial_B2.unsqueeze(1), -torch.expm1(times_BT / -self.config.gate_time).unsqueeze(-1)
-        q0_B1, p0_B1 = initial_B2.split(1, dim=-1)
-        known_BT2 = torch.stack([q0_B1 + times_BT * p0_B1, p0_B1.expand_as(times_BT)], dim=-1)
-        return known_BT2, torch.stack([times_BT.square(), times_BT], dim=-1)
+            return initial_BK.unsqueeze(1), -torch.expm1(times_BT / -self.config.gate_time).unsqueeze(-1)
+        q0_B1, p0_B1 = initial_BK.split(1, dim=-1)
+        start_BTK = torch.stack([q0_B1 + times_BT * p0_B1, p0_B1.expand_as(times_BT)], dim=-1)
+        return start_BTK, torch.stack([times_BT.square(), times_BT], dim=-1)
 
 
-def distinct_rows(x_BN: Tensor) -> Tensor:
-    """(B, N) -> (U, N): the one row that all B share in memory, else all of them.
-
-    Strides tell, so this neither reads the values nor waits for a GPU.
-    """
-    return x_BN[:1] if x_BN.stride(0) == 0 else x_BN
-
-
-class TimeFeatures(nn.Module):
-    """t and sines and cosines of it, (B, T) -> (B, T, 1 + 2 num_frequencies), scaled to the horizon 2.
-
-    Frequencies are multiples of a quarter turn over the horizon: an orbit need not be periodic in it.
-    """
-
-    frequencies: Tensor
-
-    def __init__(self, num_frequencies: int) -> None:
-        super().__init__()
-        self.num_features = 1 + 2 * num_frequencies
-        self.register_buffer("frequencies", math.pi / 4 * torch.arange(1, num_frequencies + 1), persistent=False)
-
-    def forward(self, times_BT: Tensor) -> Tensor:
-        phase_BTF = times_BT.unsqueeze(-1) * self.frequencies
-        return torch.cat([times_BT.unsqueeze(-1) - 1.0, phase_BTF.sin(), phase_BTF.cos()], dim=-1)
+def needs_one_coordinate(name: str, task: Task, max_channels: int | None = None) -> str | None:
+    """Why an architecture that reads fields along one coordinate cannot be built for `task`; None if it can."""
+    if task.degrees_of_freedom > 1 or (max_channels is not None and task.channels > max_channels):
+        channels = "" if max_channels is None else f" and {max_channels} channel"
+        return f"{name} supports one degree of freedom{channels}; this task has {_task_words(task)}"
+    return None
 
 
-def mlp(sizes: list[int]) -> nn.Sequential:
-    """Linear layers of the given widths with GELU between them, none after the last."""
-    layers: list[Any] = []
-    for width_in, width_out in pairwise(sizes):
-        layers += [nn.Linear(width_in, width_out), nn.GELU()]
-    return nn.Sequential(*layers[:-1])
+def _task_words(task: Task) -> str:
+    degrees, channels = task.degrees_of_freedom, task.channels
+    return f"{degrees} degree{'s' * (degrees > 1)} of freedom and {channels} channel{'s' * (channels > 1)}"

@@ -1,7 +1,7 @@
-"""VaRONet (arXiv 2410.20951): a bidirectional LSTM reads V into a distribution of latents, and a latent answers each query time.
+"""VaRONet (arXiv 2410.20951): a bidirectional LSTM reads the fields into a distribution of latents, which a decoder reads.
 
-Shapes: B batch, U rows that may differ (1 where all rows share the times, else B), S sensors, T query times,
-N states of the LSTM (two a layer), H its width, W width of the decoder, Z latents.
+Shapes: B batch, U rows that may differ (1 where all rows share the times, else B), T query times, d degrees of freedom,
+K = 2d components of a state, N states of the LSTM (two a layer), H its width, W width of the decoder, Z latents.
 """
 
 from typing import Any, ClassVar, Literal
@@ -10,18 +10,20 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from .operator import Answer, ArchitectureConfig, Operator, TimeFeatures, distinct_rows, mlp
+from .layers.basics import TimeFeatures, distinct_rows, mlp
+from .layers.encoder_decoder import without_frequencies
+from .operator import DirectConfig, DirectOperator
+from .task import Task
 
 
-class VaRONetConfig(ArchitectureConfig):
+class VaRONetConfig(DirectConfig):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "default": {},
-        "paper": {
+        "published": {
             "hidden_size": 512,
             "num_encoder_layers": 4,
             "num_decoder_layers": 4,
             "latent_size": 30,
-            "num_frequencies": 0,
             "kl_weight": 0.055,
             "published_layers": True,
             "hard_initial_condition": False,
@@ -33,11 +35,20 @@ class VaRONetConfig(ArchitectureConfig):
     num_encoder_layers: int = Field(default=2, ge=1)
     num_decoder_layers: int = Field(default=4, ge=1)
     latent_size: int = Field(default=64, ge=1)
-    num_frequencies: int = Field(default=16, ge=0, description="sine and cosine pairs of t read by the decoder")
+    num_frequencies: int = Field(
+        default=16,
+        ge=0,
+        description="sine and cosine pairs of t read by the decoder; with published_layers it must be 0, and is by default",
+    )
     kl_weight: float = Field(default=1e-6, ge=0, description="weight of the mean divergence of a latent from a standard normal one")
     published_layers: bool = Field(
         default=False, description="the layers of arXiv 2410.20951: bidirectional LSTMs decode the list of times as a sequence"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_frequencies_by_default_in_published_layers(cls, values: Any) -> Any:
+        return without_frequencies(values)
 
     @model_validator(mode="after")
     def _published_decoders_fit(self) -> "VaRONetConfig":
@@ -55,34 +66,35 @@ class VaRONetConfig(ArchitectureConfig):
         return not self.published_layers
 
 
-class VaRONet(Operator):
+class VaRONet(DirectOperator):
     """In training a latent is drawn from its distribution and the weighted divergence is the auxiliary loss.
 
-    In evaluation the latent is the mean, so answers are deterministic and the auxiliary loss is zero.
+    In evaluation the latent is the mean, so predictions are deterministic and the auxiliary loss is zero.
     """
 
     Config = VaRONetConfig
 
-    def __init__(self, config: VaRONetConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: VaRONetConfig, task: Task) -> None:
+        super().__init__(config, task)
         self.kl_weight = config.kl_weight
-        self.encoder = nn.LSTM(1, config.hidden_size, config.num_encoder_layers, batch_first=True, bidirectional=True)
+        state_size = 2 * task.degrees_of_freedom
+        self.encoder = nn.LSTM(task.channels, config.hidden_size, config.num_encoder_layers, batch_first=True, bidirectional=True)
         if config.published_layers:
             self.posterior = nn.ModuleList(nn.Linear(config.hidden_size, config.latent_size) for _ in range(2))
-            self.decoder = nn.ModuleList(_SequenceDecoder(config) for _ in range(2))
+            self.decoder = nn.ModuleList(_SequenceDecoder(config, state_size) for _ in range(state_size))
         else:
             num_states = 2 * config.num_encoder_layers * config.hidden_size
             self.posterior = nn.ModuleList(nn.Linear(num_states, config.latent_size) for _ in range(2))
-            self.decoder = _PointwiseDecoder(config)
+            self.decoder = _PointwiseDecoder(config, task)
 
-    def answer(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> Answer:
-        hidden_NBH, cell_NBH = self.encoder(potential_BS.unsqueeze(-1))[1]
+    def free_part(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> tuple[Tensor, Tensor]:
+        hidden_NBH, cell_NBH = self.encoder(self.task.as_sequence(fields))[1]
         if isinstance(self.decoder, _PointwiseDecoder):
             latent_BZ, auxiliary_loss = self._draw(hidden_NBH.transpose(0, 1).flatten(1))
-            return Answer(self.decoder(latent_BZ, times_BT, initial_B2), auxiliary_loss)
+            return self.decoder(latent_BZ, times_BT, initial_BK), auxiliary_loss
         latent_NBZ, auxiliary_loss = self._draw(hidden_NBH)
-        parts = [decoder(latent_NBZ, cell_NBH, times_BT, initial_B2) for decoder in self.decoder]
-        return Answer(torch.stack(parts, dim=-1), auxiliary_loss)
+        parts = [decoder(latent_NBZ, cell_NBH, times_BT, initial_BK) for decoder in self.decoder]
+        return torch.stack(parts, dim=-1), auxiliary_loss
 
     def _draw(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """A latent, and its divergence from a standard normal one (Kingma & Welling, arXiv 1312.6114, B), weighted."""
@@ -96,37 +108,41 @@ class VaRONet(Operator):
 class _PointwiseDecoder(nn.Module):
     """Residual layers over features of t, each scaled and shifted by the latent and the initial state (FiLM, arXiv 1709.07871)."""
 
-    def __init__(self, config: VaRONetConfig) -> None:
+    def __init__(self, config: VaRONetConfig, task: Task) -> None:
         super().__init__()
+        state_size = 2 * task.degrees_of_freedom
         width, num_layers = 2 * config.hidden_size, config.num_decoder_layers
-        self.time_features = TimeFeatures(config.num_frequencies)
+        self.time_features = TimeFeatures(config.num_frequencies, task.horizon)
         self.embed_time = nn.Linear(self.time_features.num_features, width)
-        self.modulation = mlp([config.latent_size + 2, width, 2 * num_layers * width])
+        self.modulation = mlp([config.latent_size + state_size, width, 2 * num_layers * width])
         self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(num_layers))
         self.layers = nn.ModuleList(mlp([width, width, width]) for _ in range(num_layers))
-        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2))
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, state_size))
 
-    def forward(self, latent_BZ: Tensor, times_BT: Tensor, initial_B2: Tensor) -> Tensor:
+    def forward(self, latent_BZ: Tensor, times_BT: Tensor, initial_BK: Tensor) -> Tensor:
         x_UTW = self.embed_time(self.time_features(distinct_rows(times_BT)))
-        modulations_B1W = self.modulation(torch.cat([latent_BZ, initial_B2], dim=-1)).unsqueeze(1).chunk(2 * len(self.layers), dim=-1)
+        modulations_B1W = self.modulation(torch.cat([latent_BZ, initial_BK], dim=-1)).unsqueeze(1).chunk(2 * len(self.layers), dim=-1)
         for norm, layer, scale_B1W, shift_B1W in zip(self.norms, self.layers, modulations_B1W[::2], modulations_B1W[1::2], strict=True):
             x_UTW = x_UTW + layer(torch.addcmul(shift_B1W, norm(x_UTW), 1 + scale_B1W))
         return self.head(x_UTW)
 
 
 class _SequenceDecoder(nn.Module):
-    """One of q and p as published: an LSTM over the times, started from the latent and the encoder's cells.
+    """One component of the state as published: an LSTM over the times, started from the latent and the encoder's cells.
 
-    The initial state joins the times by a linear map without bias: from the paper's only start, (0, 0), it adds nothing.
+    The initial state joins the times by a linear map without bias. From (0, 0), the only initial state in the paper, it adds nothing.
     """
 
-    def __init__(self, config: VaRONetConfig) -> None:
+    def __init__(self, config: VaRONetConfig, state_size: int) -> None:
         super().__init__()
         self.start = nn.Linear(config.latent_size, config.hidden_size)
-        self.lstm = nn.LSTM(3, config.hidden_size, config.num_decoder_layers, batch_first=True, bidirectional=True)
+        self.lstm = nn.LSTM(1 + state_size, config.hidden_size, config.num_decoder_layers, batch_first=True, bidirectional=True)
         self.head = nn.Linear(2 * config.hidden_size, 1)
 
-    def forward(self, latent_NBZ: Tensor, cell_NBH: Tensor, times_BT: Tensor, initial_B2: Tensor) -> Tensor:
-        initial_BT2 = initial_B2.unsqueeze(1).expand(-1, times_BT.shape[1], -1)
-        inputs_BT3 = torch.cat([times_BT.unsqueeze(-1), initial_BT2], dim=-1)
-        return self.head(self.lstm(inputs_BT3, (self.start(latent_NBZ), cell_NBH))[0]).squeeze(-1)
+    def forward(self, latent_NBZ: Tensor, cell_NBH: Tensor, times_BT: Tensor, initial_BK: Tensor) -> Tensor:
+        initial_BTK = initial_BK.unsqueeze(1).expand(-1, times_BT.shape[1], -1)
+        inputs_BTF = torch.cat([times_BT.unsqueeze(-1), initial_BTK], dim=-1)
+        return self.head(self.lstm(inputs_BTF, (self.start(latent_NBZ), cell_NBH))[0]).squeeze(-1)
+
+
+ARCHITECTURE = VaRONet

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from neural_hamilton.physics.ensembles import PRESETS
-from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.training.run_folder import History
 from neural_hamilton.platform.training.runs import run_training
@@ -30,10 +30,6 @@ BASE: dict[str, Any] = {
     "architecture.d_model": 32,
     "architecture.num_mamba_layers": 2,
     "architecture.d_state": 8,
-    "architecture.num_heads": 4,
-    "architecture.num_decoder_layers": 2,
-    "architecture.d_feedforward": 128,
-    "architecture.orbit": "angle",
     "training.epochs": 6,
     "training.batch_size": 25,
     "training.optimizer": "soap",
@@ -42,18 +38,24 @@ BASE: dict[str, Any] = {
     "training.warmup_epochs": 0.5,
     "training.sobolev_weight": 0.01,
 }
-_SOLVED = {"architecture.orbit": "solved"}
+# What MambONet has besides, and OrbitNet has not.
+_ATTENTION: dict[str, Any] = {
+    "architecture.num_heads": 4,
+    "architecture.num_decoder_layers": 2,
+    "architecture.d_feedforward": 128,
+    "architecture.phase_angle": True,
+}
+_ORBITNET = {"architecture.name": "orbitnet"}
 _WIDE = {"architecture.d_model": 48, "architecture.num_heads": 6, "architecture.d_feedforward": 192}
 
 ABLATIONS: dict[str, dict[str, Any]] = {
     "base": {},
-    "no orbit inputs": {"architecture.orbit": "none"},
-    "no orbit inputs, powers of t": {"architecture.orbit": "none", "architecture.gate_time": None},
-    "q and p too": {"architecture.orbit": "state"},
-    "solved for": _SOLVED,
-    "solved for, four Mamba layers": _SOLVED | {"architecture.num_mamba_layers": 4},
-    "solved for, width 64": _SOLVED | {"architecture.d_model": 64},
-    "solved for, AdamW, 3e-3": _SOLVED | {"training.optimizer": "adamw", "training.learning_rate": 3e-3},
+    "no phase angle": {"architecture.phase_angle": False},
+    "no phase angle, powers of t": {"architecture.phase_angle": False, "architecture.gate_time": None},
+    "orbitnet": _ORBITNET,
+    "orbitnet, four Mamba layers": _ORBITNET | {"architecture.num_mamba_layers": 4},
+    "orbitnet, width 64": _ORBITNET | {"architecture.d_model": 64},
+    "orbitnet, AdamW, 3e-3": _ORBITNET | {"training.optimizer": "adamw", "training.learning_rate": 3e-3},
     "powers of t": {"architecture.gate_time": None},
     "gate time 0.4": {"architecture.gate_time": 0.4},
     "start not imposed": {"architecture.hard_initial_condition": False},
@@ -91,7 +93,7 @@ def main(arguments: list[str]) -> int:
             for seed in options.seeds:
                 line = _run(name, options.preset, seed, dataset, Path(scratch) / f"run-{len(list(Path(scratch).iterdir()))}")
                 lines = [other for other in _earlier_lines() if not _is_same(other, line)] + [line]
-                write_result("ablations", {"base": BASE, "lines": lines, "machine": describe_machine()})
+                write_result("ablations", {"base": BASE | _ATTENTION, "lines": lines, "machine": describe_machine()})
                 print(f"{name:32} seed {seed}  {line['validation_loss']:.2e}  {line['milliseconds_a_step']:.0f} ms a step", flush=True)
     return 0
 
@@ -102,7 +104,8 @@ def _seeds(text: str) -> list[int]:
 
 def _run(name: str, preset: str, seed: int, dataset: Path, run: Path) -> dict[str, Any]:
     changes = ABLATIONS[name]
-    config = load_config(None, BASE | changes | {"data.preset": preset, "training.seed": seed})
+    base = BASE if "architecture.name" in changes else BASE | _ATTENTION
+    config = load_config(None, base | changes | {"data.preset": preset, "training.seed": seed})
     result = run_training(config, dataset, run, 0, resume=False)
     steps = sum(line["steps"] for line in History(run).read())
     return {

@@ -12,12 +12,12 @@ import torch
 from mambapy.mamba import Mamba, MambaConfig
 from torch import Tensor, nn
 
-from neural_hamilton.architectures import ARCHITECTURES, Answer, ArchitectureConfig, Operator, build_operator, parse_architecture
+from neural_hamilton.architectures import DirectConfig, DirectOperator, Task, build_operator, parse_architecture
 
 from .timing import compare, time_in_turns
 
 _BATCH, _SENSORS, _TIMES = 100, 100, 100
-_CHANGES = {"mambonet": {"orbit": "none"}}  # its default has no decoder
+_TASK = Task(sensors=(_SENSORS,), domain=((0.0, 1.0),), horizon=2.0)
 _BATCHES = {"mambonet": 10}  # mambapy's scan takes ten seconds a step for a hundred rows
 _ROUNDS = 4
 _SINGLE_ROUNDS = 40
@@ -28,7 +28,7 @@ def measure() -> dict[str, Any]:
     """Training steps at batch 100, and forward passes of one trajectory, on the CPU (on a GPU: `python -m benchmarks.gpu`)."""
     torch.set_num_threads(_THREADS)
     torch.manual_seed(0)
-    ours = {name: build_operator(parse_architecture({"name": name} | _CHANGES.get(name, {}))) for name in sorted(ARCHITECTURES)}
+    ours = {name: build_operator(parse_architecture({"name": name}), _TASK) for name in _PEERS}
     peers = {name: _Plain(model.config, _PEERS[name](model.config)) for name, model in ours.items()}
     comparisons = []
     for name in ours:  # one at a time: a small network's step after a large one's would pay for its memory
@@ -86,16 +86,16 @@ def _forward(network: nn.Module, batch: tuple[Tensor, ...]) -> Any:
     return forward
 
 
-class _Plain(Operator):
+class _Plain(DirectOperator):
     """A peer in the place of one of ours: V is normalised and the initial state imposed for both alike."""
 
-    def __init__(self, config: ArchitectureConfig, network: nn.Module) -> None:
-        super().__init__(config)
+    def __init__(self, config: DirectConfig, network: nn.Module) -> None:
+        super().__init__(config, _TASK)
         self.network = network
 
-    def answer(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> Answer:
-        free_BT2 = self.network(potential_BS, times_BT, initial_B2)
-        return Answer(free_BT2, free_BT2.new_zeros(()))
+    def free_part(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> tuple[Tensor, Tensor]:
+        free_BT2 = self.network(fields, times_BT, initial_BK)
+        return free_BT2, free_BT2.new_zeros(())
 
 
 def _perceptron(sizes: list[int]) -> nn.Sequential:
@@ -115,7 +115,7 @@ class _PlainDeepONet(nn.Module):
         super().__init__()
         hidden = [config.width] * config.num_layers
         self.num_frequencies = config.num_frequencies
-        self.branch = _perceptron([config.num_sensors + 2, *hidden, 2 * config.num_channels])
+        self.branch = _perceptron([_SENSORS + 2, *hidden, 2 * config.num_channels])
         self.trunk = _perceptron([1 + 2 * config.num_frequencies, *hidden, 2 * config.num_channels])
 
     def forward(self, potential: Tensor, times: Tensor, initial: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ class _PlainFourierLayer(nn.Module):
 
 
 def _plain_fno(config: Any) -> nn.Module:
-    padding = round(config.num_sensors * config.padding)
+    padding = round(_SENSORS * config.padding)
     layers = [_PlainFourierLayer(config.d_model, config.num_modes, padding) for _ in range(config.num_fourier_layers)]
     return _PlainSequenceNetwork(config, nn.Sequential(*layers, nn.LayerNorm(config.d_model)))
 

@@ -14,14 +14,14 @@ import torch
 from mambapy.mamba import MambaBlock, MambaConfig
 from torch import Tensor, nn
 
+from neural_hamilton.architectures import Task
 from neural_hamilton.architectures.mambonet import MambONet, MambONetConfig
 
 from .timing import compare, time_in_turns
 
-_CONFIG = MambONetConfig(
-    orbit="none", d_model=64, num_mamba_layers=4, num_heads=8, num_decoder_layers=3, d_feedforward=512, num_sensors=100
-)
-_TIMES = 100
+_CONFIG = MambONetConfig(d_model=64, num_mamba_layers=4, num_heads=8, num_decoder_layers=3, d_feedforward=512)
+_SENSORS, _TIMES = 100, 100
+_TASK = Task(sensors=(_SENSORS,), domain=((0.0, 1.0),), horizon=2.0)
 _THREADS = 2
 _BATCH = 100
 _ROUNDS, _FORWARD_CALLS, _SINGLE_ROUNDS, _SINGLE_CALLS = 5, 5, 10, 20
@@ -71,7 +71,7 @@ def _time_single() -> dict[str, list[float]]:
 def _networks() -> dict[str, MambONet]:
     """Ours; mambapy's block with the same weights; and no block, to see what the rest of the network takes."""
     torch.manual_seed(0)
-    ours = MambONet(_CONFIG)
+    ours = MambONet(_CONFIG, _TASK)
     return {"ours": ours, "mambapy": _with_blocks(ours, _mambapy), "none": _with_blocks(ours, lambda _: nn.Identity())}
 
 
@@ -89,7 +89,7 @@ def _mambapy(ours: nn.Module) -> nn.Module:
 
 
 def _batch(size: int) -> Batch:
-    potential = torch.randn(size, _CONFIG.num_sensors, generator=torch.Generator().manual_seed(1))
+    potential = torch.randn(size, _SENSORS, generator=torch.Generator().manual_seed(1))
     return potential, torch.linspace(0, 2, _TIMES).repeat(size, 1), torch.zeros(size, 2)
 
 
@@ -149,5 +149,5 @@ def _describe_network() -> str:
     c = _CONFIG
     return (
         f"width {c.d_model}, {c.num_mamba_layers} Mamba and {c.num_decoder_layers} decoder layers, "
-        f"{c.num_heads} heads, d_ff {c.d_feedforward}, {c.num_sensors} sensors, {_TIMES} times"
+        f"{c.num_heads} heads, d_ff {c.d_feedforward}, {_SENSORS} sensors, {_TIMES} times"
     )

@@ -19,13 +19,14 @@ from torch import nn
 
 from neural_hamilton.architectures import build_operator
 from neural_hamilton.platform.commands.planning import plan_train
-from neural_hamilton.platform.config.tree import Config, load_config
+from neural_hamilton.platform.config import Config, load_config
 from neural_hamilton.platform.data.datasets import list_files, read_rows
 from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.training.batches import Batch, Endless
 from neural_hamilton.platform.training.loop import train
 from neural_hamilton.platform.training.process_group import Worker
 from neural_hamilton.platform.training.run_folder import History, prepare_run
+from neural_hamilton.platform.training.trained_for import task_of
 
 from .timing import compare, time_in_turns
 
@@ -134,7 +135,7 @@ def _bare_epoch(config: Config, dataset: Path) -> Callable[[], None]:
     rows = Batch.from_rows(read_rows(list_files(dataset, "train")))
     validation = Batch.from_rows(read_rows(list_files(dataset, "val")))
     batches = [rows.take(part) for part in torch.arange(len(rows)).split(config.training.batch_size)]
-    model = build_operator(config.architecture)
+    model = build_operator(config.architecture, task_of(config.data))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def epoch() -> None:

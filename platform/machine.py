@@ -1,4 +1,4 @@
-"""What this process takes of its machine."""
+"""The device this process trains on, and the memory it takes."""
 
 import resource
 import sys
@@ -7,6 +7,11 @@ from pathlib import Path
 import torch
 
 _STATUS = Path("/proc/self/status")
+
+
+def default_device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def peak_memory_bytes(device: torch.device) -> int:

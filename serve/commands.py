@@ -4,7 +4,6 @@ import contextlib
 import csv
 import io
 import json
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -15,18 +14,18 @@ import click
 import numpy as np
 
 from ..physics import InputError, evaluate_expression
-from ..platform.commands.console import config_options, emit, json_option, resolve_config
+from ..physics.files import write_file
+from ..platform.commands.console import MODEL_FOLDER, config_options, emit, json_option, resolve_config
 from .predictor import SHIPPED_MODEL, SHIPPED_MODELS
 
 if TYPE_CHECKING:
     from .predictor import Answer
 
-_SETTINGS = {"show_default": True}
 _HORIZON = 2.0
 
 
-@click.command("serve", context_settings=_SETTINGS)
-@click.argument("model", required=False, type=click.Path(path_type=Path))
+@click.command("serve")
+@click.argument("model", required=False, type=MODEL_FOLDER)
 @click.option("--host", help="Address to listen on; 0.0.0.0 opens it to the network, without any login.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on.  [default: 8000]")
 @config_options
@@ -59,8 +58,8 @@ def serve_command(
     click.echo("stopped", err=True)
 
 
-@click.command("predict", context_settings=_SETTINGS)
-@click.argument("model", required=False, type=click.Path(path_type=Path))
+@click.command("predict")
+@click.argument("model", required=False, type=MODEL_FOLDER)
 @click.option("--potential", required=True, help='V(q) as arithmetic in q, such as "8*(q-0.5)**2"; 2 at both walls.')
 @click.option("--q0", default=0.0, help="Position at t = 0.")
 @click.option("--p0", default=0.0, help="Momentum at t = 0.")
@@ -78,7 +77,7 @@ def predict_command(
     """
     if out is not None and out.suffix not in _WRITERS:
         raise InputError(f"--out is {str(out)!r}; its suffix must be one of {', '.join(_WRITERS)}")
-    folder = _find_model(model, SHIPPED_MODEL if (q0, p0) == (0.0, 0.0) else SHIPPED_MODELS / "phase-space")
+    folder = _find_model(model, SHIPPED_MODEL if (q0, p0) == (0.0, 0.0) else SHIPPED_MODELS / "orbitnet-phase-space")
     from .predictor import Predictor, Query
     from .schema import trust_of
 
@@ -166,14 +165,9 @@ def _short(folder: Path) -> Path:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        write_file(path, content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise InputError(f"--out is {str(path)!r}, which cannot be written: {error.strerror}") from None
 
 
@@ -215,3 +209,5 @@ def _plot(record: dict[str, Any]) -> bytes:
 
 
 _WRITERS: dict[str, Callable[[dict[str, Any]], bytes]] = {".png": _plot, ".csv": _table, ".json": _document}
+
+COMMANDS = (serve_command, predict_command)

@@ -33,7 +33,7 @@ _SHALLOWEST_WELL = 1e-6
 _STEEPEST_RISE = 1e-3
 
 SHIPPED_MODELS = Path(__file__).parent / "models"
-SHIPPED_MODEL = SHIPPED_MODELS / "paper"  # served where nothing else is named
+SHIPPED_MODEL = SHIPPED_MODELS / "orbitnet"  # served where nothing else is named
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,13 @@ class Predictor:
         self.drift_threshold = _calibrated_drift(self.card, Path(folder))
         self._model = load_model(folder, device)
         self._device = device
-        self._only_from_rest = self.card.get("provenance", {}).get("preset") == "paper"
+        self._only_from_rest = self.card["trained_for"]["initial_state"] is not None
         # The first call compiles the solver and warms the network: better now than in someone's request.
         self.predict([Query(f"{4 * WALL_HEIGHT}*(q-0.5)**2", times=np.array([HORIZON]))], verify="solver")
 
     @property
     def num_sensors(self) -> int:
-        return int(self.card["architecture"]["num_sensors"])
+        return self._model.task.num_sensors
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -169,7 +169,8 @@ class Predictor:
         if self._only_from_rest and (q0, p0) != (0.0, 0.0):
             raise InputError(
                 f"{name}.q0 and {name}.p0 are ({q0:.6g}, {p0:.6g}); "
-                "this model was trained on the preset 'paper' and knows only the start (0, 0); the shipped model 'phase-space' takes others"
+                "this model was trained on the preset 'paper' and knows only the start (0, 0); "
+                "the shipped model 'orbitnet-phase-space' takes others"
             )
         curve = CurvePotential.from_samples(sensors)
         lowest = curve.extrema()[0]
@@ -224,7 +225,7 @@ class Predictor:
         with torch.inference_mode():
             for start in range(0, len(problems), rows):
                 arrays = (array[start : start + rows] for array in (potential_BS, times_BT, initial_B2))
-                output = self._model(*(torch.as_tensor(array, dtype=torch.float32, device=self._device) for array in arrays))
+                output = self._model(*(torch.as_tensor(array, dtype=self._model.dtype, device=self._device) for array in arrays))
                 parts.append(torch.stack([output.q, output.p]).double().cpu().numpy())
         q_BT, p_BT = np.concatenate(parts, axis=1)
         return q_BT, p_BT

@@ -63,7 +63,7 @@ def run_cli() -> RunCli:
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real dataset of 64/16/16 rows, 20 sensors and 20 times."""
-    from neural_hamilton.platform.config.tree import load_config
+    from neural_hamilton.platform.config import load_config
     from neural_hamilton.platform.data.generation import generate
 
     folder = tmp_path_factory.mktemp("shared") / "dataset"

@@ -8,7 +8,7 @@ import torch
 
 from neural_hamilton.architectures import ARCHITECTURES, build_operator, load_model, parse_architecture, read_card, save_model
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.config import load_config
 
 # Parameters of the published networks, and of what reads the initial state here: (q0, p0) enter by a linear map
 # without bias, so from the paper's only start, (0, 0), they are not there. MambONet's 2.05 M and VaRONet's 63 M are in
@@ -111,7 +111,7 @@ def test_published_varonet_needs_as_many_layers_on_both_sides():
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_an_architecture_has_a_shipped_configuration_of_each_preset(name):
-    for preset, file in (("default", name), ("paper", f"{name}-paper")):
+    for preset, file in (("default", name), ("paper", f"{name}-published")):
         assert load_config(file).architecture == parse_architecture({"name": name, "preset": preset})
 
 

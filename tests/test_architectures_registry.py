@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from neural_hamilton.architectures import ARCHITECTURES, build_operator, load_model, parse_architecture, save_model
-from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.config import load_config
 from neural_hamilton.tune.search_spaces import parse_space
 
 

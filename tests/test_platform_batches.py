@@ -10,7 +10,7 @@ import torch
 
 from neural_hamilton.architectures import build_operator, parse_architecture
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.data.datasets import list_files, read_rows, read_split
 from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.training import batches

@@ -187,7 +187,7 @@ def test_flags_override_set_and_set_overrides_the_file(cli, tiny_dataset, tmp_pa
         "train", tiny_dataset, "--config", tmp_path / "c.yaml", "--arch", "deeponet", "--local", "--out", tmp_path / "r", *TINY
     )
     assert code == 0, err
-    from neural_hamilton.platform.config.tree import load_config
+    from neural_hamilton.platform.config import load_config
 
     config = load_config(tmp_path / "r" / "config.yaml")
     assert (config.architecture.name, config.training.epochs, config.training.seed) == ("deeponet", 2, 4)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.training.loop import train
 from neural_hamilton.platform.training.run_folder import prepare_run
 
@@ -15,7 +15,7 @@ import json, sys, threading, time
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
-from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.training.distributed import train_with_ray
 from neural_hamilton.platform.progress import Progress
 from neural_hamilton.platform.training.run_folder import History

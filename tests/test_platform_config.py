@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from neural_hamilton.architectures import ARCHITECTURES
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform.config.tree import SHIPPED_CONFIGS, Config, load_config, load_data_config, parse_assignments
+from neural_hamilton.platform.config import SHIPPED_CONFIGS, Config, load_config, load_data_config, parse_assignments
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED_CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -34,8 +34,10 @@ def test_saved_tree_loads_back_equal(tmp_path, name):
         ({"training.epochs.x": 1}, ["training.epochs"]),
         ({"architecture.name": "perceptron"}, ["perceptron", "deeponet", "mambonet"]),
         ({"architecture.d_modell": 8}, ["architecture.d_modell", "did you mean d_model"]),
-        ({"data.preset": "papers"}, ["data.preset", "'papers'", "phase-space"]),
-        ({"data.control_points": [7, 2]}, ["control_points", "(7, 2)"]),
+        ({"data.preset": "paper"}, ["data.preset", "data.ensemble now"]),
+        ({"data.ensemble.name": "papers"}, ["data.ensemble", "'papers'", "phase-space"]),
+        ({"data.ensemble.control_points": [7, 2]}, ["control_points", "(7, 2)"]),
+        ({"training.decay_share": 0.1}, ["training.decay_share", "training.decay_fraction"]),
         ({"data.noise": -1}, ["data.noise", "-1"]),
         ({"data.noise": float("inf")}, ["data.noise", "finite"]),
         ({"training.learning_rate": float("nan")}, ["training.learning_rate"]),
@@ -100,7 +102,7 @@ def test_any_tree_loads_or_is_refused_in_words(values):
 
 
 def test_data_alone_is_the_data_of_the_whole_tree():
-    overrides = {"data.train": 3, "data.depth": [1.0, 2.0]}
+    overrides = {"data.train": 3, "data.ensemble.depth": [1.0, 2.0]}
     assert load_data_config(None, overrides) == load_config(None, overrides).data
     assert load_data_config("demo", overrides) == load_config("demo", overrides).data
     for wrong in ({"data.tran": 3}, {"data.train": -1}, {"data.train": 3, "training.epoch": 3}, {"archtecture.name": "fno"}):

@@ -9,8 +9,8 @@ import pyarrow.dataset
 import pytest
 
 from neural_hamilton.physics import InputError
+from neural_hamilton.platform.config import load_config, parse_assignments
 from neural_hamilton.platform.config.data import DataConfig
-from neural_hamilton.platform.config.tree import load_config, parse_assignments
 from neural_hamilton.platform.data.card import render_card, reproduction_command
 from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.data.manifest import read_manifest

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from neural_hamilton.architectures import load_model
-from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.data.datasets import list_files, read_rows
 from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.training.batches import Batch

@@ -15,7 +15,7 @@ import torch
 from neural_hamilton.architectures import build_operator, load_model, parse_architecture, read_card, save_model
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.cli import evaluation_table, main
-from neural_hamilton.platform.config.tree import DataConfig, load_config
+from neural_hamilton.platform.config import DataConfig, load_config
 from neural_hamilton.platform.data.datasets import read_split
 from neural_hamilton.platform.data.generation import generate, read_manifest
 from neural_hamilton.platform.data.shards import rows_config

@@ -12,7 +12,7 @@ import pytest
 
 from neural_hamilton.physics import InputError
 from neural_hamilton.physics.systems import draw_rows
-from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.data.datasets import read_split
 from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.data.inspection import inspect_dataset
@@ -251,8 +251,12 @@ def test_a_dataset_of_schema_1_is_read_inspected_and_recognised(tmp_path):
     assert len(read_split(folder, "train")) == 4
     config = data_config(ensemble="phase-space", train=4, val=2, sensors=8, times=6, noise=0.01)
     manifest = generate(folder, config, local=True)
-    assert (
-        manifest["schema_version"] == 2 and manifest["dataset_hash"] == json.loads((SCHEMA_1 / "manifest.json").read_text())["dataset_hash"]
-    )
+    earlier = json.loads((SCHEMA_1 / "manifest.json").read_text())
+    assert (earlier["schema_version"], manifest["schema_version"]) == (1, 2)
+    assert manifest["dataset_hash"] == earlier["dataset_hash"]
     assert file_bytes(folder).items() >= files.items()
-    assert make_rows(config, "train", np.arange(4))[0].equals(pq.read_table(folder / "train/part-00000-of-00001.parquet"))
+    drawn, stored = make_rows(config, "train", np.arange(4))[0], pq.read_table(folder / "train/part-00000-of-00001.parquet")
+    assert drawn.schema.equals(stored.schema)
+    for name in ("q", "p", "potential"):  # another type of processor may round the last bit in another way
+        values, others = (table.column(name).chunk(0).to_numpy_ndarray() for table in (drawn, stored))
+        np.testing.assert_allclose(values, others, atol=1e-6)

@@ -6,11 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from neural_hamilton.architectures import OperatorOutput
-from neural_hamilton.physics import NAMED_POTENTIALS
-from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.architectures import OperatorOutput, Task
+from neural_hamilton.physics import NAMED_POTENTIALS, InputError
+from neural_hamilton.physics.systems import get_system
+from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.training.batches import Batch
-from neural_hamilton.platform.training.objectives import Objective, energy_defect, interpolate, log_cosh, slope_error, total_losses
+from neural_hamilton.platform.training.objectives import (
+    Objective,
+    check_objective,
+    energy_defect,
+    interpolate,
+    log_cosh,
+    slope_error,
+    total_losses,
+)
 
 
 def exact_batch(name="harmonic", num_sensors=100, num_times=60):
@@ -21,8 +30,13 @@ def exact_batch(name="harmonic", num_sensors=100, num_times=60):
     return Batch(*(torch.tensor(a, dtype=torch.float64) for a in arrays))
 
 
-class Answer(torch.nn.Module):
-    """A network that answers with given numbers."""
+LINE = Task((100,), ((0.0, 1.0),), 2.0)
+
+
+class Fixed(torch.nn.Module):
+    """A network that predicts given numbers."""
+
+    task = LINE
 
     def __init__(self, q, p, auxiliary=0.0):
         super().__init__()
@@ -34,14 +48,14 @@ class Answer(torch.nn.Module):
 
 def objective(batch, q, p, **settings):
     settings = load_config(None, {f"training.{key}": value for key, value in settings.items()}).training
-    return Objective(Answer(q, p, 0.25), settings)(batch)
+    return Objective(Fixed(q, p, 0.25), settings)(batch)
 
 
 def test_total_loss_is_half_the_sum_of_mean_squares():
     batch = exact_batch()
     q, p = batch.q + 0.1, batch.p - 0.3
     expected = 0.5 * (0.1**2 + 0.3**2)
-    assert float(total_losses(Answer(q, p), batch)) == pytest.approx(expected)
+    assert float(total_losses(Fixed(q, p), batch)) == pytest.approx(expected)
     minimised, reported, auxiliary = objective(batch, q, p)
     assert float(minimised) == pytest.approx(expected) and float(reported) == pytest.approx(expected)
     assert float(auxiliary) == 0.25
@@ -69,29 +83,29 @@ def test_cubics_through_the_sensors_give_cubics_exactly_and_smooth_potentials_cl
     def cubic(x):
         return 2 - 3 * x + x**2 - 5 * x**3
 
-    torch.testing.assert_close(interpolate(cubic(sensors).unsqueeze(0), q), cubic(q))
+    torch.testing.assert_close(interpolate(cubic(sensors).unsqueeze(0), q, (0.0, 1.0)), cubic(q))
     batch = exact_batch("double-well")
     inside = q.clamp(0, 1)
     exact = NAMED_POTENTIALS["double-well"].value(inside.numpy())
-    np.testing.assert_allclose(interpolate(batch.potential, inside).numpy(), exact, atol=2e-4)
+    np.testing.assert_allclose(interpolate(batch.potential, inside, (0.0, 1.0)).numpy(), exact, atol=2e-4)
 
 
 @pytest.mark.parametrize("name", ["harmonic", "double-well", "morse"])
 def test_energy_defect_is_zero_on_exact_orbits_and_grows_with_the_error(name):
     batch = exact_batch(name)
-    assert float(energy_defect(batch.q, batch.p, batch)) < 1e-6
-    wrong = float(energy_defect(batch.q, 1.1 * batch.p, batch))
+    assert float(energy_defect(batch.q, batch.p, batch, LINE)) < 1e-6
+    wrong = float(energy_defect(batch.q, 1.1 * batch.p, batch, LINE))
     kinetic = 0.5 * batch.p.square() * (1.1**2 - 1)
     assert wrong == pytest.approx(float(kinetic.square().mean()), rel=0.02)
 
 
-def test_energy_defect_leads_an_answer_home():
+def test_energy_defect_leads_a_prediction_home():
     """Its gradient, in q alone, moves a wrong q towards the energy surface."""
     batch = exact_batch()
     q = (batch.q + 0.02).requires_grad_(True)
-    (gradient,) = torch.autograd.grad(energy_defect(q, batch.p, batch).sum(), q)
-    after = energy_defect((q - 0.01 * gradient).detach(), batch.p, batch)
-    assert float(after) < float(energy_defect(q.detach(), batch.p, batch))
+    (gradient,) = torch.autograd.grad(energy_defect(q, batch.p, batch, LINE).sum(), q)
+    after = energy_defect((q - 0.01 * gradient).detach(), batch.p, batch, LINE)
+    assert float(after) < float(energy_defect(q.detach(), batch.p, batch, LINE))
 
 
 EVEN = torch.linspace(0, 2, 2001)
@@ -118,6 +132,29 @@ def test_terms_are_added_with_their_weights():
     plain, total, _ = objective(batch, q, p)
     weighted, same, _ = objective(batch, q, p, energy_weight=2.0, sobolev_weight=0.5)
     slopes = slope_error(q - batch.q, batch.times) + slope_error(p - batch.p, batch.times)
-    expected = plain + 2.0 * energy_defect(q, p, batch) + 0.5 * 0.5 * slopes
+    expected = plain + 2.0 * energy_defect(q, p, batch, LINE) + 0.5 * 0.5 * slopes
     torch.testing.assert_close(weighted, expected.to(weighted.dtype), rtol=1e-5, atol=1e-8)
     torch.testing.assert_close(same, total)
+
+
+def test_two_degrees_of_freedom_average_over_components():
+    torch.manual_seed(0)
+    states = [torch.randn(3, 7, 2, dtype=torch.float64) for _ in range(4)]
+    times = torch.linspace(0, 1, 7, dtype=torch.float64).expand(3, -1)
+    batch = Batch(torch.zeros(3, 1, 4, 4), times, states[0], states[1], torch.zeros(3, 4))
+    minimised, reported, _ = objective(batch, states[2].float(), states[3].float(), sobolev_weight=0.5)
+    errors = [states[2].float() - states[0], states[3].float() - states[1]]
+    total = 0.5 * sum(error.square().mean(dim=(1, 2)) for error in errors)
+    torch.testing.assert_close(reported, total)
+    slopes = 0.5 * sum(((error[:, 1:] - error[:, :-1]) * 6).square().mean(dim=(1, 2)) for error in errors)
+    torch.testing.assert_close(minimised, total + 0.5 * slopes)
+
+
+def test_an_energy_term_without_meaning_is_refused():
+    class Plane:
+        name, degrees_of_freedom, has_unit_mass = "plane", 2, True
+
+    settings = load_config(None, {"training.energy_weight": 0.1}).training
+    with pytest.raises(InputError, match=r"training.energy_weight is 0.1.*'plane'"):
+        check_objective(settings, Plane())
+    check_objective(settings, get_system("well"))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from neural_hamilton.architectures import build_operator, parse_architecture
-from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.training.optimizers import Optimizer, WeightAverage
 from neural_hamilton.platform.training.schedules import learning_rate_at, ramp
 
@@ -131,7 +131,7 @@ def test_schedules_begin_and_end_where_they_should():
 
 
 def test_warmup_stable_decay_is_constant_then_straight():
-    settings = settings_with(schedule="warmup-stable-decay", epochs=100, decay_share=0.2, warmup_epochs=5, final_learning_rate=1e-5)
+    settings = settings_with(schedule="warmup-stable-decay", epochs=100, decay_fraction=0.2, warmup_epochs=5, final_learning_rate=1e-5)
     assert learning_rate_at(settings, 2.5) == pytest.approx(5e-4)
     assert learning_rate_at(settings, 5) == learning_rate_at(settings, 80) == 1e-3
     assert learning_rate_at(settings, 90) == pytest.approx((1e-3 + 1e-5) / 2)

@@ -15,7 +15,7 @@ from neural_hamilton.physics import InputError
 from neural_hamilton.platform.cli import main
 from neural_hamilton.platform.commands import reproduce as reproduction
 from neural_hamilton.platform.commands.reproduce import default_config, reproduce
-from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.training.runs import run_training
 
 SIZES = {

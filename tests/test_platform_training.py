@@ -20,7 +20,7 @@ import torch
 from neural_hamilton.architectures import build_operator, load_model, parse_architecture
 from neural_hamilton.architectures.selective_scan import use_backend
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.data.datasets import read_split
 from neural_hamilton.platform.progress import Progress
 from neural_hamilton.platform.training import loop as training

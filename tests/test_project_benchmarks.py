@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import ablations
 from neural_hamilton.architectures import build_operator
-from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.config import load_config
 
 
 @pytest.mark.parametrize("name", ablations.ABLATIONS)

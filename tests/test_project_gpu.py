@@ -490,7 +490,7 @@ def test_the_learning_rate_ends_with_the_time(tmp_path, monkeypatch):
 def test_a_checkpoint_is_whole_or_the_one_before(tmp_path, monkeypatch):
     """Whatever write ends the process: what is left can be continued."""
     monkeypatch.setattr(learn, "RESULTS", tmp_path / "repository")
-    write = learn.write_atomically
+    write = learn.write_file
 
     class Killed(BaseException):
         pass
@@ -505,10 +505,10 @@ def test_a_checkpoint_is_whole_or_the_one_before(tmp_path, monkeypatch):
                 raise Killed
             write(path, content)
 
-        monkeypatch.setattr(learn, "write_atomically", some)
+        monkeypatch.setattr(learn, "write_file", some)
         with pytest.raises(Killed):
             learnt(out)
-        monkeypatch.setattr(learn, "write_atomically", write)
+        monkeypatch.setattr(learn, "write_file", write)
         assert learn.epochs_of(out / "learn") == (1 if last >= 5 else 0)
         assert learnt(out)["epochs_before"] == (1 if last >= 5 else 0)
 

@@ -11,7 +11,7 @@ from scipy import stats
 
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.cli import main
-from neural_hamilton.platform.config.tree import Config, DataConfig, load_config
+from neural_hamilton.platform.config import Config, DataConfig, load_config
 from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.training.loop import train
 from neural_hamilton.platform.training.run_folder import prepare_run

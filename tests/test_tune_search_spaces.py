@@ -9,7 +9,7 @@ import torch
 
 from neural_hamilton.architectures import ARCHITECTURES, build_operator
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform.config.tree import Config, load_config
+from neural_hamilton.platform.config import Config, load_config
 from neural_hamilton.tune.search_spaces import Choices, Range, default_space, dump_space, parse_space
 
 

@@ -15,7 +15,7 @@ import pytest
 from neural_hamilton.architectures import load_model
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.cli import main
-from neural_hamilton.platform.config.tree import Config, DataConfig, load_config
+from neural_hamilton.platform.config import Config, DataConfig, load_config
 from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.progress import Progress
 from neural_hamilton.tune import sweep as sweep_module

@@ -7,20 +7,20 @@ from typing import Any
 import click
 
 from ..physics import InputError
-from ..platform.commands.console import config_options, emit, format_table, json_option, resolve_config
-from ..platform.config.tree import Config, load_config, parse_assignments
+from ..platform.commands.console import PATH, architecture_option, config_options, emit, json_option, resolve_config
+from ..platform.commands.tables import format_table
+from ..platform.config import Config, load_config, parse_assignments
 
-_PATH = click.Path(path_type=Path)
 _SHOWN_TRIALS = 10
 
 
 @click.command("sweep")
-@click.argument("dataset", type=_PATH)
-@click.option("--arch", "architecture__name", metavar="NAME", help="Architecture.  [default: mambonet]")
+@click.argument("dataset", type=PATH)
+@architecture_option
 @click.option(
     "--trials", "num_trials", default=20, show_default=True, type=click.IntRange(1), help="Trials in all, those of earlier calls included."
 )
-@click.option("--out", required=True, type=_PATH, help="Folder of the sweep; run again, it completes what is missing.")
+@click.option("--out", required=True, type=PATH, help="Folder of the sweep; run again, it completes what is missing.")
 @config_options
 @json_option
 def sweep_command(
@@ -37,11 +37,11 @@ def sweep_command(
 
 
 @click.command("scale")
-@click.argument("dataset", type=_PATH)
+@click.argument("dataset", type=PATH)
 @click.option("--arch", "architectures", default="mambonet", show_default=True, metavar="A,B", help="Architectures.")
 @click.option("--sizes", required=True, metavar="N,M", help="Numbers of training rows.")
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Runs of each size, with training seeds 0, 1, ...")
-@click.option("--out", required=True, type=_PATH, help="Folder of the study; run again, it completes what is missing.")
+@click.option("--out", required=True, type=PATH, help="Folder of the study; run again, it completes what is missing.")
 @config_options
 @json_option
 def scale_command(
@@ -116,3 +116,6 @@ def _fit_text(fit: dict[str, Any], confidence: float) -> str:
         return f"{law}, {fit['note']}"
     low, high = fit["b_interval"]
     return f"{law}, b in [{low:.3f}, {high:.3f}] at {confidence:.0%} over {fit['points']} cells"
+
+
+COMMANDS = (sweep_command, scale_command)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..physics import InputError
-from ..platform.config.tree import Config
-from ..platform.provenance import changed_keys, write_json
+from ..physics.files import read_json, write_json
+from ..platform.config import Config
+from ..platform.provenance import changed_keys
 from ..platform.training.run_folder import prepare_run
 
 RECORD_FILE = "study.json"
@@ -59,9 +60,9 @@ def _check_owner(out: Path, identity: dict[str, Any]) -> None:
             raise InputError(f"--out {str(out)!r} holds {others[0]!r} and no {identity['kind']}; choose another folder")
         return
     try:
-        before = json.loads(record.read_text())
-    except (OSError, ValueError):
-        raise InputError(f"{record} cannot be read; choose another folder") from None
+        before = read_json(record)
+    except InputError as error:
+        raise InputError(f"{error}; choose another folder") from None
     changes = changed_keys(before, identity)
     if changes:
         raise InputError(f"--out {str(out)!r} already holds a {before['kind']} with {changes}; choose another folder")

@@ -9,7 +9,6 @@ The output folder:
 
 import csv
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,13 @@ import numpy as np
 from ..architectures import get_architecture, load_model
 from ..physics import InputError
 from ..physics.diagnostics import total_loss
-from ..platform.config.tree import Config, load_config
+from ..physics.files import read_json, write_file, write_json
+from ..platform.config import Config, load_config
 from ..platform.data.datasets import read_split
 from ..platform.data.manifest import read_manifest
 from ..platform.evaluation import predict_split
 from ..platform.progress import track
-from ..platform.provenance import changed_keys, code_version, write_atomically, write_json
+from ..platform.provenance import changed_keys, code_version
 from ..platform.training.loop import train
 from ..platform.training.run_folder import CONFIG_FILE, prepare_run
 from .fits import fit_power_law
@@ -182,7 +182,7 @@ def _conclude(config: Config, dataset: Path, out: Path, cells: list[Cell], num_n
     _write_csv(out / "scaling.csv", rows)
     from .plots import plot_scaling
 
-    write_atomically(out / "scaling.png", plot_scaling(result))
+    write_file(out / "scaling.png", plot_scaling(result))
     return result
 
 
@@ -191,7 +191,7 @@ def _row(out: Path, cell: Cell) -> dict[str, Any]:
     values = {"architecture": cell.architecture, "size": cell.size, "seed": cell.seed}
     keys = ("median", "mean", "validation_loss", "epochs", "seconds", "num_parameters", "rows")
     if (run / CELL_FILE).exists():
-        measured = json.loads((run / CELL_FILE).read_text())
+        measured = read_json(run / CELL_FILE)
         return values | {"state": "finished"} | {key: measured[key] for key in keys} | {"reason": None}
     return values | {"state": "failed"} | dict.fromkeys(keys) | {"reason": read_failure(run) or "it did not end"}
 
@@ -210,4 +210,4 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
-    write_atomically(path, text.getvalue().encode())
+    write_file(path, text.getvalue().encode())

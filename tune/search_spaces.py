@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..physics import InputError
-from ..platform.config.tree import Config
+from ..platform.config import Config
 
 _FORMS = "{low: 1.0e-4, high: 1.0e-2, log: true} or {choices: [16, 32, 64]}"
 # Fixed by the dataset, by the sweep itself, or by what a sweep is: one architecture and one budget.
 _FIXED = {
     "architecture.name": "sweep one architecture at a time with --arch",
     "architecture.preset": "choose it once, with --set architecture.preset=NAME",
-    "architecture.num_sensors": "the dataset fixes it",
     "training.epochs": "give the budget of a trial as sweep.epochs",
 }
 
@@ -40,7 +39,12 @@ _ARCHITECTURES: dict[str, dict[str, dict[str, Any]]] = {
         "architecture.num_fourier_layers": {"low": 2, "high": 5},
         "architecture.num_modes": {"choices": [12, 16, 24, 32]},
     },
-    "mambonet": {
+    "mambonet": _DECODER
+    | {
+        "architecture.num_mamba_layers": {"low": 2, "high": 6},
+        "architecture.d_state": {"choices": [8, 16, 32]},
+    },
+    "orbitnet": {
         "architecture.d_model": _DECODER["architecture.d_model"],
         "architecture.num_shapes": {"choices": [4, 8, 12]},
         "architecture.num_mamba_layers": {"low": 2, "high": 6},

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from ..physics import InputError
-from ..platform.config.tree import Config, load_config
+from ..physics.files import write_file, write_json
+from ..platform.config import Config, load_config
 from ..platform.data.manifest import read_manifest
 from ..platform.progress import track
-from ..platform.provenance import write_atomically, write_json
 from ..platform.training.loop import train
 from ..platform.training.run_folder import CONFIG_FILE, prepare_run
 from .folders import claimed, resolve
@@ -220,7 +220,7 @@ def _write_leaderboard(out: Path, rows: list[dict[str, Any]], keys: list[str]) -
     for rank, row in enumerate(rows, start=1):
         values = {key: value for key, value in row.items() if key != "parameters"} | row["parameters"]
         writer.writerow({"rank": rank} | {key: "" if value is None else value for key, value in values.items()})
-    write_atomically(out / f"{LEADERBOARD_FILE}.csv", text.getvalue().encode())
+    write_file(out / f"{LEADERBOARD_FILE}.csv", text.getvalue().encode())
 
 
 def _conclude(config: Config, dataset: Path, out: Path, rows: list[dict[str, Any]], num_new: int) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Ray Tune as this project uses it: function trials of one worker, quiet, with the run folders as the only record."""
 
-import json
 import math
 import os
 import shutil
@@ -9,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..physics import InputError
+from ..physics.files import read_json, write_json
 from ..platform.progress import Progress
-from ..platform.provenance import write_json
 from ..platform.ray_runtime import connect
 from ..platform.training.run_folder import History
 
@@ -83,7 +82,7 @@ def record_failure(run: Path, reason: str) -> str:
 def read_failure(run: Path) -> str | None:
     """Why the run failed, or None."""
     path = run / FAILURE_FILE
-    return json.loads(path.read_text())["reason"] if path.exists() else None
+    return read_json(path)["reason"] if path.exists() else None
 
 
 def read_history(run: Path) -> list[dict[str, Any]]:

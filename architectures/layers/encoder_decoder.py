@@ -1,75 +1,88 @@
-"""Networks that encode V as a memory and answer query times by attention to it. They differ in the encoder alone."""
+"""Networks that encode the fields as a memory, to which the query times attend. They differ in the encoder alone.
 
+Shapes: B batch, U rows that may differ (1 where all rows share the times, else B), L sequence of sensors, T query times,
+d degrees of freedom, K = 2d components of a state, M width.
+"""
+
+from abc import abstractmethod
 from typing import Any
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ..operator import Answer, ArchitectureConfig, Operator
+from ..operator import DirectConfig, DirectOperator
+from ..task import Task
 from .transformer import CrossAttentionDecoder, IndexedQueries, TimeQueries
 
 
-class EncoderDecoderConfig(ArchitectureConfig):
+class EncoderDecoderConfig(DirectConfig):
     """Sizes of the decoder; an architecture adds those of its encoder."""
 
-    d_model: int = Field(default=64, ge=1, description="width of every layer")
+    d_model: int = Field(default=64, ge=1, description="width of every layer; a multiple of num_heads")
     num_heads: int = Field(default=8, ge=1)
     num_decoder_layers: int = Field(default=3, ge=1)
     d_feedforward: int = Field(default=512, ge=1)
-    num_frequencies: int = Field(default=16, ge=0, description="sine and cosine pairs of t in a query")
+    num_frequencies: int = Field(
+        default=16, ge=0, description="sine and cosine pairs of t in a query; with published_layers it must be 0, and is by default"
+    )
     published_layers: bool = Field(
         default=False,
         description="the layers of arXiv 2410.20951: a query carries its index, not features of t, and sees the others",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_frequencies_by_default_in_published_layers(cls, values: Any) -> Any:
+        return without_frequencies(values)
+
     @model_validator(mode="after")
-    def _published_queries_have_no_frequencies(self) -> Any:
+    def _sizes_fit(self) -> Any:
+        if self.d_model % self.num_heads:
+            raise ValueError(f"d_model is {self.d_model}; it must be a multiple of num_heads, {self.num_heads}")
         if self.published_layers and self.num_frequencies:
             raise ValueError(f"num_frequencies is {self.num_frequencies}; it must be 0 with published_layers, whose queries carry an index")
         return self
-
-    @property
-    def has_decoder(self) -> bool:
-        """Whether attention answers; an architecture may have another way."""
-        return True
 
     @property
     def queries_are_independent(self) -> bool:
         return not self.published_layers
 
 
-class EncoderDecoder(Operator):
-    """Subclasses implement `encode`; queries, decoder and head live here, for configurations that have a decoder.
+def without_frequencies(values: Any) -> Any:
+    """Values of a configuration in which `num_frequencies` is 0 by default where the published layers are chosen."""
+    if isinstance(values, dict) and values.get("published_layers") is True:
+        return {"num_frequencies": 0} | values
+    return values
 
-    Ours are pre-norm cross-attention layers: a query sees the potential and never another query, so an answer
-    depends on V, (q0, p0) and its own t alone. The published ones are PyTorch's post-norm transformer decoder.
+
+class EncoderDecoder(DirectOperator):
+    """Queries, decoder and head; subclasses implement `encode`.
+
+    The default layers are pre-norm cross-attention: a query sees the memory and never another query, so a prediction depends
+    on the fields, the initial state and its own time alone. The published ones are PyTorch's post-norm transformer decoder.
     """
 
-    def __init__(self, config: EncoderDecoderConfig) -> None:
-        super().__init__(config)
-        if not config.has_decoder:
-            return
+    def __init__(self, config: EncoderDecoderConfig, task: Task) -> None:
+        super().__init__(config, task)
         width, num_heads = config.d_model, config.num_heads
-        if width % num_heads:
-            raise ValueError(f"d_model is {width}; it must be a multiple of num_heads, {num_heads}")
         if config.published_layers:
             layer = nn.TransformerDecoderLayer(width, num_heads, config.d_feedforward, dropout=0.0, batch_first=True)
-            self.embed_query = IndexedQueries(width)
+            self.embed_query = IndexedQueries(width, task.degrees_of_freedom)
             self.decoder = nn.TransformerDecoder(layer, config.num_decoder_layers)
         else:
-            self.embed_query = TimeQueries(config.num_frequencies, width)
+            self.embed_query = TimeQueries(task, config.num_frequencies, width)
             self.decoder = CrossAttentionDecoder(config.num_decoder_layers, width, num_heads, config.d_feedforward)
         self.decoder_norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, 2)
+        self.head = nn.Linear(width, 2 * task.degrees_of_freedom)
 
-    def encode(self, potential_BS: Tensor) -> Tensor:
-        """The memory (B, S, M) of a normalised potential."""
-        raise NotImplementedError
+    @abstractmethod
+    def encode(self, fields: Tensor) -> Tensor:
+        """The memory (B, L, M) of normalised fields."""
 
-    def answer(self, potential_BS: Tensor, times_BT: Tensor, initial_B2: Tensor) -> Answer:
-        return self.decode(self.embed_query(times_BT, initial_B2), self.encode(potential_BS))
+    def free_part(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> tuple[Tensor, Tensor]:
+        return self.decode(self.embed_query(times_BT, initial_BK), self.encode(fields))
 
-    def decode(self, query_UTM: Tensor, memory_BSM: Tensor) -> Answer:
-        """What `answer` returns, from embedded queries and an encoded potential."""
-        decoded_BTM = self.decoder(query_UTM, memory_BSM)
-        return Answer(self.head(self.decoder_norm(decoded_BTM)), decoded_BTM.new_zeros(()))
+    def decode(self, query_UTM: Tensor, memory_BLM: Tensor) -> tuple[Tensor, Tensor]:
+        """What `free_part` returns, from embedded queries and the memory."""
+        decoded_BTM = self.decoder(query_UTM, memory_BLM)
+        return self.head(self.decoder_norm(decoded_BTM)), decoded_BTM.new_zeros(())

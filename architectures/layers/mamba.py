@@ -1,6 +1,10 @@
-"""A Mamba block whose parameters have the names and shapes of `mamba_ssm.modules.mamba_simple.Mamba`."""
+"""A Mamba block whose parameters have the names and shapes of `mamba_ssm.modules.mamba_simple.Mamba`, and stacks of it.
+
+Shapes: B batch, L sequence, M width, D inner channels, N states.
+"""
 
 import math
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -50,6 +54,47 @@ class Mamba(nn.Module):
         gate_BLD = F.linear(u_BLM, weight_gate)
         y_BLD = selective_scan(x_BLD, delta_BLD, -torch.exp(self.A_log), B_BLN, C_BLN, self.D, gate_BLD, delta_softplus=True)
         return self.out_proj(y_BLD)
+
+
+class MambaLayer(nn.Module):
+    """Pre-norm residual Mamba, (B, L, M) -> (B, L, M)."""
+
+    def __init__(self, width: int, d_state: int, norm: Callable[[int], nn.Module] = nn.LayerNorm) -> None:
+        super().__init__()
+        self.norm = norm(width)
+        self.mixer = Mamba(width, d_state=d_state, d_conv=4, expand=2)
+
+    def forward(self, x_BLM: Tensor) -> Tensor:
+        return x_BLM + self.mixer(self.norm(x_BLM))
+
+
+class BidirectionalMamba(nn.ModuleList):
+    """Mamba layers that scan a grid of sensors cell by cell, (B, L, M) -> (B, L, M), the last coordinate running fastest.
+
+    A scan is causal. Every other layer scans from the far end, so that each sensor sees both sides; on a grid of more than one
+    coordinate, each pair of layers takes the next coordinate as the one that runs fastest.
+    """
+
+    def __init__(self, num_layers: int, width: int, d_state: int, sensors: tuple[int, ...]) -> None:
+        super().__init__(MambaLayer(width, d_state) for _ in range(num_layers))
+        self._sensors = sensors
+
+    def forward(self, x_BLM: Tensor) -> Tensor:
+        sizes, axes = self._sensors, len(self._sensors)
+        for index, layer in enumerate(self):
+            turn = index // 2 % axes
+            x_BLM = _roll_axes(x_BLM, sizes, turn)
+            x_BLM = layer(x_BLM.flip(1)).flip(1) if index % 2 == 1 else layer(x_BLM)
+            x_BLM = _roll_axes(x_BLM, sizes[-turn:] + sizes[:-turn], (axes - turn) % axes)
+        return x_BLM
+
+
+def _roll_axes(x_BLM: Tensor, sizes: tuple[int, ...], turn: int) -> Tensor:
+    """The cells of a grid of `sizes` reordered as if its axes were rolled to the right by `turn`."""
+    if turn == 0:
+        return x_BLM
+    axes = range(1, len(sizes) + 1)
+    return x_BLM.unflatten(1, sizes).permute(0, *axes[-turn:], *axes[:-turn], len(sizes) + 1).flatten(1, -2)
 
 
 def uses_scan(network: nn.Module) -> bool:

@@ -1,7 +1,7 @@
-"""The layers that several architectures share.
+"""Transformer layers, and the embeddings of sensors and of query times.
 
-Shapes: B batch, U rows that may differ (1 where all rows share them, else B), L sequence, S sensors, T query times,
-M width, H heads.
+Shapes: B batch, U rows that may differ (1 where all rows share them, else B), L sequence of sensors, T query times,
+C channels, d degrees of freedom, K = 2d components of a state, M width, H heads.
 """
 
 import math
@@ -11,45 +11,47 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..operator import TimeFeatures, distinct_rows, mlp
+from ..task import Task
 from .attention import attention
+from .basics import TimeFeatures, distinct_rows, mlp
 
 # Numbers of a hidden layer on a CPU without gradients: they stay in its cache, where a whole batch is fetched page by page.
 _HIDDEN_AT_ONCE = 2**20
 
 
 class SensorEmbedding(nn.Module):
-    """V and where its sensor is, (B, S) -> (B, S, M). The part of the position is the same for every row."""
+    """The fields and where their sensor is, (B, L, C) -> (B, L, M). The part of the position is the same for every row."""
 
     features: Tensor
 
-    def __init__(self, num_sensors: int, num_frequencies: int, width: int) -> None:
+    def __init__(self, task: Task, num_frequencies: int, width: int) -> None:
         super().__init__()
-        time_features = TimeFeatures(num_frequencies)  # made for [0, 2]; q is in [0, 1]
-        self.value = nn.Linear(1, width)
-        self.position = nn.Linear(time_features.num_features, width)
-        self.register_buffer("features", time_features(torch.linspace(0.0, 2.0, num_sensors)), persistent=False)
+        features = TimeFeatures(num_frequencies, horizon=2.0)  # of each coordinate, rescaled to [0, 2]
+        self.value = nn.Linear(task.channels, width)
+        self.position = nn.Linear(task.degrees_of_freedom * features.num_features, width)
+        self.register_buffer("features", features(task.sensor_positions(0.0, 2.0)).flatten(1), persistent=False)
 
-    def forward(self, potential_BS: Tensor) -> Tensor:
-        return self.value(potential_BS.unsqueeze(-1)) + self.position(self.features)
+    def forward(self, fields_BLC: Tensor) -> Tensor:
+        return self.value(fields_BLC) + self.position(self.features)
 
 
 class TimeQueries(nn.ModuleList):
-    """Features of t and the initial state through an MLP of two layers, (B, T) and (B, 2) -> (U, T, M)."""
+    """Features of t and the initial state through an MLP of two layers, (B, T) and (B, 2d) -> (U, T, M)."""
 
     features: TimeFeatures
 
-    def __init__(self, num_frequencies: int, width: int) -> None:
-        features = TimeFeatures(num_frequencies)
-        super().__init__(mlp([features.num_features + 2, width, width]))
+    def __init__(self, task: Task, num_frequencies: int, width: int) -> None:
+        features = TimeFeatures(num_frequencies, task.horizon)
+        self.state_size = 2 * task.degrees_of_freedom
+        super().__init__(mlp([features.num_features + self.state_size, width, width]))
         self.features = features
 
-    def forward(self, times_BT: Tensor, initial_B2: Tensor) -> Tensor:
+    def forward(self, times_BT: Tensor, initial_BK: Tensor) -> Tensor:
         first, activation, second = cast(nn.Linear, self[0]), self[1], self[2]
         # The first layer is a sum over its inputs: the times' part is often shared by the batch, the state's by the times.
-        weight_MF, weight_M2 = first.weight.split([self.features.num_features, 2], dim=1)
+        weight_MF, weight_MK = first.weight.split([self.features.num_features, self.state_size], dim=1)
         times_UTM = F.linear(self.features(distinct_rows(times_BT)), weight_MF, first.bias)
-        initial_UM = F.linear(distinct_rows(initial_B2), weight_M2)
+        initial_UM = F.linear(distinct_rows(initial_BK), weight_MK)
         return second(activation(times_UTM + initial_UM.unsqueeze(1)))
 
 
@@ -123,34 +125,34 @@ class CrossAttentionDecoder(nn.ModuleList):
 
 
 class IndexedEmbedding(nn.Module):
-    """Values and their place in the list, as published: (B, L) -> (B, L, M).
+    """Values and their index in the sequence, as published: (B, L, C) -> (B, L, M).
 
     A linear map times sqrt(M) plus the sines and cosines of the index (Vaswani et al., arXiv 1706.03762, 3.5).
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, channels: int = 1) -> None:
         super().__init__()
-        self.value = nn.Linear(1, width)
+        self.value = nn.Linear(channels, width)
 
-    def forward(self, values_BL: Tensor) -> Tensor:
-        embedded_BLM = self.value(values_BL.unsqueeze(-1))
+    def forward(self, values_BLC: Tensor) -> Tensor:
+        embedded_BLM = self.value(values_BLC)
         width = embedded_BLM.shape[-1]
         return embedded_BLM * math.sqrt(width) + _index_positions(embedded_BLM.shape[-2], width, embedded_BLM)
 
 
 class IndexedQueries(nn.Module):
-    """Query times with their index, as published, and the initial state: (B, T) and (B, 2) -> (B, T, M).
+    """Query times with their index, as published, and the initial state: (B, T) and (B, 2d) -> (B, T, M).
 
-    The state enters by a linear map without bias: from the only start the paper knows, (0, 0), it adds nothing.
+    The state enters by a linear map without bias. From (0, 0), the only initial state in the paper, it adds nothing.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, degrees_of_freedom: int = 1) -> None:
         super().__init__()
         self.embed = IndexedEmbedding(width)
-        self.initial = nn.Linear(2, width, bias=False)
+        self.initial = nn.Linear(2 * degrees_of_freedom, width, bias=False)
 
-    def forward(self, times_BT: Tensor, initial_B2: Tensor) -> Tensor:
-        return self.embed(times_BT) + self.initial(initial_B2).unsqueeze(1)
+    def forward(self, times_BT: Tensor, initial_BK: Tensor) -> Tensor:
+        return self.embed(times_BT.unsqueeze(-1)) + self.initial(initial_BK).unsqueeze(1)
 
 
 def _index_positions(length: int, width: int, like: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from neural_hamilton.platform.training.loop import matmul_precision
+from neural_hamilton.platform.training.precision import matmul_precision
 
 from . import clock
 from .bench import Bench, Cell

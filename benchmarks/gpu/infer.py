@@ -20,7 +20,8 @@ from neural_hamilton.platform.config.data import DataConfig
 from neural_hamilton.platform.evaluation.problems import Problems
 from neural_hamilton.platform.evaluation.solvers import Baseline, reconstruct, run_solver
 from neural_hamilton.platform.training.batches import Batch
-from neural_hamilton.platform.training.loop import matmul_precision
+from neural_hamilton.platform.training.precision import matmul_precision
+from neural_hamilton.platform.training.trained_for import task_of
 
 from . import LEARN_FOLDER, RESULTS, clock
 from .bench import Bench, Cell, Skipped
@@ -74,7 +75,7 @@ def _model(bench: Bench, name: str, folder: Path) -> tuple[Operator, DataConfig,
         say(f"infer: {name} has random weights: {error}")
     config = network_config(name, bench.tiny, {})
     torch.manual_seed(0)
-    return build_operator(config.architecture).eval(), config.data, False
+    return build_operator(config.architecture, task_of(config.data)).eval(), config.data, False
 
 
 def _predict(model: Operator, rows: Batch) -> torch.Tensor:

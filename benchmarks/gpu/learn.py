@@ -17,11 +17,13 @@ from typing import Any
 import torch
 
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform.config.tree import Config, load_config
+from neural_hamilton.physics.files import write_file, write_json
+from neural_hamilton.platform.config import Config, load_config
 from neural_hamilton.platform.data.generation import generate
-from neural_hamilton.platform.provenance import hash_json, write_atomically, write_json
+from neural_hamilton.platform.provenance import hash_json
 from neural_hamilton.platform.training.checkpoints import CheckpointFolder
-from neural_hamilton.platform.training.loop import Learner, train
+from neural_hamilton.platform.training.learner import Learner
+from neural_hamilton.platform.training.loop import train
 from neural_hamilton.platform.training.process_group import Worker
 from neural_hamilton.platform.training.run_folder import (
     CHECKPOINTS_FOLDER,
@@ -139,7 +141,7 @@ def publish(run: Path, target: Path) -> None:
             raise ValueError(f"{file.name} has {file.stat().st_size} bytes; at most {MAX_BYTES} can leave the machine")
         copy = target / file.relative_to(run)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(copy, file.read_bytes())
+        write_file(copy, file.read_bytes())
     for old in (target / CHECKPOINTS_FOLDER).iterdir():
         if old.name != latest.name:
             old.unlink()

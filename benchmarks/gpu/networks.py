@@ -8,15 +8,15 @@ import numpy as np
 import torch
 
 from neural_hamilton.architectures import read_card
+from neural_hamilton.platform.config import Config, load_config
 from neural_hamilton.platform.config.data import DataConfig
-from neural_hamilton.platform.config.tree import Config, load_config
 from neural_hamilton.platform.data.datasets import TrainingRows
 from neural_hamilton.platform.data.shards import make_rows
 from neural_hamilton.platform.training.batches import Batch
 from neural_hamilton.serve.predictor import SHIPPED_MODELS
 
 DIRECT = "mambonet-direct"  # the shipped configuration that `learn` trains
-NETWORKS = (DIRECT, "mambonet", "deeponet", "traonet", "varonet", "fno")
+NETWORKS = (DIRECT, "orbitnet", "deeponet", "traonet", "varonet", "fno")
 
 _TINY_SIZES = {
     "width": 16, "num_layers": 1, "num_channels": 8, "num_frequencies": 4, "num_heads": 2, "d_model": 8, "num_mamba_layers": 2,
@@ -33,7 +33,7 @@ def network_config(name: str, tiny: bool, overrides: dict[str, Any]) -> Config:
     if tiny:
         known = {key: size for key, size in _TINY_SIZES.items() if key in full.dump()["architecture"]}
         values |= _TINY_DATA | {f"architecture.{key}": size for key, size in known.items()}
-        values |= {"architecture.num_sensors": _TINY_DATA["data.sensors"], "training.batch_size": 16}
+        values |= {"training.batch_size": 16}
     return load_config(source, values | overrides)
 
 

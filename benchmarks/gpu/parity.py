@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from neural_hamilton.architectures import Operator, build_operator, load_model
 from neural_hamilton.architectures.selective_scan import selective_scan, use_backend, why_not
 from neural_hamilton.platform.training.batches import Batch
-from neural_hamilton.platform.training.loop import matmul_precision
+from neural_hamilton.platform.training.precision import matmul_precision
+from neural_hamilton.platform.training.trained_for import task_of
 
 from .bench import OUT_OF_TIME, Bench, Cell, Skipped
 from .networks import NETWORKS, data_of, draw, network_config, shipped_models
@@ -120,7 +121,7 @@ def _network(bench: Bench, name: str) -> Callable[[], dict[str, Any]]:
         config = network_config(name, bench.tiny, {})
         rows = draw(config.data, bench.size(32, 2))
         torch.manual_seed(0)
-        model = build_operator(config.architecture)
+        model = build_operator(config.architecture, task_of(config.data))
         model.set_normalisation(float(rows.potential.mean()), float(rows.potential.std()))
         with torch.no_grad():  # heads that start at zero would hide what is before them
             for parameter in model.parameters():

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from neural_hamilton.platform.provenance import write_json
+from neural_hamilton.physics.files import write_json
 
 from . import PARTS, RECORD_FILE
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from neural_hamilton.architectures import load_model
+from neural_hamilton.platform.training.trained_for import task_of
 
 from . import LEARN_FOLDER, RECORD_FILE, RESULTS
 from .infer import SIZES
@@ -290,7 +291,7 @@ def _summary(parts: dict[str, Rows]) -> list[Line]:
 def _operations(name: str, batch: int) -> int:
     """Of a step of training."""
     config = network_config(name, False, {})
-    return network_operations(config.architecture, batch, (1, config.data.times), backward=True)
+    return network_operations(config.architecture, task_of(config.data), batch, (1, config.data.times), backward=True)
 
 
 @functools.cache
@@ -303,7 +304,7 @@ def _operations_each(name: str) -> float:
         folder = shipped_models()[name]
         architecture, data = load_model(folder).config, data_of(folder)
     times = (_MANY if data.ensemble.orbits_per_potential > 1 else 1, data.times)
-    return network_operations(architecture, _MANY, times, backward=False) / _MANY
+    return network_operations(architecture, task_of(data), _MANY, times, backward=False) / _MANY
 
 
 TABLES: dict[str, tuple[Line, Callable[[dict[str, Rows]], list[Line]]]] = {

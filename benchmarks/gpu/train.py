@@ -14,9 +14,10 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from neural_hamilton.platform.config.tree import Config
+from neural_hamilton.platform.config import Config
 from neural_hamilton.platform.training.batches import Endless, Share
-from neural_hamilton.platform.training.loop import Learner, matmul_precision
+from neural_hamilton.platform.training.learner import Learner
+from neural_hamilton.platform.training.precision import matmul_precision
 from neural_hamilton.platform.training.process_group import Worker
 
 from . import clock

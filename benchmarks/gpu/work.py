@@ -12,7 +12,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from neural_hamilton.architectures import ArchitectureConfig, build_operator
+from neural_hamilton.architectures import ArchitectureConfig, Task, build_operator
 
 _PRODUCT = 2  # operations of a multiplication and its addition
 _FLOAT = 4  # bytes
@@ -60,14 +60,14 @@ class ScanWork:
         return self.batch * self.length * self.channels * self.states * (3 if self.backward else 1)
 
 
-def network_operations(config: ArchitectureConfig, num_rows: int, times_shape: tuple[int, ...], backward: bool) -> int:
+def network_operations(config: ArchitectureConfig, task: Task, num_rows: int, times_shape: tuple[int, ...], backward: bool) -> int:
     """Floating-point operations of a batch in matrix products and attention, with the backward pass or without it.
 
     `times_shape` is (1, T) where all rows share their times, which a network may then treat once, else (num_rows, T).
     """
     with torch.device("meta"):
-        model = build_operator(config)
-        inputs = torch.empty(num_rows, config.num_sensors), torch.empty(times_shape), torch.empty(num_rows, 2)
+        model = build_operator(config, task)
+        inputs = torch.empty(num_rows, *task.field_shape), torch.empty(times_shape), torch.empty(num_rows, 2)
     # On this device nothing is computed, and attention and LSTMs are seen as the products they consist of.
     gradients = contextlib.nullcontext() if backward else torch.no_grad()
     convolutions = {torch.ops.aten.convolution_backward: _convolution_backward}

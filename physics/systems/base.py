@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..solvers.certified import Rejection, Trajectories
+from . import generic
 from .draws import Draws
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ class System(ABC):
     domain: ClassVar[tuple[tuple[float, float], ...]]  # of each coordinate; the sensors lie on a uniform grid over it
     horizon: ClassVar[float]
     fields: ClassVar[Mapping[str, int]] = {"potential": 1}  # what the sensors read, with the number of channels of each
+    has_unit_mass: ClassVar[bool] = True  # H = p²/2 + V(q)
     columns: ClassVar[tuple[Column, ...]]
     ensembles: ClassVar[Mapping[str, type[Ensemble]]]  # the default first
     methods: ClassVar[tuple[str, ...]] = ("dop853",)  # those that certify, the default first
@@ -158,43 +160,33 @@ class System(ABC):
 
     def from_sensors(self, fields: Mapping[str, np.ndarray]) -> Hamiltonians:
         """H = p²/2 + V(q) with V interpolated by tensor-product cubic splines through the sensors, fields as in `sense`."""
-        from .generic import SplineHamiltonians
-
-        return SplineHamiltonians.through(fields["potential"], self.domain)
+        return generic.SplineHamiltonians.through(fields["potential"], self.domain)
 
     def certify(
         self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray, *, method: str, tolerance: float
     ) -> Trajectories:
         """The orbits at sorted times (R, T), solved again with shorter steps until no q or p changes by more than `tolerance`."""
-        from .generic import certify
-
-        return certify(self, hamiltonians, q0, p0, times, method=method, tolerance=tolerance)
+        self.check_method(method)
+        scale = self.energy_scale(hamiltonians)
+        return generic.certify(hamiltonians, q0, p0, times, domain=self.domain, energy_scale=scale, tolerance=tolerance)
 
     def reference(
         self, columns: Mapping[str, Sequence[Any]], q0: np.ndarray, p0: np.ndarray, times: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """q, p of R orbits from their rows' own columns, by an independent solver: what certificates are checked against."""
-        from .generic import reference
-
-        return reference(self.rebuild(columns), q0, p0, times)
+        return generic.reference(self.rebuild(columns), q0, p0, times)
 
     def rates(self, hamiltonians: Any, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """dq/dt and dp/dt by Hamilton's equations at states along trajectories, (R, T) or (R, T, d)."""
-        from .generic import rates
-
-        return rates(hamiltonians, q, p)
+        return generic.rates(hamiltonians, q, p)
 
     def second_rates(self, hamiltonians: Any, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """d²q/dt² and d²p/dt² there."""
-        from .generic import second_rates
-
-        return second_rates(hamiltonians, q, p)
+        return generic.second_rates(hamiltonians, q, p)
 
     def tangents(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> np.ndarray:
         """d(q, p) / d(q0, p0) of the exact motion at sorted times (R, T): (R, T, 2d, 2d), rows q then p, columns q0 then p0."""
-        from .generic import tangents
-
-        return tangents(self, hamiltonians, q0, p0, times)
+        return generic.tangents(self, hamiltonians, q0, p0, times)
 
     def baselines(self, steps: Sequence[float]) -> "list[Baseline]":
         """The solvers that networks are measured against; those of fixed step at each of `steps`.

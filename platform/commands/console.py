@@ -2,16 +2,50 @@
 
 import errno
 import json
+import math
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ...physics import InputError
-from ..config.tree import Config, load_config, parse_assignments
+from ..config import Config, load_config, parse_assignments
 
 _USER_ERRNOS = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.EADDRINUSE, errno.ENOTDIR, errno.EISDIR}
+
+PATH = click.Path(path_type=Path)
+
+
+class _ModelFolder(click.Path):
+    """A path; that of a run folder is refused with the path of the model in it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        folder: Any = super().convert(value, param, ctx)
+        if not (folder / "model.json").exists() and (folder / "model" / "model.json").exists():
+            raise InputError(f"{str(folder)!r} is a run folder; its model is {str(folder / 'model')!r}")
+        return folder
+
+
+MODEL_FOLDER = _ModelFolder(path_type=Path)
+
+architecture_option = click.option("--arch", "architecture__name", metavar="NAME", help="Architecture.  [default: mambonet]")
+minutes_option = click.option(
+    "--minutes",
+    type=click.FloatRange(0.0, min_open=True),
+    help="Stop in time, after a whole epoch; the same command continues (train: with --resume).  [default: no limit]",
+)
+
+
+def deadline_after(minutes: float | None) -> float | None:
+    """The moment, as `time.time` counts, when `--minutes` are over. Ask for it first: imports take their time too."""
+    if minutes is None:
+        return None
+    if math.isnan(minutes):  # which click's range lets through
+        raise InputError("--minutes is nan; it must be a number above 0")
+    return time.time() + 60.0 * minutes
 
 
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,23 +79,6 @@ def collect_overrides(assignments: tuple[str, ...], flags: dict[str, Any]) -> di
 def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
     """The result of a command: readable text, or one JSON object as the last line."""
     click.echo(json.dumps(result, allow_nan=False) if as_json else text)
-
-
-def format_table(rows: list[dict[str, Any]]) -> str:
-    """Rows with equal keys as an aligned text table; floats in three significant digits."""
-    if not rows:
-        return "(nothing)"
-    header = list(rows[0])
-    cells = [header] + [[_format_cell(row[key]) for key in header] for row in rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
-
-
-def _format_cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def run_command(group: click.Command, arguments: list[str] | None = None) -> int:

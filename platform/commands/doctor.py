@@ -1,4 +1,4 @@
-"""What this machine has, what is wrong with it, and what to do about it."""
+"""The command `doctor`: what this machine has, what is wrong with it, and what to do about it."""
 
 import importlib.metadata
 import os
@@ -6,6 +6,10 @@ import shutil
 import sys
 from pathlib import Path
 from typing import Any
+
+import click
+
+from .console import emit, json_option
 
 _PACKAGES = (
     "torch",
@@ -23,6 +27,16 @@ _PACKAGES = (
 )
 _OPTIONAL = {"mamba-ssm"}
 _LOW_DISK_BYTES = 2 * 1024**3
+
+
+@click.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Show versions, devices, Ray set-up and free disk, and what to fix."""
+    report = examine()
+    lines = [f"{key}: {value}" for key, value in report.items() if key != "advice"]
+    lines += [f"fix: {sentence}" for sentence in report["advice"]] or ["everything needed is here"]
+    emit(report, as_json, "\n".join(lines))
 
 
 def examine() -> dict[str, Any]:
@@ -74,3 +88,6 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+COMMANDS = (doctor,)

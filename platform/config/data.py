@@ -3,7 +3,7 @@
 from functools import cached_property
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, PlainSerializer, TypeAdapter, ValidationError, model_validator
 
 from ...physics import InputError
 from ...physics.systems import Ensemble, System, get_system
@@ -39,16 +39,23 @@ class DataConfig(Section):
     tolerance: float = Field(default=1e-9, gt=0, description="largest certified error of a row that is kept")
     shard_rows: int = Field(default=5000, ge=1, description="rows of one Parquet file")
 
-    @model_validator(mode="before")
     @classmethod
-    def _resolve(cls, values: Any) -> Any:
+    def usual(cls) -> "DataConfig":
+        """All defaults."""
+        return cls.model_validate({})
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _resolve(cls, values: Any, handler: ModelWrapValidatorHandler["DataConfig"]) -> "DataConfig":
         """Fill in what the system decides, and turn the ensemble's keys into the ensemble."""
         if not isinstance(values, dict):
-            return values
+            return handler(values)
         system = get_system(str(values.get("system", "well")))
         defaults = {"ensemble": next(iter(system.ensembles)), "sensors": system.default_sensors, "integrator": system.methods[0]}
         resolved = defaults | values
-        return resolved | {"ensemble": _read_ensemble(system, resolved["ensemble"])}
+        config = handler(resolved | {"ensemble": _read_ensemble(system, resolved["ensemble"])})
+        config.model_fields_set.intersection_update(values)  # what the system decided, nobody has set
+        return config
 
     @model_validator(mode="after")
     def _fits_the_system(self) -> "DataConfig":
@@ -69,6 +76,12 @@ class DataConfig(Section):
     def distribution(self) -> Ensemble:
         """The ensemble, typed."""
         return cast(Ensemble, self.ensemble)
+
+    def given_ensemble(self) -> dict[str, Any]:
+        """Plain values of the ensemble: its name, and the keys that differ from its defaults."""
+        usual = DataConfig.model_validate({"system": self.system, "ensemble": self.distribution.name})
+        values, defaults = (config.model_dump(mode="json", include={"ensemble"})["ensemble"] for config in (self, usual))
+        return {key: value for key, value in values.items() if key == "name" or value != defaults[key]}
 
     @property
     def counts(self) -> dict[str, int]:

@@ -1,36 +1,21 @@
-"""The configuration tree: typed, nested, loaded from YAML, overridden by dotted keys.
+"""The sections of the configuration and the tree that holds them."""
 
-An unknown or ill-typed key at any depth is refused with its path and the valid choices.
-"""
-
-import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    SerializeAsAny,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SerializeAsAny, model_validator
 
-from ...physics import InputError
+from ...physics.files import write_file
 from ..evaluation.studies import study_names
-from ..provenance import write_atomically
-from .data import DataConfig, Section, start_data
+from .conditions import CONDITIONS, check_effects, keys_without_effect
+from .data import DataConfig, Section
+from .values import DEFAULT_ARCHITECTURE, merge, validate, without
 
 if TYPE_CHECKING:
     from ...architectures import ArchitectureConfig
 else:
     ArchitectureConfig = Any  # importing the networks takes seconds, and making data needs none
-
-SHIPPED_CONFIGS = Path(__file__).parent / "shipped"
 
 
 class TrainingConfig(Section):
@@ -39,7 +24,7 @@ class TrainingConfig(Section):
     epochs: int = Field(default=50, ge=1)
     batch_size: int = Field(default=100, ge=1, description="rows of a global batch, whatever the number of workers")
     train_rows: int | None = Field(default=None, ge=1, description="use only the first rows of the training split")
-    endless: bool = Field(default=False, description="draw new rows while training: an epoch has as many as the training split")
+    endless: bool = Field(default=False, description="draw new rows while training; an epoch has as many as the training split")
     resident_gib: float = Field(default=8.0, gt=0, description="larger training splits are streamed from disk")
     seed: int = Field(default=0, ge=0, lt=2**63)
 
@@ -47,24 +32,26 @@ class TrainingConfig(Section):
     learning_rate: float = Field(default=1e-3, gt=0, description="for splus, about a hundred times that of the others")
     final_learning_rate: float = Field(default=1e-6, gt=0, description="where the schedule ends")
     schedule: Literal["cosine", "exp-hyperbolic", "warmup-stable-decay", "constant"] = "cosine"
-    warmup_epochs: float = Field(default=0.0, ge=0, description="the rate rises linearly over so many epochs, whatever the schedule")
-    decay_share: float = Field(default=0.2, gt=0, le=1, description="share of the epochs in which warmup-stable-decay decays")
+    warmup_epochs: float = Field(default=0.0, ge=0, description="epochs over which the rate first rises linearly, with every schedule")
+    decay_fraction: float = Field(default=0.2, gt=0, le=1, description="fraction of the epochs in which warmup-stable-decay decays")
     weight_decay: float = Field(default=1e-4, ge=0)
     gradient_clip: float = Field(default=1.0, gt=0, description="largest norm of a gradient")
-    ema_decay: float | None = Field(default=None, gt=0, lt=1, description="average the weights by so much a step; the average is the model")
+    ema_decay: float | None = Field(
+        default=None, gt=0, lt=1, description="decay of a moving average of the weights; the average is the model"
+    )
 
     loss: Literal["mse", "log-cosh"] = "mse"
-    energy_weight: float = Field(default=0.0, ge=0, description="of the mean square of H - E along the answer")
-    sobolev_weight: float = Field(default=0.0, ge=0, description="of the mean square of the error's slope in time")
-    kl_warmup_epochs: float = Field(default=0.0, ge=0, description="the weight of VaRONet's divergence rises over so many epochs")
-    patience: int | None = Field(default=None, ge=1, description="stop after so many epochs without a smaller validation loss")
+    energy_weight: float = Field(default=0.0, ge=0, description="weight of the mean square of H - E along the prediction")
+    sobolev_weight: float = Field(default=0.0, ge=0, description="weight of the mean square of the error's derivative in time")
+    kl_warmup_epochs: float = Field(default=0.0, ge=0, description="epochs over which the weight of VaRONet's divergence first rises")
+    patience: int | None = Field(default=None, ge=1, description="stop after this many epochs without a smaller validation loss")
 
     precision: Literal["float32", "tf32", "bf16"] = "float32"
-    float32_epochs: int = Field(default=0, ge=0, description="the last epochs, in float32 whatever the precision of the others")
+    float32_epochs: int = Field(default=0, ge=0, description="number of last epochs, which are trained in float32")
     compile: bool = Field(default=False, description="run the network through torch.compile; on a GPU, with CUDA graphs")
 
-    keep_checkpoints: int = Field(default=2, ge=1, description="the latest so many, and the best")
-    trackers: list[Literal["tensorboard", "mlflow"]] = Field(default=["tensorboard"], description="who else is told of each epoch")
+    keep_checkpoints: int = Field(default=2, ge=1, description="number of latest checkpoints to keep, besides the best one")
+    trackers: list[Literal["tensorboard", "mlflow"]] = Field(default=["tensorboard"], description="where else the figures of each epoch go")
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "TrainingConfig":
@@ -113,15 +100,17 @@ class EvaluationConfig(Section):
     )
     study_rows: int = Field(default=200, ge=1, description="problems of a study")
     sensor_counts: list[Annotated[int, Field(ge=6)]] = Field(
-        default=[100, 50, 25, 13], min_length=1, description="sensors of the study of sensors"
+        default=[100, 50, 25, 13], min_length=1, description="sensors along each axis, in the study sensors"
     )
-    noise_levels: list[NonNegativeFloat] = Field(default=[1e-3, 1e-2], description="standard deviations of V at the sensors, beside none")
+    noise_levels: list[NonNegativeFloat] = Field(
+        default=[1e-3, 1e-2], description="noise in the study sensors, beside none"
+    )
     work_batches: list[PositiveInt] = Field(
-        default=[1, 100, 10_000], min_length=1, description="trajectories at once, in the study of work"
+        default=[1, 100, 10_000], min_length=1, description="trajectories at once, in the study work_precision"
     )
-    windows: int = Field(default=10, ge=1, description="windows chained in the study of long horizons")
-    tolerated_error: float = Field(default=0.01, gt=0, description="largest error of q or p of an answer that counts as right")
-    risk: float = Field(default=0.01, gt=0, lt=1, description="share of wrong answers that a trusted score may let through")
+    windows: int = Field(default=10, ge=1, description="windows of a rollout, each as long as the horizon")
+    tolerated_error: float = Field(default=0.01, gt=0, description="largest error of q or p of a prediction that counts as correct")
+    risk: float = Field(default=0.01, gt=0, lt=1, description="largest fraction of wrong predictions that a trusted score may accept")
 
 
 class ServingConfig(Section):
@@ -132,27 +121,23 @@ class ServingConfig(Section):
     solver_threshold: float = Field(default=0.05, ge=0, description="with verify=solver, a model further off than this is overruled")
     num_replicas: int = Field(default=1, ge=1)
     max_ongoing_requests: int = Field(default=8, ge=1, description="requests a replica works on at once")
-    max_queued_requests: int = Field(default=64, ge=1, description="requests that wait; beyond them the answer is 503")
+    max_queued_requests: int = Field(default=64, ge=1, description="requests that wait; beyond them the response is 503")
 
 
 def _typed_architecture(value: Any) -> Any:
     from ...architectures import ArchitectureConfig, parse_architecture
 
     if isinstance(value, dict):
-        return parse_architecture({"name": "mambonet", **value})
+        return parse_architecture({"name": DEFAULT_ARCHITECTURE, **value})
     if not isinstance(value, ArchitectureConfig):
         raise ValueError(f"{value!r} is no mapping of keys")
     return value
 
 
-def _default_data() -> DataConfig:
-    return DataConfig.model_validate({})
-
-
 class Config(Section):
     """The whole tree. A run folder holds its resolved form as `config.yaml`."""
 
-    data: DataConfig = Field(default_factory=_default_data)
+    data: DataConfig = Field(default_factory=DataConfig.usual)
     architecture: Annotated[SerializeAsAny[ArchitectureConfig], BeforeValidator(_typed_architecture)] = Field(
         default_factory=lambda: _typed_architecture({})
     )
@@ -162,144 +147,47 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     serving: ServingConfig = ServingConfig()
 
-    def dump(self) -> dict[str, Any]:
-        """Plain values, as YAML and JSON hold them."""
-        return self.model_dump(mode="json")
+    @model_validator(mode="after")
+    def _every_given_key_has_an_effect(self) -> "Config":
+        check_effects(self)
+        return self
 
-    def save(self, path: Path) -> None:
-        write_atomically(path, yaml.safe_dump(self.dump(), sort_keys=False).encode())
+    @classmethod
+    def build(cls, values: dict[str, Any], overrides: dict[str, Any]) -> "Config":
+        """The tree of nested `values` and dotted `overrides`.
+
+        An override may deprive keys of `values` of their effect: another schedule, of its decay. Such keys are dropped; keys
+        without effect for any other reason are refused.
+
+        Raises
+        ------
+        InputError
+            For an unknown or ill-typed key, or one without effect.
+        """
+        merged = merge(values, overrides)
+        in_doubt = [c for c in CONDITIONS if c.key not in overrides and set(c.depends_on) & set(overrides)]
+        if in_doubt:
+            config = validate(without(merged, [c.key for c in in_doubt]), cls)
+            merged = without(merged, [c.key for c in in_doubt if not c.holds(config)])
+        return validate(merged, cls)
+
+    def dump(self) -> dict[str, Any]:
+        """Plain values, as YAML and JSON hold them: every key that has an effect."""
+        values = self.model_dump(mode="json")
+        return without(values, [condition.key for condition in keys_without_effect(self)])
+
+    def given(self) -> dict[str, Any]:
+        """Plain values of the keys that were set, without those left at their defaults."""
+        values = self.model_dump(mode="json", exclude_unset=True)
+        if "ensemble" in values.get("data", {}):
+            values["data"]["ensemble"] = self.data.given_ensemble()
+        return values
+
+    def save(self, path: Path, sections: tuple[str, ...] | None = None) -> None:
+        """Write the tree, or some of its sections, as YAML."""
+        values = self.dump()
+        write_file(path, yaml.safe_dump({name: values[name] for name in sections or values}, sort_keys=False).encode())
 
     def override(self, overrides: dict[str, Any]) -> "Config":
-        """A copy with dotted keys replaced; InputError as in `load_config`."""
-        return _validate(_merge(self.dump(), overrides), Config)
-
-
-def load_config(source: str | Path | None = None, overrides: dict[str, Any] | None = None) -> Config:
-    """The tree from a YAML file (a path, or the name of a shipped one) and dotted overrides, defaults elsewhere.
-
-    Raises
-    ------
-    InputError
-        For an unreadable file, or an unknown or ill-typed key, with its path and the valid choices.
-    """
-    return _validate(_read_values(source, overrides), Config)
-
-
-class _DataAlone(Section):
-    data: DataConfig = Field(default_factory=_default_data)
-
-
-def load_data_config(source: str | Path | None = None, overrides: dict[str, Any] | None = None) -> DataConfig:
-    """The section `data` of `load_config`, without loading the networks where nothing else is said."""
-    values = _read_values(source, overrides)
-    return _validate(values, Config if set(values) - {"data"} else _DataAlone).data
-
-
-def parse_assignments(assignments: tuple[str, ...] | list[str]) -> dict[str, Any]:
-    """`("training.epochs=3", ...)` -> `{"training.epochs": 3, ...}`; values are read as YAML."""
-    overrides = {}
-    for assignment in assignments:
-        key, separator, value = assignment.partition("=")
-        if not separator or not key.strip():
-            raise InputError(f"--set got {assignment!r}; write it as section.key=value")
-        try:
-            overrides[key.strip()] = _parse_scalar(value)
-        except yaml.YAMLError:
-            raise InputError(f"--set {key.strip()} got {value!r}, which is not a YAML value") from None
-    return overrides
-
-
-def _parse_scalar(text: str) -> Any:
-    value = yaml.safe_load(text)
-    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text; people mean the number
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _read_values(source: str | Path | None, overrides: dict[str, Any] | None) -> dict[str, Any]:
-    return _merge(_read_yaml(source) if source is not None else {}, overrides or {})
-
-
-def _read_yaml(source: str | Path) -> dict[str, Any]:
-    path = Path(source)
-    if not path.exists() and (SHIPPED_CONFIGS / f"{source}.yaml").exists():
-        path = SHIPPED_CONFIGS / f"{source}.yaml"
-    try:
-        values = yaml.safe_load(path.read_text())
-    except OSError as error:
-        shipped = ", ".join(sorted(p.stem for p in SHIPPED_CONFIGS.glob("*.yaml")))
-        raise InputError(f"--config {str(source)!r} cannot be read ({error.strerror}); give a file, or a shipped one: {shipped}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"--config {str(source)!r} is not YAML: {' '.join(str(error).split())}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise InputError(f"--config {str(source)!r} holds {type(values).__name__}; it must hold a mapping of sections")
-    return values
-
-
-def _merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    merged = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
-    if isinstance(merged.get("architecture"), dict):
-        merged["architecture"] = _start_architecture(merged["architecture"], overrides)
-    if isinstance(merged.get("data"), dict):
-        merged["data"] = start_data(merged["data"], overrides)
-    for dotted, value in overrides.items():
-        *parents, leaf = dotted.split(".")
-        node = merged
-        for depth, parent in enumerate(parents):
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise InputError(f"{dotted} does not exist: {'.'.join(parents[: depth + 1])} is a value, not a section")
-        node[leaf] = value
-    return merged
-
-
-def _start_architecture(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Nothing but what the overrides leave standing: another architecture or preset starts from its own values."""
-    name, preset = overrides.get("architecture.name"), overrides.get("architecture.preset")
-    if name is not None and values.get("name", name) != name:
-        return {}
-    if preset is not None and values.get("preset") != preset:
-        return {key: value for key, value in values.items() if key == "name"}
-    return dict(values)
-
-
-_Tree = TypeVar("_Tree", bound=Section)
-
-
-def _validate(values: dict[str, Any], tree: type[_Tree]) -> _Tree:
-    try:
-        return tree.model_validate(values)
-    except ValidationError as error:
-        raise InputError("; ".join(_describe(problem, values) for problem in error.errors())) from None
-
-
-def _describe(problem: Any, values: dict[str, Any]) -> str:
-    location = [str(part) for part in problem["loc"]]
-    path = ".".join(location) or "configuration"
-    if problem["type"] == "extra_forbidden":
-        choices = _valid_keys(location[:-1], values)
-        close = difflib.get_close_matches(location[-1], choices, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        return f"{path} is not a known key; {hint}valid keys are {', '.join(choices)}"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] in ("value_error", "model_type", "model_attributes_type"):
-        return f"{path}: {message}" if location and not message.startswith(f"{location[0]}.") else message
-    return f"{path} is {problem['input']!r}; {message[0].lower()}{message[1:]}"
-
-
-def _valid_keys(section: list[str], values: dict[str, Any]) -> list[str]:
-    model: Any = Config
-    for part in section:
-        if part == "architecture":
-            from ...architectures import get_architecture
-
-            name = values.get("architecture", {}).get("name", "mambonet")
-            model = get_architecture(name).Config
-        else:
-            model = model.model_fields[part].annotation
-    return sorted([*model.model_fields, *(["preset"] if section == ["architecture"] else [])])
+        """A copy with dotted keys replaced; InputError as in `build`."""
+        return self.build(self.given(), overrides)

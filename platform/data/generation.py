@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from ...physics import InputError
+from ...physics.files import write_file, write_json
 from ..config.data import DataConfig
 from ..progress import track
-from ..provenance import changed_keys, code_version, hash_json, write_atomically, write_json
+from ..provenance import changed_keys, code_version, hash_json
 from .card import CARD_FILE, render_card
 from .manifest import DATASET_SCHEMA_VERSION, MANIFEST_FILE, read_manifest
 from .shards import Shard, plan_shards, read_record, recognise_shard, rows_config, rows_hashes, write_shard
@@ -56,7 +57,7 @@ def generate(destination: Path, config: DataConfig, *, workers: int | None = Non
     manifest = _manifest(config, [lines[shard.file] for shard in shards])
     path = destination / MANIFEST_FILE
     if not path.exists() or json.loads(path.read_text()) != manifest:
-        write_atomically(destination / CARD_FILE, render_card(manifest).encode())
+        write_file(destination / CARD_FILE, render_card(manifest).encode())
         write_json(path, manifest)
     return manifest
 

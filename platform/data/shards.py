@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ...physics.files import atomic_file
 from ...physics.systems import ROWS_VERSION, SPLITS, Draws, draw_rows
 from ..config.data import DataConfig
-from ..provenance import atomic_file, hash_file, hash_json
+from ..provenance import hash_file, hash_json
 from .manifest import as_schema_1
 from .schema import dataset_schema, rows_to_table, tensor_columns
 

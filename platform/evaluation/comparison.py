@@ -4,22 +4,22 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ...architectures import load_model, read_card
+from ...architectures import TrainedFor, load_model, read_card
+from ...architectures.card import parse_trained_for
 from ...physics import InputError
+from ...physics.files import write_json
 from ...physics.systems import Predictions, Problems, with_role
-from ..config.data import DataConfig
-from ..config.tree import EvaluationConfig
+from ..config import DataConfig, EvaluationConfig
 from ..data.datasets import read_split
 from ..data.manifest import read_config, read_manifest
 from ..progress import track
-from ..provenance import code_version, write_json
+from ..provenance import code_version
 from .evaluation import describe_dataset, other_ensemble
 from .metrics import METRICS, count_broken, measure, summarise
 from .predictions import predict
 from .problems import read_problems
 from .report import write_comparison
 from .studies.sensors import draw_sensors, measure_sensors
-from .trained import TrainedFor, parse_trained_for
 
 COMPARISON_SCHEMA_VERSION = 2
 
@@ -57,7 +57,7 @@ def compare(
     entries, warnings, not_measured = {}, [], {}
     with track("compare", len(models) + len(baselines) + levels) as progress:
         for name, model in models.items():
-            sensors = tuple(trained_for[name].sensors)
+            sensors = trained_for[name].sensors
             seen = problems if sensors == problems.sensors else problems.at_sensors(sensors)
             entries[name] = _entry(seen, predict(model, seen, settings.batch_size), settings, cards[name]["num_parameters"])
             warnings += _warnings(name, trained_for[name], config, entries[name], seen is not problems)
@@ -68,7 +68,7 @@ def compare(
             else:
                 not_measured[baseline.name] = reason
             progress.advance(note=baseline.name)
-        readers = {name: (model, tuple(trained_for[name].sensors)) for name, model in models.items()}
+        readers = {name: (model, trained_for[name].sensors) for name, model in models.items()}
         study = measure_sensors(readers, baselines, problems.take(slice(settings.study_rows)), settings, progress.advance)
     result = {
         "schema_version": COMPARISON_SCHEMA_VERSION,

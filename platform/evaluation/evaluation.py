@@ -9,16 +9,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ...architectures import load_model, read_card, record_calibration
+from ...architectures import TrainedFor, load_model, read_card, record_calibration
+from ...architectures.card import parse_trained_for
 from ...physics import InputError
+from ...physics.files import atomic_file, write_json
 from ...physics.systems import Baseline, Predictions, Problems, with_role
-from ..config.data import DataConfig
-from ..config.tree import EvaluationConfig
+from ..config import DataConfig, EvaluationConfig
 from ..data.datasets import Split, read_split
 from ..data.manifest import read_config, read_manifest
 from ..data.shards import rows_hashes
 from ..progress import Progress, track
-from ..provenance import code_version, write_json
+from ..provenance import code_version
 from .calibration import calibrate, score_predictions
 from .metrics import METRICS, count_broken, measure, summarise
 from .model_card import write_model_card
@@ -29,7 +30,6 @@ from .quadrature import built_in_baselines
 from .report import write_report
 from .studies import get_study, study_names
 from .study import Subject
-from .trained import TrainedFor, parse_trained_for
 
 EVALUATION_SCHEMA_VERSION = 3
 TRAJECTORIES_FILE = "trajectories.parquet"
@@ -111,12 +111,7 @@ def describe_model(folder: Path, card: dict[str, Any], trained_for: TrainedFor) 
         "folder": str(folder),
         "weights_sha256": card["weights_sha256"],
         "num_parameters": card["num_parameters"],
-        "trained_for": {
-            "system": trained_for.system,
-            "ensemble": trained_for.ensemble,
-            "sensors": list(trained_for.sensors),
-            "horizon": trained_for.horizon,
-        },
+        "trained_for": trained_for.model_dump(mode="json"),
         **card["architecture"],
     }
 
@@ -138,7 +133,7 @@ def _check_fits(trained_for: TrainedFor, config: DataConfig, dataset: Path) -> N
     """Refuse a dataset that the model cannot read."""
     if trained_for.system != config.system:
         raise InputError(f"model was trained for system {trained_for.system!r}; dataset {str(dataset)!r} has system {config.system!r}")
-    if tuple(trained_for.sensors) != config.sensor_shape:
+    if trained_for.sensors != config.sensor_shape:
         model_sensors, own = (" × ".join(map(str, shape)) for shape in (trained_for.sensors, config.sensor_shape))
         raise InputError(f"model reads {model_sensors} sensors; dataset {str(dataset)!r} has {own}")
 
@@ -236,4 +231,5 @@ def _write_trajectories(path: Path, split: Split, problems: Problems, metrics: d
     scalars = [column.name for column in problems.system.columns if column.kind != "list"]
     columns = {"trajectory_id": split.trajectory_id} | {name: problems.columns[name] for name in scalars} | metrics["model"]
     columns |= {f"total_loss_{name}": values["total_loss"] for name, values in metrics.items() if name != "model"}
-    pq.write_table(pa.table(columns), path)
+    with atomic_file(path) as stream:
+        pq.write_table(pa.table(columns), stream)

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from ...physics.files import write_file
 from ...physics.systems import with_role
 from ..config.data import DataConfig
 from ..data.card import reproduction_command
-from ..provenance import write_atomically
 from .quadrature import QUADRATURE
 from .report import describe_task, display_name, render
 from .study import Subject
@@ -41,7 +41,7 @@ def write_model_card(folder: Path, subject: Subject, result: dict[str, Any], con
         drift=result["calibration"]["scores"]["energy_drift"],
         **describe_task(subject.problems),
     )
-    write_atomically(folder / CARD_PAGE, page.encode())
+    write_file(folder / CARD_PAGE, page.encode())
 
 
 def _initial_states(subject: Subject) -> str:

@@ -27,7 +27,7 @@ def predict_split(model: Operator, split: Split, batch_size: int) -> tuple[np.nd
 
 
 def _forward(model: Operator, fields: np.ndarray, times: np.ndarray, initial: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    parts, dtype = [], model.potential_mean.dtype
+    parts, dtype = [], model.dtype
     with torch.inference_mode():
         for start in range(0, len(fields), batch_size):
             rows = slice(start, start + batch_size)

@@ -12,9 +12,9 @@ import numpy as np
 from markupsafe import Markup
 
 from ...architectures import get_architecture
+from ...physics.files import write_file
 from ...physics.systems import Baseline, Predictions, Problems, with_role
-from ..config.tree import EvaluationConfig
-from ..provenance import write_atomically
+from ..config import EvaluationConfig
 from . import figures
 from .quadrature import QUADRATURE
 from .studies import get_study, study_names
@@ -64,7 +64,7 @@ def write_report(
         **describe_task(problems),
     )
     path = out / "report.html"
-    write_atomically(path, page.encode())
+    write_file(path, page.encode())
     return path
 
 
@@ -95,7 +95,7 @@ def write_comparison(out: Path, result: dict[str, Any], draw_sensors: Callable[[
     """Write comparison.html and its figure to `out`; returns the path of the page."""
     images = _save_all(out, {"sensors": draw_sensors})
     path = out / "comparison.html"
-    write_atomically(path, render("comparison.html.j2", result=result, images=images).encode())
+    write_file(path, render("comparison.html.j2", result=result, images=images).encode())
     return path
 
 
@@ -178,12 +178,13 @@ def _save_all(out: Path, drawings: dict[str, Any]) -> dict[str, str]:
 
 
 def _save(figure: figures.Figure, stem: Path) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
-    stem.with_suffix(".png").write_bytes(buffer.getvalue())
-    figure.savefig(stem.with_suffix(".pdf"))
+    png, pdf = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=_DPI)
+    figure.savefig(pdf, format="pdf")
     figures.plt.close(figure)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    write_file(stem.with_suffix(".png"), png.getvalue())
+    write_file(stem.with_suffix(".pdf"), pdf.getvalue())
+    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
 
 
 def _number(value: float | None) -> str:

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ...architectures import Operator
+from ...architectures import Operator, TrainedFor
 from ...physics.systems import Baseline, Ensemble, Predictions, Problems, Role, System, with_role
-from ..config.data import DataConfig
-from ..config.tree import EvaluationConfig
+from ..config import DataConfig, EvaluationConfig
 from .metrics import summarise
 from .predictions import predict
-from .trained import TrainedFor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

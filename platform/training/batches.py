@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..config import Config, TrainingConfig
 from ..config.data import DataConfig
-from ..config.tree import Config, TrainingConfig
 from ..data.datasets import RowFile, TrainingRows, list_files, read_rows
 from ..data.manifest import read_config, read_manifest
 from ..data.schema import tensor_column
@@ -87,6 +87,7 @@ class Share(NamedTuple):
 class Source(Protocol):
     """What an epoch is made of."""
 
+    kind: str  # "resident", "streamed" or "endless", for the records
     num_rows: int  # of an epoch
 
     def epoch(self, number: int) -> Iterator[Share]:
@@ -119,6 +120,8 @@ def order_of_rows(num_rows: int, seed: int, epoch: int) -> Tensor:
 class Resident:
     """A split that lives on the device. An epoch is its permutation, cut into batches there: a step copies nothing to a GPU."""
 
+    kind = "resident"
+
     def __init__(self, rows: Batch, settings: TrainingConfig, worker: Worker) -> None:
         self.num_rows = len(rows)
         self._rows, self._settings, self._worker = rows, settings, worker
@@ -135,6 +138,8 @@ class Streamed:
     The order of files and the order of rows within a window are permutations seeded by the epoch, so a row meets others of its
     window, not of the whole split. Memory is three windows of an eighth of `resident_gib` each.
     """
+
+    kind = "streamed"
 
     def __init__(self, files: list[RowFile], settings: TrainingConfig, device: torch.device, worker: Worker, bytes_per_row: int) -> None:
         self.num_rows = sum(file.rows for file in files)
@@ -170,6 +175,8 @@ class Endless:
     batch takes every n-th row of the epoch, n the number of batches, which keeps orbits of one potential apart. Threads draw
     ahead across the ends of epochs, up to that of the last one.
     """
+
+    kind = "endless"
 
     def __init__(self, data: DataConfig, num_rows: int, settings: TrainingConfig, device: torch.device, worker: Worker) -> None:
         self.num_rows = num_rows
@@ -252,8 +259,3 @@ def normalisation(dataset: Path, settings: TrainingConfig) -> tuple[float, float
         count, total, squares = count + values.size, total + float(values.sum()), squares + float(np.square(values).sum())
     mean = total / count
     return mean, float(np.sqrt(max(squares / count - mean**2, 0.0) * count / max(count - 1, 1)))
-
-
-def describe(source: Any) -> str:
-    """A word for the records: resident, streamed or endless."""
-    return type(source).__name__.lower()

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ...physics import InputError
-from ..provenance import write_atomically
+from ...physics.files import write_file
 
 _TENSOR = "__tensor__"
 
@@ -64,7 +64,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a tree of dicts, lists, numbers, strings and tensors; whole or not at all."""
     tensors: dict[str, torch.Tensor] = {}
     tree = _strip(state, "state", tensors)
-    write_atomically(path, save(tensors, metadata={"tree": json.dumps(tree)}))
+    write_file(path, save(tensors, metadata={"tree": json.dumps(tree)}))
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:

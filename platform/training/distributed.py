@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...physics import InputError
-from ..config.tree import Config, load_config
+from ..config import Config, load_config
 from ..progress import Progress
 from .loop import train
 from .run_folder import CONFIG_FILE, History

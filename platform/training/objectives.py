@@ -1,6 +1,6 @@
 """What training minimises and what it reports.
 
-Shapes: B batch, S sensors, T query times.
+Shapes: B batch, S sensors, T query times. States are (B, T), or (B, T, d) with d degrees of freedom.
 """
 
 import math
@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config.tree import TrainingConfig
+from ...architectures import Operator, Task
+from ...physics import InputError
+from ...physics.systems import System
+from ..config import TrainingConfig
 from .batches import Batch
 
 
@@ -20,9 +23,9 @@ class Objective(nn.Module):
     `settings` weighs. The second is always half the sum of the mean squared errors of q and p.
     """
 
-    def __init__(self, network: nn.Module, settings: TrainingConfig) -> None:
+    def __init__(self, network: Operator, settings: TrainingConfig) -> None:
         super().__init__()
-        self.network, self.settings = network, settings
+        self.network, self.settings, self.task = network, settings, network.task
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Both losses, and the network's auxiliary loss, a scalar."""
@@ -30,12 +33,12 @@ class Objective(nn.Module):
         # What autocast computed in bfloat16 is compared in float32.
         q, p = output.q.float(), output.p.float()
         errors = q - batch.q, p - batch.p
-        total_B = _half_sum(*(error.square().mean(dim=1) for error in errors))
+        total_B = _half_sum(*(_mean(error.square()) for error in errors))
         objective_B = total_B
         if self.settings.loss == "log-cosh":
-            objective_B = _half_sum(*(2.0 * log_cosh(error).mean(dim=1) for error in errors))
+            objective_B = _half_sum(*(2.0 * _mean(log_cosh(error)) for error in errors))
         if self.settings.energy_weight:
-            objective_B = objective_B + self.settings.energy_weight * energy_defect(q, p, batch)
+            objective_B = objective_B + self.settings.energy_weight * energy_defect(q, p, batch, self.task)
         if self.settings.sobolev_weight:
             objective_B = objective_B + self.settings.sobolev_weight * _half_sum(*(slope_error(e, batch.times) for e in errors))
         return objective_B, total_B, output.auxiliary_loss
@@ -44,7 +47,21 @@ class Objective(nn.Module):
 def total_losses(network: nn.Module, batch: Batch) -> Tensor:
     """Half the sum of the mean squared errors of q and p, (B,)."""
     output = network(batch.potential, batch.times, batch.initial)
-    return _half_sum((output.q - batch.q).square().mean(dim=1), (output.p - batch.p).square().mean(dim=1))
+    return _half_sum(_mean((output.q - batch.q).square()), _mean((output.p - batch.p).square()))
+
+
+def check_objective(settings: TrainingConfig, system: System) -> None:
+    """Refuse a term of the loss that has no meaning for the system, as an InputError that names the key."""
+    if settings.energy_weight and not (system.degrees_of_freedom == 1 and system.has_unit_mass):
+        raise InputError(
+            f"training.energy_weight is {settings.energy_weight:g}; it needs H = p²/2 + V(q) with one degree of freedom, "
+            f"which system {system.name!r} does not have; leave it out"
+        )
+
+
+def _mean(values: Tensor) -> Tensor:
+    """Over times and components, (B, T) or (B, T, d) -> (B,)."""
+    return values.flatten(1).mean(dim=1)
 
 
 def _half_sum(of_q: Tensor, of_p: Tensor) -> Tensor:
@@ -63,28 +80,30 @@ def log_cosh(x: Tensor) -> Tensor:
     return torch.where(magnitude < 0.1, near, far)
 
 
-def energy_defect(q_BT: Tensor, p_BT: Tensor, batch: Batch) -> Tensor:
+def energy_defect(q_BT: Tensor, p_BT: Tensor, batch: Batch, task: Task) -> Tensor:
     """The mean square over times of H(q, p) - H(q0, p0), (B,), with V between the sensors by local cubics."""
-    energy_BT = 0.5 * p_BT.square() + interpolate(batch.potential, q_BT)
+    energy_BT = 0.5 * p_BT.square() + interpolate(batch.potential, q_BT, task.domain[0])
     q0_B1, p0_B1 = batch.initial.split(1, dim=1)
-    initial_B1 = 0.5 * p0_B1.square() + interpolate(batch.potential, q0_B1)
+    initial_B1 = 0.5 * p0_B1.square() + interpolate(batch.potential, q0_B1, task.domain[0])
     return (energy_BT - initial_B1).square().mean(dim=1)
 
 
-def slope_error(error_BT: Tensor, times: Tensor) -> Tensor:
-    """The mean square over [0, 2] of the slope of an error in time, (B,), from neighbouring times.
+def slope_error(error: Tensor, times: Tensor) -> Tensor:
+    """The mean square over the horizon of an error's slope in time, (B,), from neighbouring times.
 
-    An error and its slope together are a norm of the Sobolev space H¹. Differences of answers need no derivative of the network.
+    An error and its slope together are a norm of the Sobolev space H¹. Differences of predictions need no derivative of the
+    network. With several degrees of freedom it is the mean over them.
     """
     steps = torch.diff(times, dim=-1)
-    squares_BT = torch.diff(error_BT, dim=-1).square() / steps.clamp(min=1e-6)
+    squares = torch.diff(error, dim=1).square()
+    squares_BT = (squares if error.ndim == 2 else squares.mean(dim=2)) / steps.clamp(min=1e-6)
     return squares_BT.sum(dim=-1) / steps.sum(dim=-1)
 
 
-def interpolate(potential_BS: Tensor, q_BT: Tensor) -> Tensor:
-    """V (B, T) at q from uniform sensors on [0, 1], by the cubic through the four nearest; beyond a wall, its continuation."""
-    num_sensors = potential_BS.shape[1]
-    place_BT = q_BT * (num_sensors - 1)
+def interpolate(potential_BS: Tensor, q_BT: Tensor, domain: tuple[float, float]) -> Tensor:
+    """V (B, T) at q from uniform sensors over the domain, by the cubic through the four nearest; beyond its ends, continued."""
+    num_sensors, (low, high) = potential_BS.shape[1], domain
+    place_BT = (q_BT - low) / (high - low) * (num_sensors - 1)
     first_BT = (place_BT.detach().floor().long() - 1).clamp(0, num_sensors - 4)
     x = place_BT - first_BT
     values = [potential_BS.gather(1, first_BT + k) for k in range(4)]

@@ -13,7 +13,7 @@ from torch import nn
 
 from ...architectures import Operator
 from ...physics import InputError
-from ..config.tree import TrainingConfig
+from ..config import TrainingConfig
 
 _SMALL_GRADIENT = 1e-14  # losses near 1e-8 have gradients near the usual 1e-8, which would then slow the steps
 _MUON_RATE = "match_rms_adamw"  # steps of AdamW's size, so that one learning rate suits both

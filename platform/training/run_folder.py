@@ -16,9 +16,12 @@ from typing import Any
 
 from ...architectures import build_operator
 from ...physics import InputError
-from ..config.tree import Config, load_config
+from ...physics.files import read_json, write_json
+from ..config import Config, load_config
 from ..data.manifest import read_manifest
-from ..provenance import write_json
+from ..provenance import flatten
+from .objectives import check_objective
+from .trained_for import task_of
 
 CONFIG_FILE, DATASET_FILE, HISTORY_FILE, RESULT_FILE = "config.yaml", "dataset.json", "history.jsonl", "result.json"
 CHECKPOINTS_FOLDER, MODEL_FOLDER = "checkpoints", "model"
@@ -39,10 +42,9 @@ def prepare_run(run: Path, dataset: Path, config: Config, resume: bool) -> Confi
     rows = config.training.train_rows
     if rows is not None and rows > manifest["counts"]["train"]:
         raise InputError(f"training.train_rows is {rows}; dataset {str(dataset)!r} has {manifest['counts']['train']} training rows")
-    config = config.override(
-        {f"data.{key}": value for key, value in manifest["config"].items()} | {"architecture.num_sensors": manifest["config"]["sensors"]}
-    )
-    build_operator(config.architecture)  # refuses sizes that do not fit together
+    config = _take_from_dataset(config, dataset, manifest["config"])
+    check_objective(config.training, config.data.get_system())
+    build_operator(config.architecture, task_of(config.data))  # refuses an architecture that cannot do the task
     if (run / CONFIG_FILE).exists():
         if not resume:
             raise InputError(f"--out {str(run)!r} already holds a run; add --resume to continue it or choose another folder")
@@ -58,8 +60,18 @@ def prepare_run(run: Path, dataset: Path, config: Config, resume: bool) -> Confi
     return config
 
 
+def _take_from_dataset(config: Config, dataset: Path, data: dict[str, Any]) -> Config:
+    """The configuration with the section `data` of the dataset; InputError where a given key contradicts it."""
+    fixed = {f"data.{key}": value for key, value in data.items()}
+    actual, given = flatten({"data": data}), flatten(config.given())
+    wrong = [f"{key} is {given[key]!r} and {actual[key]!r} in the dataset" for key in given if given[key] != actual.get(key, given[key])]
+    if wrong:
+        raise InputError(f"{'; '.join(wrong)}: {str(dataset)!r} fixes what it trains on, so leave this out or generate another dataset")
+    return config.override(fixed)
+
+
 def _holds_other_things(run: Path) -> bool:
-    """Other than what a process leaves that was killed while it claimed the folder."""
+    """Whether it holds more than what a process leaves that was killed while it claimed the folder."""
     return any(name != DATASET_FILE and not name.endswith(".partial") for name in os.listdir(run))
 
 
@@ -74,8 +86,8 @@ def _check_unchanged(run: Path, dataset: Path, config: Config, dataset_hash: str
     if changed:
         raise InputError(f"--resume needs the configuration the run began with: {'; '.join(changed)}")
     try:
-        recorded = json.loads((run / DATASET_FILE).read_text())["dataset_hash"]
-    except (OSError, ValueError, KeyError, TypeError):
+        recorded = read_json(run / DATASET_FILE)["dataset_hash"]
+    except (InputError, KeyError):
         raise InputError(f"{run / DATASET_FILE} is missing or damaged, so the run cannot be continued safely; start another") from None
     if recorded != dataset_hash:
         raise InputError(

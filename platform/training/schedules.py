@@ -2,7 +2,7 @@
 
 import math
 
-from ..config.tree import TrainingConfig
+from ..config import TrainingConfig
 
 _HYPERBOLIC_STRETCH = 300 / 250  # U / N of the published schedule
 
@@ -30,7 +30,7 @@ def _cosine(settings: TrainingConfig, epoch: float) -> float:
 def _warmup_stable_decay(settings: TrainingConfig, epoch: float) -> float:
     """Constant, then straight down (Hu et al., arXiv 2404.06395; Hägele et al., arXiv 2405.18392)."""
     first, last = settings.learning_rate, settings.final_learning_rate
-    return last + (first - last) * min(1.0, (settings.epochs - epoch) / (settings.decay_share * settings.epochs))
+    return last + (first - last) * min(1.0, (settings.epochs - epoch) / (settings.decay_fraction * settings.epochs))
 
 
 def _exp_hyperbolic(settings: TrainingConfig, epoch: float) -> float:

@@ -1,4 +1,4 @@
-"""Who else is told of each epoch: TensorBoard, MLflow. The run folder stays the record."""
+"""Where else the figures of each epoch go: TensorBoard, MLflow. The run folder stays the record."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...physics import InputError
-from ..config.tree import Config
+from ..config import Config
 
 TENSORBOARD_FOLDER = "tensorboard"
+_EXPERIMENT = "neural-hamilton"
 
 
 class Tracker(Protocol):
     def log(self, epoch: int, figures: dict[str, float]) -> None:
-        """Take the figures of an epoch; of one that is trained again, the later ones count."""
+        """Take the figures of an epoch; if it is trained again, the later ones count."""
         ...
 
     def close(self) -> None: ...
@@ -62,21 +63,18 @@ class _TensorBoard:
 
 
 class _MLflow:
-    """A run at MLFLOW_TRACKING_URI (by default MLflow's own, a database in the working folder) in the experiment neural-hamilton.
+    """A run of the experiment neural-hamilton at MLFLOW_TRACKING_URI, by default in mlflow.db beside the run folder.
 
     A resumed run continues its MLflow run, which is found by the run folder's path.
     """
 
     def __init__(self, config: Config, run: Path, first_epoch: int) -> None:
         try:
-            import mlflow
             from mlflow.exceptions import MlflowException
-            from mlflow.tracking import MlflowClient
         except ModuleNotFoundError:
             raise InputError(_missing("mlflow", "mlflow-skinny")) from None
         try:
-            self._client = MlflowClient()
-            experiment = mlflow.set_experiment("neural-hamilton").experiment_id
+            self._client, experiment = _open_experiment(run.parent)
             tag = hashlib.sha256(str(run).encode()).hexdigest()
             known = self._client.search_runs([experiment], f"tags.run_folder = '{tag}'", max_results=1) if first_epoch else []
             created = known[0] if known else self._client.create_run(experiment, run_name=run.name, tags={"run_folder": tag})
@@ -94,6 +92,18 @@ class _MLflow:
 
     def close(self) -> None:
         self._client.set_terminated(self._id)
+
+
+def _open_experiment(folder: Path) -> tuple[Any, str]:
+    """A client, and the experiment's identifier: where the user's MLflow is configured, else in a database in `folder`."""
+    import mlflow
+
+    if mlflow.is_tracking_uri_set():
+        client, artifacts = mlflow.MlflowClient(), None
+    else:
+        client, artifacts = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}"), (folder / "mlartifacts").as_uri()
+    known = client.get_experiment_by_name(_EXPERIMENT)
+    return client, known.experiment_id if known else client.create_experiment(_EXPERIMENT, artifact_location=artifacts)
 
 
 def _missing(tracker: str, package: str) -> str:

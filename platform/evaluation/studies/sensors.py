@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ....architectures import Operator
 from ....physics.systems import Baseline, Problems
-from ...config.tree import EvaluationConfig
+from ...config import EvaluationConfig
 from .. import figures
 from ..metrics import summarise, total_losses
 from ..predictions import predict

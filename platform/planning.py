@@ -1,4 +1,4 @@
-"""What long work would cost here, from a micro-run of the real code."""
+"""The cost of long work on this machine, measured by a micro-run of the real code."""
 
 import os
 import statistics
@@ -10,16 +10,18 @@ from typing import Any
 
 import torch
 
-from ..config.data import DataConfig
-from ..config.tree import Config, TrainingConfig
-from ..data.datasets import list_files, read_rows
-from ..data.shards import measure_shard, row_values
-from ..machine import peak_memory_bytes
-from ..training.batches import Batch, Source, normalisation, open_source
-from ..training.checkpoints import save_checkpoint
-from ..training.loop import Learner, matmul_precision, precision_at, steps_of, validate
-from ..training.process_group import Worker
-from ..training.run_folder import prepare_run
+from .config import Config, TrainingConfig
+from .config.data import DataConfig
+from .data.datasets import list_files, read_rows
+from .data.shards import measure_shard, row_values
+from .machine import peak_memory_bytes
+from .training.batches import Batch, Source, normalisation, open_source
+from .training.checkpoints import save_checkpoint
+from .training.learner import Learner, validate
+from .training.precision import matmul_precision, precision_at
+from .training.process_group import Worker
+from .training.run_folder import prepare_run
+from .training.runs import steps_of
 
 _MICRO_STEPS, _MICRO_SECONDS = 5, 3.0  # both at least, where the split is as large
 _MICRO_BATCHES = 3
@@ -80,8 +82,8 @@ def _time_steps(learner: Learner, source: Source, settings: TrainingConfig, devi
     seconds: list[float] = []
     with matmul_precision(precision_at(settings, 0), device) as autocast:
         before = started
-        for share in source.epoch(0):
-            learner.step(share, 0.0, autocast)[0].item()  # waits for a GPU
+        for part in source.epoch(0):
+            learner.step(part, 0.0, autocast)[0].item()  # waits for a GPU
             now = time.perf_counter()
             seconds.append(now - before)
             before = now

@@ -1,0 +1,84 @@
+"""The commands `generate` and `inspect`."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...physics import InputError
+from ..config import DataConfig, load_data_config
+from .console import PATH, collect_overrides, config_options, emit, json_option
+
+
+def generation_options(command: Any) -> Any:
+    """The options that describe a dataset."""
+    for option in (
+        click.option(
+            "--dtype", "data__dtype", type=click.Choice(["float32", "float64"]), help="Type of the tensor columns.  [default: float32]"
+        ),
+        click.option("--noise", "data__noise", type=float, help="Standard deviation of the noise on the sensors.  [default: 0]"),
+        click.option("--seed", "data__seed", type=int, help="[default: 0]"),
+        click.option("--times", "data__times", type=int, help="Query times of a trajectory.  [default: 100]"),
+        click.option("--sensors", "data__sensors", type=int, help="Uniform sensors of V.  [default: 100]"),
+        click.option("--ensemble", "data__ensemble__name", metavar="NAME", help="Distribution of problems.  [default: the system's first]"),
+        click.option("--system", "data__system", metavar="NAME", help="Hamiltonian system.  [default: well]"),
+        click.option("--test", "data__test", type=int, help="Rows of the test split.  [default: 0]"),
+        click.option("--val", "data__val", type=int, help="Rows of the validation split.  [default: 0]"),
+        click.option("--train", "data__train", type=int, help="Rows of the training split.  [default: 0]"),
+    ):
+        command = option(command)
+    return config_options(command)
+
+
+def resolve_data(config_source: str | None, assignments: tuple[str, ...], flags: dict[str, Any]) -> DataConfig:
+    """The section `data` as a file, `--set` and the options describe it."""
+    data = load_data_config(config_source, collect_overrides(assignments, flags))
+    if sum(data.counts.values()) == 0:
+        raise InputError("--train, --val and --test are all 0; ask for at least one row")
+    return data
+
+
+@click.command()
+@click.argument("dest", type=PATH)
+@generation_options
+@click.option("--workers", type=click.IntRange(1), help="Tasks at once.  [default: one per CPU]")
+@click.option("--local", is_flag=True, help="Run in this process, on threads, without Ray.")
+@json_option
+def generate(
+    dest: Path, config_source: str | None, assignments: tuple[str, ...], workers: int | None, local: bool, as_json: bool, **flags: Any
+) -> None:
+    """Write a dataset of certified trajectories to the folder DEST with Ray Data.
+
+    Run again, it completes what is missing or damaged and changes nothing else.
+    """
+    data = resolve_data(config_source, assignments, flags)
+    from ..data.generation import generate as run
+
+    manifest = run(dest, data, workers=workers, local=local)
+    rejected = sum(manifest["rejections"].values())
+    counts = ", ".join(f"{split} {count}" for split, count in manifest["counts"].items())
+    text = f"dataset {dest}: {counts} rows, {rejected} draws rejected, hash {manifest['dataset_hash'][:16]}"
+    emit({key: value for key, value in manifest.items() if key != "files"} | {"dataset": str(dest)}, as_json, text)
+
+
+@click.command()
+@click.argument("dataset", type=PATH)
+@click.option("--recheck", default=0, type=click.IntRange(0), help="Random rows to integrate again with an independent solver.")
+@json_option
+def inspect(dataset: Path, recheck: int, as_json: bool) -> None:
+    """Show schema, counts, checksums and certificates of DATASET; fail where anything is wrong."""
+    from ..data.inspection import inspect_dataset
+    from ..progress import track
+
+    with track("recheck", recheck) if recheck else contextlib.nullcontext() as progress:
+        report = inspect_dataset(dataset, recheck, progress.advance if progress else lambda: None)
+    lines = [f"{name:18} {kind}" for name, kind in report["schema"].items()]
+    lines += [f"{key}: {value}" for key, value in report.items() if key not in ("dataset", "schema", "problems", "dataset_hash")]
+    if report["problems"]:
+        click.echo("\n".join(lines))
+        raise InputError(f"dataset {str(dataset)!r}: {'; '.join(report['problems'])}; run generate again to repair it")
+    emit(report, as_json, "\n".join([*lines, "no problems found"]))
+
+
+COMMANDS = (generate, inspect)

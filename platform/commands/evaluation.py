@@ -1,0 +1,48 @@
+"""The commands `evaluate` and `compare`."""
+
+from pathlib import Path
+
+import click
+
+from .console import MODEL_FOLDER, PATH, config_options, emit, json_option, resolve_config
+from .tables import comparison_table, evaluation_table
+
+
+@click.command()
+@click.argument("model", type=MODEL_FOLDER)
+@click.option("--dataset", required=True, type=PATH, help="Dataset folder.")
+@click.option("--split", default="test", help="train, val or test.")
+@click.option("--out", required=True, type=PATH, help="Folder for evaluation.json, trajectories.parquet, report.html and figures.")
+@click.option("--record", is_flag=True, help="Write the results to the model folder: its card, and the threshold that serving uses.")
+@config_options
+@json_option
+def evaluate(
+    model: Path, dataset: Path, split: str, out: Path, record: bool, config_source: str | None, assignments: tuple[str, ...], as_json: bool
+) -> None:
+    """Measure the model folder MODEL against working solvers; write a self-contained report."""
+    from ..evaluation import evaluate as run
+
+    result = run(model, dataset, out, split, resolve_config(config_source, assignments).evaluation, record=record)
+    page = out / "report.html"
+    emit(result | {"report": str(page)}, as_json, f"{evaluation_table(result)}\nreport: {page}")
+
+
+@click.command()
+@click.argument("models", type=MODEL_FOLDER, nargs=-1, required=True)
+@click.option("--dataset", required=True, type=PATH, help="Dataset folder.")
+@click.option("--split", default="test", help="train, val or test.")
+@click.option("--out", required=True, type=PATH, help="Folder for comparison.json, comparison.html and figures.")
+@config_options
+@json_option
+def compare(
+    models: tuple[Path, ...], dataset: Path, split: str, out: Path, config_source: str | None, assignments: tuple[str, ...], as_json: bool
+) -> None:
+    """Measure several model folders MODELS on the same problems, in one table."""
+    from ..evaluation import compare as run
+
+    result = run(list(models), dataset, out, split, resolve_config(config_source, assignments).evaluation)
+    page = out / "comparison.html"
+    emit(result | {"report": str(page)}, as_json, f"{comparison_table(result)}\nreport: {page}")
+
+
+COMMANDS = (evaluate, compare)

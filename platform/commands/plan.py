@@ -1,0 +1,99 @@
+"""The command `plan`: what another command would cost here."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .console import PATH, architecture_option, config_options, emit, json_option, resolve_config
+from .data import generation_options, resolve_data
+from .tables import format_table
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def plan(ctx: click.Context) -> None:
+    """Estimate what a command would cost here: rows, disk, memory and time, measured by a micro-run."""
+    if ctx.invoked_subcommand is None:
+        raise click.UsageError("plan needs a command: generate, train, sweep or scale")
+
+
+@plan.command("generate")
+@click.argument("dest", type=PATH, required=False)
+@generation_options
+@json_option
+def plan_generate(dest: Path | None, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any) -> None:
+    """Estimate the cost of a dataset; takes the options of `generate`."""
+    from .. import planning
+
+    _emit(planning.plan_generate(resolve_data(config_source, assignments, flags)), as_json)
+
+
+@plan.command("train")
+@click.argument("dataset", type=PATH)
+@architecture_option
+@click.option("--out", type=PATH, help="Ignored, so that a train command can be planned unchanged.")
+@click.option("--workers", default=1, type=click.IntRange(1), help="Ray Train workers (DDP).")
+@click.option("--local", is_flag=True, help="Run in one process, without Ray.")
+@config_options
+@json_option
+def plan_train(
+    dataset: Path,
+    out: Path | None,
+    workers: int,
+    local: bool,
+    config_source: str | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Estimate the cost of one training run."""
+    from .. import planning
+
+    _emit(planning.plan_train(resolve_config(config_source, assignments, **flags), dataset, 0 if local else workers), as_json)
+
+
+@plan.command("sweep")
+@click.argument("dataset", type=PATH)
+@architecture_option
+@click.option("--trials", required=True, type=click.IntRange(1))
+@config_options
+@json_option
+def plan_sweep(dataset: Path, trials: int, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any) -> None:
+    """Estimate the cost of a sweep of which no trial is stopped early."""
+    from .. import planning
+
+    config = resolve_config(config_source, assignments, **flags)
+    if config.sweep.epochs:
+        config = config.override({"training.epochs": config.sweep.epochs})
+    _emit(planning.plan_many(config, dataset, trials, config.sweep.max_concurrent), as_json)
+
+
+@plan.command("scale")
+@click.argument("dataset", type=PATH)
+@click.option("--arch", "architectures", required=True, help="Comma-separated architectures.")
+@click.option("--sizes", required=True, help="Comma-separated numbers of training rows.")
+@click.option("--seeds", default=1, type=click.IntRange(1))
+@config_options
+@json_option
+def plan_scale(
+    dataset: Path, architectures: str, sizes: str, seeds: int, config_source: str | None, assignments: tuple[str, ...], as_json: bool
+) -> None:
+    """Estimate the cost of a dataset-size study."""
+    from .. import planning
+
+    plans = []
+    for name in architectures.split(","):
+        for size in sizes.split(","):
+            config = resolve_config(config_source, assignments, architecture__name=name.strip(), training__train_rows=size.strip())
+            plans.append(planning.plan_many(config, dataset, seeds, config.scaling.max_concurrent))
+    total = {key: sum(p[key] for p in plans) for key in ("runs", "seconds", "disk_bytes")}
+    _emit(total | {"memory_bytes": max(p["memory_bytes"] for p in plans)}, as_json)
+
+
+def _emit(result: dict[str, Any], as_json: bool) -> None:
+    rows = [{"what": key, "value": value} for key, value in result.items() if not isinstance(value, dict)]
+    emit(result, as_json, format_table(rows))
+
+
+COMMANDS = (plan,)

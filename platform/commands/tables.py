@@ -1,0 +1,46 @@
+"""Results as aligned text tables."""
+
+from typing import Any
+
+
+def format_table(rows: list[dict[str, Any]]) -> str:
+    """Rows with equal keys as an aligned text table; floats in three significant digits."""
+    if not rows:
+        return "(nothing)"
+    header = list(rows[0])
+    cells = [header] + [[_format_cell(row[key]) for key in header] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def _format_cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def evaluation_table(result: dict[str, Any]) -> str:
+    """Losses and seconds per trajectory of the model and every baseline, and the warnings of an evaluation."""
+    entries = [("model", result["metrics"], result["timing"]["model_seconds_per_trajectory"])]
+    entries += [(name, figures, figures["seconds_per_trajectory"]) for name, figures in result["baselines"].items()]
+    return _loss_table(entries, result["warnings"])
+
+
+def comparison_table(result: dict[str, Any]) -> str:
+    """Losses and seconds per trajectory of every model and baseline, and the warnings of a comparison."""
+    return _loss_table([(name, entry, entry["seconds_per_trajectory"]) for name, entry in result["entries"].items()], result["warnings"])
+
+
+def _loss_table(entries: list[tuple[str, dict[str, Any], float]], warnings: list[str]) -> str:
+    rows = [
+        {
+            "solver": name,
+            "median loss": figures["total_loss"]["median"],
+            "mean loss": figures["total_loss"]["mean"],
+            "p99": figures["total_loss"]["p99"],
+            "s/trajectory": seconds,
+        }
+        for name, figures, seconds in entries
+    ]
+    return "\n".join([format_table(rows), *(f"warning: {warning}" for warning in warnings)])

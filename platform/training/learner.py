@@ -1,0 +1,124 @@
+"""A network in training: its steps, its state, and its loss on held-out rows."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...architectures import Operator, build_operator
+from ...physics import InputError
+from ..config import Config
+from .batches import Batch, Share, Source
+from .objectives import Objective, total_losses
+from .optimizers import Optimizer, WeightAverage
+from .precision import check_precision, matmul_precision, precision_at
+from .process_group import Worker
+from .schedules import learning_rate_at, ramp
+from .trained_for import task_of
+
+_CHECK_EVERY = 100  # steps between looks at the losses: each look makes a GPU wait
+
+
+class Learner:
+    """A network, its optimizer and, where `training.ema_decay` is set, the average of its weights."""
+
+    def __init__(self, config: Config, statistics: tuple[float, float], device: torch.device, worker: Worker) -> None:
+        self._settings, self._device, self._worker = config.training, device, worker
+        check_precision(self._settings, device)
+        torch.manual_seed(self._settings.seed)
+        self.model = build_operator(config.architecture, task_of(config.data)).to(device)
+        self.model.set_normalisation(*statistics)
+        self._optimizer = Optimizer(self.model, self._settings)
+        self._average = WeightAverage(self.model, self._settings.ema_decay) if self._settings.ema_decay else None
+        objective: nn.Module = Objective(self.model, self._settings)
+        if worker.size > 1:
+            objective = nn.parallel.DistributedDataParallel(objective)
+        if self._settings.compile:
+            objective = torch.compile(objective, mode="reduce-overhead" if device.type == "cuda" else None)  # pyright: ignore
+        self._objective = objective
+
+    def run_epoch(self, epoch: int, source: Source, on_step: Callable[[], None] = lambda: None) -> dict[str, float]:
+        """One pass over an epoch of `source`; its figures. InputError, naming the step, where a loss is not finite."""
+        self._seed(epoch)
+        self.model.train()
+        num_steps = -(-source.num_rows // self._settings.batch_size)
+        figures, shares = list[tuple[Tensor, Tensor, Tensor]](), list[tuple[float, int]]()
+        with matmul_precision(precision_at(self._settings, epoch), self._device) as autocast:
+            for step, share in enumerate(source.epoch(epoch)):
+                figures.append(self.step(share, epoch + step / num_steps, autocast))
+                shares.append((share.weight / self._worker.size, share.rows))
+                if (step + 1) % _CHECK_EVERY == 0 or step + 1 == num_steps:
+                    self._check_finite(figures, epoch, num_steps)
+                on_step()
+        objective, total, norm = (torch.stack(column).double() for column in zip(*figures, strict=True))
+        weight, rows = torch.tensor(shares, dtype=torch.float64, device=self._device).T
+        losses = self._worker.sum(torch.stack([weight * objective, weight * total]) * rows).sum(dim=1) / source.num_rows
+        return {
+            "train_loss": float(losses[1]),
+            "objective": float(losses[0]),
+            "gradient_norm": float(norm.mean()),
+            "learning_rate": learning_rate_at(self._settings, epoch + (num_steps - 1) / num_steps),  # of the last step
+            "steps": num_steps,
+        }
+
+    def step(self, share: Share, epoch: float, autocast: Callable[[], Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of the optimizer; the share's mean objective and total loss, and the gradient's norm, on the device."""
+        with autocast():
+            objective_B, total_B, auxiliary = self._objective(share.batch)
+        objective = objective_B.mean()
+        (share.weight * (objective + ramp(epoch, self._settings.kl_warmup_epochs) * auxiliary)).backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._settings.gradient_clip)
+        self._optimizer.step(learning_rate_at(self._settings, epoch))
+        if self._average:
+            self._average.update()
+        return objective.detach(), total_B.detach().mean(), norm
+
+    def _check_finite(self, figures: list[tuple[Tensor, Tensor, Tensor]], epoch: int, num_steps: int) -> None:
+        """Every rank learns of it at once, so that none waits for another in vain."""
+        recent = torch.stack([torch.stack(step) for step in figures[-_CHECK_EVERY:]]).isfinite().all(dim=1)
+        finite = self._worker.sum((~recent).float()) == 0
+        if not finite.all():
+            step = max(0, len(figures) - _CHECK_EVERY) + int(finite.float().argmin()) + 1
+            raise diverged(f"the loss or its gradient is not finite in epoch {epoch + 1}, step {step} of {num_steps}")
+
+    def _seed(self, epoch: int) -> None:
+        """What networks draw depends on (seed, epoch, rank) alone: a resumed run draws what an uninterrupted one does."""
+        torch.manual_seed(int(np.random.SeedSequence([self._settings.seed, epoch, self._worker.rank]).generate_state(1)[0]))
+
+    @contextmanager
+    def judged(self) -> Iterator[Operator]:
+        """The network whose loss counts and that is saved: an average of weights where there is one."""
+        with self._optimizer.evaluating():
+            yield self._average.model if self._average else self.model
+
+    def state_dict(self) -> dict[str, Any]:
+        average = {"model": self._average.model.state_dict(), "steps": self._average.steps} if self._average else None
+        return {"model": self.model.state_dict(), "optimizer": self._optimizer.state_dict(), "average": average}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._average:
+            self._average.model.load_state_dict(state["average"]["model"])
+            self._average.steps = state["average"]["steps"]
+
+
+def diverged(what: str) -> InputError:
+    """The refusal to go on with weights that are beyond repair."""
+    return InputError(f"{what}; the run keeps the last good checkpoint: start another with a lower training.learning_rate")
+
+
+@torch.no_grad()
+def validate(model: Operator, rows: Batch, batch_size: int, worker: Worker) -> float:
+    """Mean total loss over `rows`, in float32 whatever the precision of training."""
+    model.eval()
+    total = torch.zeros((), dtype=torch.float64, device=rows.potential.device)
+    with matmul_precision("float32", rows.potential.device):
+        for batch in torch.arange(len(rows), device=rows.potential.device).split(batch_size):
+            mine = worker.share(batch)
+            if len(mine):
+                total += total_losses(model, rows.take(mine)).double().sum()
+    return float(worker.sum(total)) / len(rows)

@@ -1,0 +1,111 @@
+"""What a run folder holds of the epochs trained so far, written in the order that survives a crash: model, history, checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...architectures import Operator, save_model
+from ...physics.files import write_json
+from ..config import Config
+from ..data.manifest import read_manifest
+from ..data.shards import rows_config
+from ..provenance import code_version, hash_json
+from .checkpoints import CheckpointFolder
+from .learner import Learner
+from .process_group import Worker
+from .run_folder import CHECKPOINTS_FOLDER, MODEL_FOLDER, RESULT_FILE, History
+from .trained_for import trained_for
+
+
+class Record:
+    """The history of a run, its best epoch, and the files that keep both."""
+
+    def __init__(self, config: Config, dataset: Path, run: Path, worker: Worker) -> None:
+        self._settings, self._run, self._worker = config.training, run, worker
+        self._architecture = config.architecture.name
+        self._trained_for = trained_for(config.data)
+        self._provenance = _provenance(config, dataset)
+        self._rows_an_epoch = config.training.train_rows or config.data.train
+        self._lines = History(run)
+        self._checkpoints = CheckpointFolder(run / CHECKPOINTS_FOLDER, config.training.keep_checkpoints)
+        self._warning: str | None = None
+        self.history: list[dict[str, Any]] = []
+
+    def resume(self, learner: Learner, device: torch.device) -> None:
+        """Restore learner and history from the latest readable checkpoint, if there is one."""
+        state, self._warning = self._checkpoints.latest(device)
+        done = state["epoch"] if state else 0
+        self._worker.first_writes(lambda: self._lines.cut(done))
+        self.history = self._lines.read()[:done]
+        if state:
+            learner.load_state_dict(state["learner"])
+
+    @property
+    def best(self) -> dict[str, Any]:
+        return min(self.history, key=lambda line: line["validation_loss"])
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all epochs are trained, or `training.patience` is used up."""
+        patience = self._settings.patience
+        impatient = patience is not None and bool(self.history) and len(self.history) - self.best["epoch"] >= patience
+        return impatient or len(self.history) >= self._settings.epochs
+
+    def add(self, line: dict[str, Any], judged: Operator) -> None:
+        """Take the line of an epoch; its network is saved where it is the best so far."""
+        if self._warning:
+            line, self._warning = line | {"warning": self._warning}, None
+        self.history.append(line)
+        if self.best is line:
+            self._worker.first_writes(
+                lambda: save_model(judged, self._run / MODEL_FOLDER, self._trained_for, self._provenance | self._cost() | {"metrics": line})
+            )
+        self._worker.first_writes(lambda: self._lines.append(line))
+
+    def _cost(self) -> dict[str, Any]:
+        """What the model cost so far: wall time, and rows of training data drawn for it."""
+        return {
+            "seconds": sum(line["seconds"] for line in self.history),
+            "rows_drawn": self._rows_an_epoch * (len(self.history) if self._settings.endless else 1),
+        }
+
+    def save(self, learner: Learner) -> None:
+        """The state after the latest epoch."""
+        epoch = len(self.history)
+        state = {"epoch": epoch, "learner": learner.state_dict()}
+        self._worker.first_writes(lambda: self._checkpoints.save(epoch, self.best["epoch"], state))
+
+    def conclude(self, learner: Learner, about: dict[str, Any]) -> dict[str, Any]:
+        """The result of the run so far; a finished run keeps it as result.json."""
+        epochs = len(self.history)
+        result = {
+            "run": str(self._run),
+            "model": str(self._run / MODEL_FOLDER),
+            "architecture": self._architecture,
+            "num_parameters": sum(p.numel() for p in learner.model.parameters()),
+            "train_rows": self._rows_an_epoch,
+            "epochs": epochs,
+            "finished": self.is_finished,
+            "stopped_early": self.is_finished and epochs < self._settings.epochs,
+            "best_epoch": self.best["epoch"],
+            "validation_loss": self.best["validation_loss"],
+            "seconds": sum(line["seconds"] for line in self.history),
+            **about,
+            "warnings": [line["warning"] for line in self.history if "warning" in line],
+        }
+        if self.is_finished:
+            self._worker.first_writes(lambda: write_json(self._run / RESULT_FILE, result))
+        return result
+
+
+def _provenance(config: Config, dataset: Path) -> dict[str, Any]:
+    manifest = read_manifest(dataset)
+    return {
+        "dataset_hash": manifest["dataset_hash"],
+        "rows_config_hash": hash_json(rows_config(config.data)),
+        "config_hash": hash_json(config.dump()),
+        "config": config.dump(),
+        "code_version": code_version(),
+        "torch_version": torch.__version__,
+    }
