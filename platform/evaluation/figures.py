@@ -33,7 +33,7 @@ _FINE = 400  # points of a curve
 
 def draw_losses(losses: dict[str, np.ndarray], shown: list[str], floor: float) -> Figure:
     """Distribution of the total loss: histogram of the model's, cumulative fractions of it and of baselines."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained", width_ratios=(1, 1.5))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.9), layout="constrained", width_ratios=(1, 1.5))
     finite = _positive(losses["model"])
     if finite.size:
         low, high = np.log10(finite.min()), np.log10(finite.max())
@@ -48,7 +48,7 @@ def draw_losses(losses: dict[str, np.ndarray], shown: list[str], floor: float) -
         right.plot(ordered, np.arange(1, ordered.size + 1) / losses[name].size, label=name, **look)
     right.axvline(floor, color="0.4", ls=":", label="label floor")
     right.set(xscale="log", xlabel="total loss of a trajectory", ylabel="fraction of trajectories below", ylim=(0, 1))
-    right.legend(loc="upper left")
+    legend_below(figure, [right])
     return figure
 
 
