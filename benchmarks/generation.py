@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from neural_hamilton.physics import CurveBatch, Ensemble, draw_rows
+from neural_hamilton.physics import Curves, Ensemble, draw_rows
 from neural_hamilton.physics.ensembles import ROWS_VERSION, draw_polygons
 
 from .timing import time_in_turns
@@ -91,9 +91,9 @@ def _time_steps() -> dict[str, float]:
     """Microseconds a row of what a worker does: draw and spline potentials, sample them, and the whole certified row."""
     count, ensemble, sensors = 4_000, Ensemble("paper"), np.linspace(0.0, 1.0, 100)
 
-    def spline() -> CurveBatch:
+    def spline() -> Curves:
         polygons = draw_polygons(ensemble, 0, "test", np.arange(count))
-        return CurveBatch.from_control_points(polygons["control_q"], polygons["control_v"], polygons["num_control"])
+        return Curves.from_control_points(polygons["control_q"], polygons["control_v"], polygons["num_control"])
 
     seconds = time_in_turns(
         {

@@ -6,9 +6,9 @@ a spline through the 100 sensors, over test potentials of the preset `paper`; th
 
 import numpy as np
 
+from neural_hamilton.physics import solve
 from neural_hamilton.physics.diagnostics import total_loss
 from neural_hamilton.physics.ensembles import Ensemble
-from neural_hamilton.physics.solvers.fixed_step import integrate_batch
 from neural_hamilton.platform.evaluation.metrics import summarise
 from neural_hamilton.platform.evaluation.problems import Problems
 from neural_hamilton.platform.evaluation.solvers import reconstruct
@@ -30,7 +30,7 @@ def main() -> None:
             curves = reconstruct(kind, problems).curves
             for scheme, step in _SCHEMES.items():
                 start = np.zeros(_ROWS)
-                q, p = integrate_batch(curves, start, start, problems.times[0], method=scheme, max_step=step)
+                q, p, _ = solve(curves, start, start, problems.times[0], method=scheme, step=step)
                 losses = summarise(total_loss(q, p, problems.q, problems.p), 1000, 0)
                 lines.append({"scheme": scheme, "step": step, "spline": kind, "seed": seed, "total_loss": losses})
                 print(f"{scheme:18}{step:8g}{kind:>9}{seed:6}{losses['median']:10.1e}{losses['mean']:10.1e}", flush=True)

@@ -9,12 +9,11 @@ is at most the target, and of a library's methods the fastest one counts.
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from neural_hamilton.physics import CurveBatch, Ensemble, Rows, draw_rows, solve_batch, solve_certified_batch
+from neural_hamilton.physics import Curves, Ensemble, Rows, certify, draw_rows
 
 from .timing import compare, time_in_turns
 
@@ -86,14 +85,9 @@ def _loosest(rows: Rows, make: Callable[[float], Solver]) -> tuple[float, dict[s
 
 
 def _ours(rows: Rows) -> dict[str, Callable[[float], Solver]]:
-    pool = ThreadPoolExecutor(_THREADS)
-    parts = np.array_split(np.arange(len(rows)), _THREADS)
-    batches = [(rows.curves.take(part), rows.q0[part], rows.p0[part], rows.times[part]) for part in parts]
-
     def make(tolerance: float) -> Solver:
         def solve() -> Answer:
-            answers = pool.map(lambda batch: solve_batch(*batch, tolerance=tolerance), batches)
-            q, p = (np.concatenate(states) for states in zip(*answers, strict=True))
+            q, p, _ = solve(rows.curves, rows.q0, rows.p0, rows.times, method="taylor", tolerance=tolerance, num_threads=_THREADS)
             return q, p
 
         return solve
@@ -103,13 +97,14 @@ def _ours(rows: Rows) -> dict[str, Callable[[float], Solver]]:
 
 def _certified(rows: Rows, method: str) -> Solver:
     def solve() -> Answer:
-        answer = solve_certified_batch(rows.curves, rows.q0, rows.p0, rows.times, method=method)
-        return answer.q, answer.p
+        scale = np.ones(len(rows))
+        certified = certify(rows.curves, rows.q0, rows.p0, rows.times, energy_scale=scale, domain=(0.0, 1.0), method=method)
+        return certified.q, certified.p
 
     return solve
 
 
-def _position(curves: CurveBatch, s: np.ndarray) -> np.ndarray:
+def _position(curves: Curves, s: np.ndarray) -> np.ndarray:
     """q (B, T) at curve parameters s (B, T), counted over all pieces."""
     piece = np.clip(np.floor(s).astype(int), 0, curves.num_pieces[:, None] - 1)
     u = s - piece

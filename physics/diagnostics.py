@@ -1,6 +1,6 @@
-"""Figures of merit of trajectories and of maps (q0, p0) -> (q, p); NumPy only, batched over leading axes.
+"""Figures of merit of trajectories and of flows (q0, p0) -> (q, p); NumPy only, batched over leading axes.
 
-A *flow* is any function that takes q0, p0 of shape (N,) and returns q, p of shape (N, ...): an integrator, a network,
+A *flow* is any function that takes q0, p0 of shape (N,) and returns q, p of shape (N, ...): a solver, a network,
 a closed form. A *Jacobian* is an array (..., 2, 2) of d(q, p) / d(q0, p0), rows q and p, columns q0 and p0.
 """
 
@@ -16,10 +16,10 @@ def total_loss(q: np.ndarray, p: np.ndarray, true_q: np.ndarray, true_p: np.ndar
     return 0.5 * (np.mean((q - true_q) ** 2, axis=-1) + np.mean((p - true_p) ** 2, axis=-1))
 
 
-def energy_drift(value: np.ndarray, p: np.ndarray, energy: np.ndarray, lowest: np.ndarray) -> np.ndarray:
-    """max over the last axis of abs(H - H0) / (2 - min V), with V along the orbit in `value` (..., T)."""
+def energy_drift(value: np.ndarray, p: np.ndarray, energy: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """max over the last axis of abs(H - H0) / scale, with V along the orbit in `value` (..., T), `energy` H0 and `scale` (...)."""
     hamiltonian = 0.5 * p**2 + value
-    return np.max(np.abs(hamiltonian - np.asarray(energy)[..., None]), axis=-1) / (2.0 - lowest)
+    return np.max(np.abs(hamiltonian - np.asarray(energy)[..., None]), axis=-1) / scale
 
 
 def jacobian_by_differences(flow: Flow, q0: np.ndarray, p0: np.ndarray, step: float = 1e-3) -> np.ndarray:
@@ -46,45 +46,34 @@ def jacobian_by_differences(flow: Flow, q0: np.ndarray, p0: np.ndarray, step: fl
     return np.moveaxis(slopes, 0, -1)
 
 
-def jacobian_by_complex_step(flow: Flow, q0: np.ndarray, p0: np.ndarray) -> np.ndarray:
-    """Jacobian of a flow that is analytic and takes complex numbers, exact to rounding, (N, ..., 2, 2).
-
-    f'(x) = Im f(x + i h) / h with h = 1e-30: nothing is subtracted (Squire & Trapp, SIAM Review 40, 1998). A flow that
-    takes absolute values, compares, or discards imaginary parts gives a wrong answer without notice.
-    """
-    q0, p0 = np.broadcast_arrays(np.asarray(q0, dtype=np.complex128), np.asarray(p0, dtype=np.complex128))
-    h = 1e-30
-    q, p = flow(np.concatenate([q0 + 1j * h, q0]), np.concatenate([p0, p0 + 1j * h]))
-    slopes = np.stack([np.imag(q), np.imag(p)], axis=-1) / h
-    return np.moveaxis(slopes.reshape(2, q0.size, *slopes.shape[1:]), 0, -1)
-
-
 def symplecticity_defect(jacobian: np.ndarray) -> np.ndarray:
-    """The Frobenius norm of J^T Omega J - Omega over that of Omega, (..., 2d, 2d) -> (...).
+    """The largest absolute entry of J^T Omega J - Omega, (..., 2 d, 2 d) -> (...): zero for a symplectic map.
 
-    Zero for exact motion of any number of degrees of freedom. With one it is abs(det J - 1): the motion preserves area.
+    Rows and columns of J are q_1 ... q_d, p_1 ... p_d, and Omega = ((0, 1), (-1, 0)) in blocks of d. With one degree of
+    freedom this is abs(det J - 1): a map is symplectic where it preserves area.
     """
     d = jacobian.shape[-1] // 2
-    by_q, by_p = jacobian[..., :d, :], jacobian[..., d:, :]  # how q and p change with each component of the initial state
-    form = np.einsum("...ki,...kj->...ij", by_q, by_p) - np.einsum("...ki,...kj->...ij", by_p, by_q)
-    rows, columns = np.triu_indices(2 * d, k=1)  # the form is antisymmetric
-    defect = form[..., rows, columns] - (columns == rows + d)
-    return np.sqrt(np.sum(defect**2, axis=-1) / d)
+    brackets = -np.kron([[0.0, 1.0], [-1.0, 0.0]], np.eye(d))
+    by_position, by_momentum = jacobian[..., :d, :], jacobian[..., d:, :]
+    for i in range(d):  # Lagrange brackets; not a matrix product, which would round differently
+        q, p = by_position[..., i, :], by_momentum[..., i, :]
+        brackets = brackets + (q[..., :, None] * p[..., None, :] - p[..., :, None] * q[..., None, :])
+    return np.abs(brackets).max(axis=(-2, -1))
 
 
 def tangent_error(jacobian: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """The Frobenius norm of J - J_reference over that of J_reference, (..., 2, 2) -> (...).
 
-    A map can keep area and still shear wrongly: this sees it. `tangents.solve_tangents` gives the reference.
+    A map can preserve area and still shear wrongly: this sees it. `tangents.solve_tangents` gives the reference.
     """
     return np.linalg.norm(jacobian - reference, axis=(-2, -1)) / np.linalg.norm(reference, axis=(-2, -1))
 
 
 def reversibility_defect(flow: Flow, q0: np.ndarray, p0: np.ndarray) -> np.ndarray:
-    """The distance from the start after going forward, turning p round, and going forward again, (N,) -> (N, ...).
+    """The distance from the initial state after going forward, reversing p, and going forward again, (N,) -> (N, ...).
 
-    max(abs(q - q0), abs(p + p0)), zero for exact motion, whose equations do not know the direction of time. A flow
-    that answers at T times, (N, T), is sent back from each of them, by the time it took to get there.
+    max(abs(q - q0), abs(p + p0)), zero for exact motion, whose equations are the same in either direction of time. A flow
+    that gives states at T times, (N, T), is sent back from each of them, by the time it took to get there.
     """
     q0, p0 = np.broadcast_arrays(np.asarray(q0, dtype=np.float64), np.asarray(p0, dtype=np.float64))
     q, p = flow(q0, p0)

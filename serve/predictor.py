@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from ..architectures import load_model, read_card
-from ..physics import CurvePotential, InputError, evaluate_expression, integrate
+from ..physics import Curves, InputError, evaluate_expression, solve
 from ..physics.diagnostics import energy_drift
-from ..physics.systems.well.polygons import WALL_HEIGHT
+from ..physics.potentials.textbook import WALL_HEIGHT
 
 HORIZON = 2.0
 
@@ -68,7 +68,7 @@ class _Problem:
 
     name: str
     sensors: np.ndarray
-    curve: CurvePotential
+    curve: Curves
     lowest: float
     q0: float
     p0: float
@@ -77,13 +77,13 @@ class _Problem:
     def drift(self, q: np.ndarray, p: np.ndarray) -> float:
         energy = 0.5 * self.p0 * self.p0 + self.curve.value(np.array(self.q0))
         with np.errstate(all="ignore"):  # a network can answer numbers whose energy overflows
-            return float(energy_drift(self.curve.value(q), p, energy, np.array(self.lowest)))
+            return float(energy_drift(self.curve.value(q), p, energy, np.array(WALL_HEIGHT - self.lowest)))
 
     def solve(self) -> tuple[np.ndarray, np.ndarray]:
         """q, p by RK4, in the order of `times`."""
         order = np.argsort(self.times, kind="stable")
         q, p = np.empty(self.times.size), np.empty(self.times.size)
-        q[order], p[order] = integrate(self.curve, self.q0, self.p0, self.times[order], method="rk4", max_step=SOLVER_STEP)
+        q[order], p[order], _ = solve(self.curve, self.q0, self.p0, self.times[order], method="rk4", step=SOLVER_STEP)
         if not (np.isfinite(q).all() and np.isfinite(p).all() and np.isfinite(self.drift(q, p))):
             raise InputError(f"{self.name} has no finite answer, from the model or from the solver; soften the potential")
         return q, p
@@ -172,8 +172,8 @@ class Predictor:
                 "this model was trained on the preset 'paper' and knows only the start (0, 0); "
                 "the shipped model 'orbitnet-phase-space' takes others"
             )
-        curve = CurvePotential.from_samples(sensors)
-        lowest = curve.extrema()[0]
+        curve = Curves.from_samples(sensors)
+        lowest = float(curve.extrema()[0][0])
         if lowest > WALL_HEIGHT - _SHALLOWEST_WELL:
             raise InputError(f"{name}: the potential has no well; its lowest value is {lowest:.6g} and must be below {WALL_HEIGHT:g}")
         _check_bound(curve, sensors, q0, p0, name)
@@ -264,7 +264,7 @@ def _read_number(value: float, field: str) -> float:
     return number
 
 
-def _check_bound(curve: CurvePotential, sensors: np.ndarray, q0: float, p0: float, name: str) -> None:
+def _check_bound(curve: Curves, sensors: np.ndarray, q0: float, p0: float, name: str) -> None:
     """Refuse a particle that leaves [0, 1], where the model knows nothing.
 
     Walls may stand up to `WALL_TOLERANCE` above 2 (noise), and a particle may start at rest on such a wall.

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
-from neural_hamilton.physics import NAMED_POTENTIALS, CurvePotential, Ensemble, InputError, draw_rows
-from neural_hamilton.physics.solvers.adaptive import integrate_adaptive_batch
+from neural_hamilton.physics import NAMED_POTENTIALS, Curves, Ensemble, InputError, draw_rows
+from neural_hamilton.physics import solve as solve_batch
 
 HARMONIC = NAMED_POTENTIALS["harmonic"]
-PARABOLA = CurvePotential.from_samples(HARMONIC.value(np.linspace(0, 1, 9)))  # a spline through a parabola is that parabola
-POTENTIAL = CurvePotential.from_control_points([0.0, 0.15, 0.35, 0.5, 0.65, 0.8, 1.0], [2.0, 0.2, -0.4, 0.3, -0.6, 0.4, 2.0])
+PARABOLA = Curves.from_samples(HARMONIC.value(np.linspace(0, 1, 9)))  # a spline through a parabola is that parabola
+POTENTIAL = Curves.from_control_points([0.0, 0.15, 0.35, 0.5, 0.65, 0.8, 1.0], [2.0, 0.2, -0.4, 0.3, -0.6, 0.4, 2.0])
 TIMES = np.linspace(0.4, 2.0, 5)
 
 positions, momenta, seeds = st.floats(0.1, 0.9), st.floats(-1.0, 1.0), st.integers(0, 2**32 - 1)
@@ -22,8 +22,8 @@ tolerances = st.floats(-12.0, -4.0).map(lambda exponent: 10.0**exponent)
 
 def solve(potential, q0, p0, times, tolerance):
     """One orbit: states (2, T) and the number of forces evaluated."""
-    solution = integrate_adaptive_batch(potential, np.array([q0]), np.array([p0]), times, tolerance=tolerance)
-    return np.stack([solution.q[0], solution.p[0]]), solution.num_evaluations[0]
+    solution = solve_batch(potential, q0, p0, times, method="dop853", tolerance=tolerance)
+    return np.stack([solution.q, solution.p]), solution.num_evaluations
 
 
 def scipys(potential, q0, p0, times, tolerance):
@@ -44,13 +44,13 @@ def splines(draw):
     n = draw(st.integers(4, 11))
     control_q = np.cumsum([0.0, *draw(st.lists(st.floats(0.05, 1.0), min_size=n - 1, max_size=n - 1))])
     control_v = draw(st.lists(st.floats(-2.0, 2.0), min_size=n, max_size=n))
-    return CurvePotential.from_control_points(control_q / control_q[-1], control_v)
+    return Curves.from_control_points(control_q / control_q[-1], control_v)
 
 
 class TestAgainstSciPy:
     @given(st.floats(2.0, 20.0), st.floats(-0.9, 0.9), positions, momenta, tolerances, seeds)
     def test_same_steps_and_answers_on_a_smooth_potential(self, height, skew, q0, p0, tolerance, seed):
-        potential = CurvePotential.from_samples([height * (q - 0.5) ** 2 * (1 + skew * (q - 0.5)) for q in np.linspace(0, 1, 9)])
+        potential = Curves.from_samples([height * (q - 0.5) ** 2 * (1 + skew * (q - 0.5)) for q in np.linspace(0, 1, 9)])
         times = np.sort(np.random.default_rng(seed).uniform(0.0, 2.0, 8))
         ours, theirs = (by(potential, q0, p0, times, tolerance) for by in (solve, scipys))
         assert ours[1] == theirs[1]
@@ -70,7 +70,7 @@ class TestAgainstSciPy:
         rows, _ = draw_rows(Ensemble("phase-space", tolerance=1e-11), 0, "test", np.arange(40))
         found = []
         for row in range(40):
-            orbit = (CurvePotential.from_control_points(*rows.polygon(row)), rows.q0[row], rows.p0[row], rows.times[row], tolerance)
+            orbit = (Curves.from_control_points(*rows.polygon(row)), rows.q0[row], rows.p0[row], rows.times[row], tolerance)
             for states, num_evaluations in (solve(*orbit), scipys(*orbit)):
                 found.append((num_evaluations, np.log10(np.abs(states - [rows.q[row], rows.p[row]]).max())))
         ours, theirs = np.mean(found[::2], axis=0), np.mean(found[1::2], axis=0)
@@ -97,7 +97,7 @@ class TestAgainstSciPy:
 
     def test_a_runaway_ends_in_nan_at_the_same_time(self):
         """Beyond the wall V falls as -q^3, and q reaches infinity in finite time."""
-        cliff = CurvePotential.from_samples(-40.0 * np.linspace(0, 1, 9) ** 3)
+        cliff = Curves.from_samples(-40.0 * np.linspace(0, 1, 9) ** 3)
         times = np.linspace(0.0, 2.0, 41)
         ours, theirs = (by(cliff, 0.5, 0.0, times, 1e-8) for by in (solve, scipys))
         assert ours[1] == theirs[1]
@@ -150,34 +150,32 @@ def test_time_zero_costs_nothing():
 class TestBatch:
     rng = np.random.default_rng(0)
     # Curves of different lengths, a long spline among them: more orbits than a thread takes at a time.
-    curves = [POTENTIAL, PARABOLA, CurvePotential.from_samples(POTENTIAL.value(np.linspace(0, 1, 50)))] * 60
+    curves = Curves.join([POTENTIAL, PARABOLA, Curves.from_samples(POTENTIAL.value(np.linspace(0, 1, 50)))] * 60)
     q0, p0 = rng.uniform(0.1, 0.9, 180), rng.uniform(-1, 1, 180)
     times = np.sort(rng.uniform(0, 2, (180, 7)), axis=1)
 
     def test_row_by_row_is_the_same(self):
-        batch = integrate_adaptive_batch(self.curves, self.q0, self.p0, self.times, tolerance=1e-7, num_threads=2)
+        batch = solve_batch(self.curves, self.q0, self.p0, self.times, tolerance=1e-7, num_threads=2)
         for b in range(180):
             states, num_evaluations = solve(self.curves[b], self.q0[b], self.p0[b], self.times[b], 1e-7)
             np.testing.assert_array_equal([batch.q[b], batch.p[b]], states)
             assert batch.num_evaluations[b] == num_evaluations
 
     def test_threads_change_nothing(self):
-        answers = [
-            integrate_adaptive_batch(self.curves, self.q0, self.p0, self.times, tolerance=1e-7, num_threads=n) for n in (1, 2, 3, None)
-        ]
+        answers = [solve_batch(self.curves, self.q0, self.p0, self.times, tolerance=1e-7, num_threads=n) for n in (1, 2, 3, None)]
         for answer in answers[1:]:
             for part, first in zip(answer, answers[0], strict=True):
                 np.testing.assert_array_equal(part, first)
 
     def test_one_curve_and_one_list_of_times_serve_all(self):
-        shared = integrate_adaptive_batch(POTENTIAL, self.q0, self.p0, TIMES, tolerance=1e-7)
-        repeated = integrate_adaptive_batch([POTENTIAL] * 180, self.q0, self.p0, np.tile(TIMES, (180, 1)), tolerance=1e-7)
+        shared = solve_batch(POTENTIAL, self.q0, self.p0, TIMES, tolerance=1e-7)
+        repeated = solve_batch(Curves.join([POTENTIAL] * 180), self.q0, self.p0, np.tile(TIMES, (180, 1)), tolerance=1e-7)
         for part, other in zip(shared, repeated, strict=True):
             np.testing.assert_array_equal(part, other)
 
     @pytest.mark.parametrize("shape", [(0, 5), (2, 0)])
     def test_none_is_none(self, shape):
-        solution = integrate_adaptive_batch(POTENTIAL, np.zeros(shape[0]), np.zeros(shape[0]), TIMES[: shape[1]], tolerance=1e-7)
+        solution = solve_batch(POTENTIAL, np.zeros(shape[0]), np.zeros(shape[0]), TIMES[: shape[1]], tolerance=1e-7)
         assert solution.q.shape == solution.p.shape == shape
         assert not solution.num_evaluations.any()
 
@@ -186,7 +184,7 @@ class TestBatch:
         [
             ({"q0": np.zeros(3)}, "q0 and p0 have shapes"),
             ({"q0": np.zeros((2, 2)), "p0": np.zeros((2, 2))}, "q0 and p0 have shapes"),
-            ({"curves": [POTENTIAL]}, "curves are 1, orbits 2"),
+            ({"curves": Curves.join([POTENTIAL] * 3)}, "curves are 3, orbits 2"),
             ({"times": np.zeros((3, 4))}, r"times have shape \(3, 4\)"),
             ({"times": np.array([1.0, 0.5])}, "sorted"),
             ({"times": np.array([1.0, np.nan])}, "sorted"),
@@ -198,6 +196,12 @@ class TestBatch:
         ],
     )
     def test_bad_requests_are_refused(self, change, message):
-        request = {"curves": [POTENTIAL, POTENTIAL], "q0": np.zeros(2), "p0": np.zeros(2), "times": TIMES, "tolerance": 1e-6} | change
+        request = {
+            "curves": Curves.join([POTENTIAL, POTENTIAL]),
+            "q0": np.zeros(2),
+            "p0": np.zeros(2),
+            "times": TIMES,
+            "tolerance": 1e-6,
+        } | change
         with pytest.raises(InputError, match=message):
-            integrate_adaptive_batch(request.pop("curves"), request.pop("q0"), request.pop("p0"), request.pop("times"), **request)
+            solve_batch(request.pop("curves"), request.pop("q0"), request.pop("p0"), request.pop("times"), **request)

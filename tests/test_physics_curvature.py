@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neural_hamilton.physics import CurvePotential
+from neural_hamilton.physics import Curves
 
 DIGITS = 40
 
@@ -65,7 +65,7 @@ def polygons(draw):
 @settings(max_examples=25)
 @given(polygons(), st.floats(0.0, 1.0))
 def test_to_rounding_of_the_curve_itself(polygon, q):
-    potential = CurvePotential.from_control_points(*polygon)
+    potential = Curves.from_control_points(*polygon)
     found = np.array([potential.value(np.array(q)), potential.gradient(np.array(q)), potential.curvature(np.array(q))])
     expected = exact(*polygon, q)
     # V'' jumps nowhere but V''' does: next to a wall or a knot q itself, of one ulp, moves V'' by V''' 1e-16.
@@ -75,22 +75,22 @@ def test_to_rounding_of_the_curve_itself(polygon, q):
 
 @given(polygons())
 def test_curvature_is_the_slope_of_the_gradient(polygon):
-    potential = CurvePotential.from_control_points(*polygon)
+    potential = Curves.from_control_points(*polygon)
     q, h = np.linspace(0.0105, 0.9895, 41), 1e-6
     slope = (potential.gradient(q + h) - potential.gradient(q - h)) / (2 * h)
     np.testing.assert_allclose(potential.curvature(q), slope, rtol=1e-3, atol=1e-3 * np.abs(slope).max())
 
 
 def test_curvature_is_continuous_at_knots():
-    potential = CurvePotential.from_control_points([0.0, 0.15, 0.35, 0.5, 0.65, 0.8, 1.0], [2.0, 0.2, -0.4, 0.3, -0.6, 0.4, 2.0])
-    knots = potential.knots_q[1:-1]
+    potential = Curves.from_control_points([0.0, 0.15, 0.35, 0.5, 0.65, 0.8, 1.0], [2.0, 0.2, -0.4, 0.3, -0.6, 0.4, 2.0])
+    knots = potential.poly_q[0, 1:, 0]
     left, right = potential.curvature(np.nextafter(knots, -1.0)), potential.curvature(knots)
     np.testing.assert_allclose(left, right, rtol=1e-12)
 
 
 def test_curvature_of_a_cubic_and_beyond_the_walls():
     q = np.linspace(0.0, 1.0, 9)
-    potential = CurvePotential.from_samples(1 - 3 * q + 5 * q**2 - 2 * q**3)
+    potential = Curves.from_samples(1 - 3 * q + 5 * q**2 - 2 * q**3)
     x = np.array([[-0.1, 0.0, 0.3], [0.77, 1.0, 1.2]])
     np.testing.assert_allclose(potential.curvature(x), 10 - 12 * x, atol=1e-10)
     assert potential.curvature(np.array(0.5)) == pytest.approx(4.0)

@@ -233,14 +233,14 @@ def test_the_message_points_at_the_trouble(text, character, reason):
 
 class TestWalls:
     def test_are_rescaled_by_a_factor(self):
-        np.testing.assert_allclose(evaluate_expression("(q-0.5)**2", Q, rescale_walls=True), 8 * (Q - 0.5) ** 2, atol=1e-15)
-        np.testing.assert_allclose(evaluate_expression("3 - 4*q*(1-q)", Q, rescale_walls=True), 2 - 8 / 3 * Q * (1 - Q), atol=1e-15)
+        np.testing.assert_allclose(evaluate_expression("(q-0.5)**2", Q, wall_height=2.0), 8 * (Q - 0.5) ** 2, atol=1e-15)
+        np.testing.assert_allclose(evaluate_expression("3 - 4*q*(1-q)", Q, wall_height=2.0), 2 - 8 / 3 * Q * (1 - Q), atol=1e-15)
 
     def test_are_left_alone_unless_asked(self):
         np.testing.assert_array_equal(evaluate_expression("(q-0.5)**2", Q), (Q - 0.5) ** 2)
 
     def test_need_not_be_among_the_positions(self):
-        assert evaluate_expression("(q-0.5)**2", np.array([0.25]), rescale_walls=True)[0] == pytest.approx(0.5)
+        assert evaluate_expression("(q-0.5)**2", np.array([0.25]), wall_height=2.0)[0] == pytest.approx(0.5)
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -255,4 +255,4 @@ class TestWalls:
     )
     def test_that_cannot_be_rescaled_are_refused(self, text, message):
         with pytest.raises(InputError, match=message):
-            evaluate_expression(text, Q[1:-1], rescale_walls=True)
+            evaluate_expression(text, Q[1:-1], wall_height=2.0)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.interpolate import CubicHermiteSpline, CubicSpline, PchipInterpolator, make_interp_spline
 
-from neural_hamilton.physics import CurveBatch, CurvePotential, Ensemble, InputError
+from neural_hamilton.physics import Curves, Ensemble, InputError
 from neural_hamilton.physics.ensembles import draw_polygons
-from neural_hamilton.physics.potentials.interpolants import INTERPOLANTS, interpolate_sensors
+from neural_hamilton.physics.potentials.interpolants import INTERPOLANTS
 
 KINDS = list(INTERPOLANTS)
 
@@ -33,7 +33,7 @@ SCIPY = {
 def test_equals_scipy(kind):
     q, fine = np.linspace(0.0, 1.0, 40), np.linspace(0.0, 1.0, 1003)
     values = np.stack([smooth(q), smooth(q) ** 2, np.abs(q - 0.4)])
-    potentials = interpolate_sensors(values, kind)
+    potentials = Curves.from_samples(values, kind)
     assert len(potentials) == 3
     for potential, v in zip(potentials, values, strict=True):
         spline = SCIPY[kind](q, v)
@@ -44,25 +44,35 @@ def test_equals_scipy(kind):
         np.testing.assert_allclose(potential.value(q), v, rtol=0, atol=1e-13)
 
 
-def test_cubic_is_that_of_from_samples():
+def test_a_single_row_may_be_a_vector():
     v = smooth(np.linspace(0.0, 1.0, 50))
-    for ours, theirs in zip(interpolate_sensors(v[None], "cubic")[0].curve, CurvePotential.from_samples(v).curve, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(Curves.from_samples(v).poly_v, Curves.from_samples(v[None], "cubic").poly_v)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_another_domain(kind):
+    """The pieces in u are those of the unit domain: only q(u) is stretched, and slopes with it."""
+    values = smooth(np.linspace(0.0, 1.0, 40))
+    unit, wide = Curves.from_samples(values, kind), Curves.from_samples(values, kind, (-3.0, 5.0))
+    q = np.linspace(0.0, 1.0, 201)
+    np.testing.assert_allclose(wide.value(8.0 * q - 3.0), unit.value(q), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(8.0 * wide.gradient(8.0 * q - 3.0), unit.gradient(q), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_row_does_not_depend_on_its_neighbours(kind):
     values = np.random.default_rng(0).normal(size=(7, 30))
-    for row, together in enumerate(interpolate_sensors(values, kind)):
-        (alone,) = interpolate_sensors(values[row : row + 1], kind)
-        assert all(ours.tobytes() == theirs.tobytes() for ours, theirs in zip(together.curve, alone.curve, strict=True))
+    together = Curves.from_samples(values, kind)
+    for row in range(7):
+        alone = Curves.from_samples(values[row : row + 1], kind)
+        assert alone.poly_q.tobytes() == together.poly_q[row].tobytes() and alone.poly_v.tobytes() == together.poly_v[row].tobytes()
 
 
 @pytest.mark.parametrize(("kind", "degree"), [("cubic", 3), ("hermite", 2), ("pchip", 1), ("quintic", 5)])
 def test_polynomials_are_exact(kind, degree):
     polynomial = np.polynomial.Polynomial([2.0, -3.0, 1.0, 4.0, -5.0, 3.0][: degree + 1])
     q, fine = np.linspace(0.0, 1.0, 40), np.linspace(0.0, 1.0, 1003)
-    (potential,) = interpolate_sensors(polynomial(q)[None], kind)
+    potential = Curves.from_samples(polynomial(q), kind)
     # Of a quintic, the cubics on eighths of a cell miss h^4 max abs(V'''') / (384 8^4) = 5e-11 at h = 1 / 39.
     np.testing.assert_allclose(potential.value(fine), polynomial(fine), rtol=0, atol=1e-10 if kind == "quintic" else 1e-13)
 
@@ -71,7 +81,7 @@ def test_polynomials_are_exact(kind, degree):
 def test_order_of_convergence(kind, order):
     sizes, fine = np.array([20, 40, 80, 160]), np.linspace(0.0, 1.0, 5001)
     sensors = [np.sin(11.0 * np.linspace(0.0, 1.0, size)) for size in sizes]
-    errors = [np.abs(interpolate_sensors(v[None], kind)[0].value(fine) - np.sin(11.0 * fine)).max() for v in sensors]
+    errors = [np.abs(Curves.from_samples(v, kind).value(fine) - np.sin(11.0 * fine)).max() for v in sensors]
     assert -np.polyfit(np.log(sizes - 1), np.log(errors), 1)[0] == pytest.approx(order, abs=0.15)
 
 
@@ -80,11 +90,11 @@ def test_order_of_convergence(kind, order):
 def test_cubics_stand_for_the_quintic(preset, num_sensors):
     """On curves of the ensembles the quintic errs by much more than its cubics depart from it."""
     drawn = draw_polygons(Ensemble(preset), 5, "test", np.arange(200))
-    exact = CurveBatch.from_control_points(drawn["control_q"], drawn["control_v"], drawn["num_control"])
+    exact = Curves.from_control_points(drawn["control_q"], drawn["control_v"], drawn["num_control"])
     q, fine = np.linspace(0.0, 1.0, num_sensors), np.linspace(0.0, 1.0, 32 * (num_sensors - 1) + 1)
     values = exact.sample(q)
     quintic = make_interp_spline(q, values, k=5, axis=1)(fine)
-    departure = np.abs(CurveBatch.stack(interpolate_sensors(values, "quintic")).sample(fine) - quintic).max(axis=1)
+    departure = np.abs(Curves.from_samples(values, "quintic").sample(fine) - quintic).max(axis=1)
     error = np.abs(quintic - exact.sample(fine)).max(axis=1)
     assert np.median(departure / error) < 3e-4
     assert np.all(departure < 0.05 * error + 2e-7)
@@ -92,10 +102,10 @@ def test_cubics_stand_for_the_quintic(preset, num_sensors):
 
 def test_wrong_input_is_refused():
     with pytest.raises(InputError, match=r"'linear'.*cubic, hermite, pchip, quintic"):
-        interpolate_sensors(np.zeros((2, 10)), "linear")
+        Curves.from_samples(np.zeros((2, 10)), "linear")
     for kind, (least_sensors, _) in INTERPOLANTS.items():
-        assert len(interpolate_sensors(np.ones((2, least_sensors)), kind)) == 2
-        assert interpolate_sensors(np.ones((0, least_sensors)), kind) == []
-        for values in (np.ones((2, least_sensors - 1)), np.ones(10), np.full((1, 10), np.nan)):
+        assert len(Curves.from_samples(np.ones((2, least_sensors)), kind)) == 2
+        assert len(Curves.from_samples(np.ones((0, least_sensors)), kind)) == 0
+        for values in (np.ones((2, least_sensors - 1)), np.ones((2, 3, 10)), np.full((1, 10), np.nan)):
             with pytest.raises(InputError, match=f"S >= {least_sensors} sensors for '{kind}'"):
-                interpolate_sensors(values, kind)
+                Curves.from_samples(values, kind)

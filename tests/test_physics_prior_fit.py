@@ -1,15 +1,18 @@
 """The fit of the prior: curves found again from float32 sensors, noise, and the Jacobian against differences."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
-from neural_hamilton.physics import CurveBatch, CurvePotential, Ensemble, InputError
+from neural_hamilton.physics import Curves, Ensemble, InputError
 from neural_hamilton.physics.ensembles import draw_noise, draw_polygons
+from neural_hamilton.physics.potentials import prior_fit
 from neural_hamilton.physics.potentials.curves import clamped_basis
-from neural_hamilton.physics.potentials.interpolants import interpolate_sensors
-from neural_hamilton.physics.potentials.prior_fit import _linearise, abscissa_cells, fit_prior
+from neural_hamilton.physics.potentials.prior_fit import abscissa_cells
 
 FINE = np.linspace(0.0, 1.0, 1001)
+fit_prior = partial(prior_fit.fit_prior, wall_height=2.0)
 NUM_ROWS = 120
 
 
@@ -17,13 +20,13 @@ def problem(num_sensors, noise=0.0, preset="paper"):
     """Rows of a dataset: the exact V (N, 1001), the sensors as a network sees them (N, S), and b (N,)."""
     rows = np.arange(NUM_ROWS)
     drawn = draw_polygons(Ensemble(preset), 11, "test", rows)
-    curves = CurveBatch.from_control_points(drawn["control_q"], drawn["control_v"], drawn["num_control"])
+    curves = Curves.from_control_points(drawn["control_q"], drawn["control_v"], drawn["num_control"])
     values = curves.sample(np.linspace(0.0, 1.0, num_sensors)) + noise * draw_noise(11, "test", rows, num_sensors)
     return curves.sample(FINE), values.astype(np.float32), drawn["num_control"] - 2
 
 
 def errors(curves, exact):
-    return np.abs(CurveBatch.stack(curves).sample(FINE) - exact).max(axis=1)
+    return np.abs(curves.sample(FINE) - exact).max(axis=1)
 
 
 @pytest.mark.parametrize("num_sensors", [100, 50, 25])
@@ -45,7 +48,7 @@ def test_too_few_sensors_are_made_the_most_of(preset):
     found = errors(fit.curves, exact)
     decided = 2 * num_inner < 11
     assert np.mean(found[decided] < 1e-5) > 0.98
-    interpolated = errors(interpolate_sensors(values, "cubic"), exact)
+    interpolated = errors(Curves.from_samples(values, "cubic"), exact)
     assert np.mean(found[~decided]) < 0.75 * np.mean(interpolated[~decided])
     assert np.mean(fit.num_inner[~decided] > 5) > 0.98
 
@@ -57,7 +60,7 @@ def test_noise_is_averaged_out(num_sensors, noise):
     assert np.mean(fit.explained) > 0.98
     found = errors(fit.curves, exact)
     for kind in ("cubic", "pchip"):
-        interpolated = errors(interpolate_sensors(values, kind), exact)
+        interpolated = errors(Curves.from_samples(values, kind), exact)
         assert np.mean(found < interpolated) > 0.9
         assert np.median(found) < 0.6 * np.median(interpolated)
     assert np.mean(fit.num_inner > num_inner) < 0.1
@@ -67,7 +70,7 @@ def test_exact_sensors_and_other_numbers_of_control_points():
     low, high = abscissa_cells(9)
     control_q = np.concatenate([[0.0], low + np.tile([0.2, 0.9, 0.4], 3) * (high - low), [1.0]])
     control_v = np.array([2.0, 0.3, -0.5, 1.0, 0.2, 0.8, -1.0, 0.4, 0.0, 1.2, 2.0])
-    exact = CurvePotential.from_control_points(control_q, control_v)
+    exact = Curves.from_control_points(control_q, control_v)
     fit = fit_prior(exact.value(np.linspace(0.0, 1.0, 60))[None], control_points=(2, 10))
     assert fit.num_inner[0] == 9
     np.testing.assert_allclose(fit.curves[0].value(FINE), exact.value(FINE), rtol=0, atol=1e-7)
@@ -86,11 +89,12 @@ def test_neither_batch_nor_threads_change_a_bit(noise):
     values = problem(25, noise)[1]
     one, two = (fit_prior(values, noise=noise, num_threads=n) for n in (1, 2))
     assert one.residual.tobytes() == two.residual.tobytes()
-    assert all(a.poly_v.tobytes() == b.poly_v.tobytes() for a, b in zip(one.curves, two.curves, strict=True))
+    assert one.curves.poly_v.tobytes() == two.curves.poly_v.tobytes()
     for row in range(0, NUM_ROWS, 10):
         alone = fit_prior(values[row : row + 1], noise=noise)
         assert alone.residual[0] == one.residual[row] and alone.num_inner[0] == one.num_inner[row]
-        assert all(a.tobytes() == b.tobytes() for a, b in zip(alone.curves[0].curve, one.curves[row].curve, strict=True))
+        assert alone.curves[0].poly_q.tobytes() == one.curves[row].poly_q.tobytes()
+        assert alone.curves[0].poly_v.tobytes() == one.curves[row].poly_v.tobytes()
 
 
 @pytest.mark.parametrize("b", [2, 3, 5, 7])
@@ -102,13 +106,13 @@ def test_linearisation_equals_differences(b):
     values, mean, prior = rng.normal(size=30), rng.normal(size=2 * b), rng.uniform(1.0, 9.0, size=2 * b)
 
     def residuals(x):
-        potential = CurvePotential.from_control_points(np.r_[0.0, x[:b], 1.0], np.r_[2.0, x[b:], 2.0])
+        potential = Curves.from_control_points(np.r_[0.0, x[:b], 1.0], np.r_[2.0, x[b:], 2.0])
         return np.concatenate([np.sqrt(precision) * (potential.value(sensors) - values), np.sqrt(prior) * (x - mean)])
 
     jacobian = np.stack([(residuals(x + dx) - residuals(x - dx)) / 2e-6 for dx in 1e-6 * np.eye(2 * b)], axis=1)
     basis = np.stack([clamped_basis(b + 2)[m, :, m : m + 4] for m in range(b - 1)])
     normal, gradient = np.empty((2 * b, 2 * b)), np.empty(2 * b)
-    cost = _linearise(basis, mean, prior, sensors, values, precision, x, normal, gradient)
+    cost = prior_fit._linearise(basis, 2.0, mean, prior, sensors, values, precision, x, normal, gradient)
     assert cost == pytest.approx(np.sum(residuals(x) ** 2), rel=1e-13)
     np.testing.assert_allclose(gradient, jacobian.T @ residuals(x), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(np.tril(normal), np.tril(jacobian.T @ jacobian), rtol=1e-6, atol=1e-6)
@@ -126,7 +130,7 @@ def test_cells_are_where_ensembles_draw(most):
 
 
 def test_no_rows_are_no_curves():
-    assert fit_prior(np.empty((0, 50))).curves == []
+    assert len(fit_prior(np.empty((0, 50))).curves) == 0
 
 
 @pytest.mark.parametrize(

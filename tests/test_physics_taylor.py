@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from neural_hamilton.physics import CurveBatch, CurvePotential, Ensemble, draw_rows
+from neural_hamilton.physics import Curves, Ensemble, draw_rows
 from neural_hamilton.physics.solvers import taylor
 
 TIMES = np.linspace(0.0, 2.0, 50)
@@ -22,8 +22,8 @@ def advance(c, v, state, step, num_steps):
 @pytest.mark.parametrize("start", [(0.3, 0.5), (0.5, -1.0), (0.6, 0.2)])
 def test_order_is_twenty(start):
     """One series leaves out the power 21 of its step."""
-    potential = CurvePotential.from_control_points([0.0, 0.15, 0.8, 1.0], [2.0, -1.0, 1.5, 2.0])
-    c, v = potential.poly_q[1], potential.poly_v[1]
+    potential = Curves.from_control_points([0.0, 0.15, 0.8, 1.0], [2.0, -1.0, 1.5, 2.0])
+    c, v = potential.poly_q[0, 0], potential.poly_v[0, 0]
     steps = np.geomspace(0.06, 0.5, 16)
     errors = np.array([np.abs(advance(c, v, start, h, 1) - advance(c, v, start, h / 16, 16)).max() for h in steps])
     clear = (errors > 1e-12) & (errors < 1e-5)
@@ -34,21 +34,18 @@ def test_order_is_twenty(start):
 def test_a_series_that_is_not_finite_is_no_answer():
     """q'(u) = 0 at the start: the curve has a vertical tangent in u, where V is no smooth function of q."""
     poly_q, poly_v = np.array([[[0.0, 0.0, 3.0, -2.0]]]), np.array([[[2.0, -4.0, 4.0, 0.0]]])
-    status = taylor.solve_certified_orbits(
-        poly_q, poly_v, np.array([1]), np.array([0]), np.array([0.0]), np.array([0.1]), TIMES[None], 1e-9
-    )[-1]
+    status = taylor.certify_orbits(poly_q, poly_v, np.array([1]), np.array([0]), np.array([0.0]), np.array([0.1]), TIMES[None], 1e-9)[-1]
     assert status[0] == taylor.NOT_CERTIFIED
 
 
 def test_query_times_do_not_move_the_orbit():
     """Times are read off the series: asking for more of them, or others, changes no answer by more than rounding."""
-    potential = CurvePotential.from_control_points([0.0, 0.2, 0.5, 0.7, 1.0], [2.0, -1.0, 1.0, -0.5, 2.0])
-    curves = CurveBatch.stack([potential])
+    curves = Curves.from_control_points([0.0, 0.2, 0.5, 0.7, 1.0], [2.0, -1.0, 1.0, -0.5, 2.0])
     piece, u0 = curves.locate(np.array([0.1]))
 
     def solve(times):
         start = (curves.poly_q, curves.poly_v, curves.num_pieces, piece, u0, np.array([0.3]))
-        return taylor.solve_certified_orbits(*start, times[None], 1e-9)[0][0]
+        return taylor.certify_orbits(*start, times[None], 1e-9)[0][0]
 
     few = np.array([0.0, 0.5, 0.5, 2.0])
     many = np.sort(np.concatenate([few, np.linspace(0, 2, 999)]))

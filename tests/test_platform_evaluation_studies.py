@@ -11,7 +11,7 @@ from scipy.integrate import solve_ivp
 from scipy.stats import spearmanr
 
 from neural_hamilton.architectures import Answer, ArchitectureConfig, Operator
-from neural_hamilton.physics import NAMED_POTENTIALS, CurvePotential
+from neural_hamilton.physics import NAMED_POTENTIALS, Curves
 from neural_hamilton.physics.ensembles import Ensemble
 from neural_hamilton.platform.evaluation import work_precision
 from neural_hamilton.platform.evaluation.answers import Answers, predict, solve
@@ -47,7 +47,7 @@ def harmonic_problems(count=8, num_sensors=40, num_times=25):
     rng = np.random.default_rng(0)
     initial = np.stack([rng.uniform(0.2, 0.8, count), rng.uniform(-1.0, 1.0, count)], axis=1)
     times = np.tile(np.linspace(0.0, 2.0, num_times), (count, 1))
-    curve = CurvePotential.from_samples(NAMED_POTENTIALS["harmonic"].value(np.linspace(0, 1, num_sensors)))
+    curve = Curves.from_samples(NAMED_POTENTIALS["harmonic"].value(np.linspace(0, 1, num_sensors)))
     q0, p0 = initial[:, :1], initial[:, 1:]
     q, p = 0.5 + (q0 - 0.5) * np.cos(4 * times) + p0 / 4 * np.sin(4 * times), p0 * np.cos(4 * times) - 4 * (q0 - 0.5) * np.sin(4 * times)
     energy = 0.5 * p0[:, 0] ** 2 + 8 * (q0[:, 0] - 0.5) ** 2
@@ -90,7 +90,7 @@ class TestProblems:
 
     def test_separatrix_distance_is_that_of_a_dense_grid(self, drawn):
         grid = np.linspace(0, 1, 20_001)
-        for curve, energy, found in zip(drawn.exact, drawn.energy, drawn.curves.separatrix_distance(drawn.energy), strict=True):
+        for curve, energy, found in zip(drawn.exact, drawn.energy, drawn.exact.separatrix_distance(drawn.energy), strict=True):
             values = curve.value(grid)
             tops = values[1:-1][(values[1:-1] > values[:-2]) & (values[1:-1] >= values[2:])]
             expected = np.min(np.abs(energy - tops), initial=np.inf)
@@ -113,7 +113,7 @@ class TestBaselines:
         problems = harmonic_problems(2)
         tent = np.tile(4.0 * np.abs(np.linspace(0, 1, 40) - 0.5), (2, 1))
         fitted = reconstruct("prior-fit", Problems(**{**vars(problems), "sensors": tent}))
-        np.testing.assert_array_equal(fitted.curves[0].poly_v, CurvePotential.from_samples(tent[0]).poly_v)
+        np.testing.assert_array_equal(fitted.curves[0].poly_v, Curves.from_samples(tent[0]).poly_v)
 
 
 class TestFamilies:

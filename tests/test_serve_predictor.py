@@ -158,7 +158,7 @@ def test_an_answer_that_is_not_finite_is_replaced(folder: Path, verify: str, mon
     assert answer.solver_error is None
     assert (answer.energy_drift is None) == (verify == "none")
     # And where the solver fails too, that is said.
-    monkeypatch.setattr("neural_hamilton.serve.predictor.integrate", lambda *_, **__: (np.full(100, np.nan),) * 2)
+    monkeypatch.setattr("neural_hamilton.serve.predictor.solve", lambda *_, **__: (np.full(100, np.nan),) * 3)
     with pytest.raises(InputError, match=r"trajectories\[0\] has no finite answer"):
         predictor.predict([Query(HARMONIC)], verify)  # type: ignore[arg-type]
 

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from neural_hamilton.architectures import read_card
+from neural_hamilton.architectures import TrainedFor, read_card
 from neural_hamilton.platform.config import Config, load_config
 from neural_hamilton.platform.config.data import DataConfig
 from neural_hamilton.platform.data.datasets import TrainingRows
 from neural_hamilton.platform.data.shards import make_rows
 from neural_hamilton.platform.training.batches import Batch
+from neural_hamilton.platform.training.trained_for import data_like
 from neural_hamilton.serve.predictor import SHIPPED_MODELS
 
 DIRECT = "mambonet-direct"  # the shipped configuration that `learn` trains
@@ -43,15 +44,15 @@ def shipped_models() -> dict[str, Path]:
 
 
 def data_of(folder: Path) -> DataConfig:
-    """What a model was trained on, as its card has it. Raises InputError where there is no readable card."""
-    return DataConfig.model_validate(read_card(folder)["provenance"]["config"]["data"])
+    """Problems like those a model was trained on. Raises InputError where there is no readable card."""
+    return data_like(TrainedFor.model_validate(read_card(folder)["trained_for"]))
 
 
 @cache
 def draw(data: DataConfig, num_rows: int) -> Batch:
     """The first test rows of the stream that `data` describes, on the CPU."""
     table, _ = make_rows(data, "test", np.arange(num_rows))
-    return Batch.from_rows(TrainingRows.from_table(table))
+    return Batch.from_rows(TrainingRows.from_table(table, data.get_system()))
 
 
 def repeat(data: DataConfig, num_rows: int, device: torch.device, distinct: int = 1024) -> Batch:

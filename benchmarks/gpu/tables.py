@@ -277,11 +277,11 @@ def _summary(parts: dict[str, Rows]) -> list[Line]:
     both = _figures(scan, scan="triton", batch=1024, length=1024, width=128, direction="forward and backward")
     step = _figures(train, network=DIRECT, batch=1024, precision="float32", mode="eager")
     learnt = _shown(_figures(learn, network=DIRECT), "validation_loss", "{:.1e}".format)
-    each = {name: _figures(infer, model=name, trajectories=16384, precision="float32") for name in (DIRECT, "paper")}
+    each = {name: _figures(infer, model=name, trajectories=16384, precision="float32") for name in (DIRECT, "orbitnet")}
     return [
         ["scan of length 1,024, forward and backward", "at least 60% of the bandwidth", _of_bandwidth(both, parts)],
         [f"`{DIRECT}`, a predicted trajectory among 16,384", "below 5 µs", _shown(each[DIRECT], "seconds_each", _microseconds)],
-        ["`paper`, a predicted trajectory among 16,384", "below 5 µs", _shown(each["paper"], "seconds_each", _microseconds)],
+        ["`orbitnet`, a predicted trajectory among 16,384", "below 5 µs", _shown(each["orbitnet"], "seconds_each", _microseconds)],
         [f"`{DIRECT}`, steps per second at batch 1,024", "30 to 50", _shown(step, "steps_per_second", _count)],
         [f"`{DIRECT}`, validation loss so far", "1e-6 to 1e-7", learnt],
     ]
@@ -303,7 +303,7 @@ def _operations_each(name: str) -> float:
     else:
         folder = shipped_models()[name]
         architecture, data = load_model(folder).config, data_of(folder)
-    times = (_MANY if data.ensemble.orbits_per_potential > 1 else 1, data.times)
+    times = (_MANY if data.distribution.orbits_per_hamiltonian > 1 else 1, data.times)
     return network_operations(architecture, task_of(data), _MANY, times, backward=False) / _MANY
 
 

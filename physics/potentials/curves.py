@@ -1,101 +1,163 @@
-"""Potentials given as cubic curves (q(u), V(u)): the clamped B-spline prior and interpolants of sensors."""
+"""Potentials as cubic curves: the one representation that is drawn, fitted, interpolated, solved and evaluated.
+
+Shapes: B curves, M pieces of the longest one, S sensors, n control points, T positions.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from scipy.interpolate import BSpline, CubicSpline, PPoly
+from scipy.interpolate import BSpline, PPoly
 
 from ..errors import InputError
-from ..kernels import curve_curvatures, curve_forces, curve_values
+from . import cubics
+from .interpolants import interpolate_pieces
 
 
-@dataclass(frozen=True)
-class CurvePotential:
-    """V(q) defined through a curve of M cubic pieces (powers of u ascending; see `kernels`).
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """B potentials V(q), each given by joined cubic pieces: `poly_q[b, m]` and `poly_v[b, m]` are q(u) and V(u) over u in [0, 1].
 
-    knots_q (M + 1,), poly_q (M, 4), poly_v (M, 4); q(u) is increasing, so V is a function of q.
-    Build one with `from_control_points` or `from_samples`.
+    Coefficients ascend in powers of u; q(u) increases, so V is a function of q. Build them with `from_control_points`,
+    `from_samples` or `join`. Beyond its ends V continues as the cubic that meets it there with three derivatives.
+
+    Positions q are (B,) or (B, ...), one row for each curve; a single curve takes and returns any shape.
+
+    Attributes
+    ----------
+    poly_q, poly_v
+        Shape (B, M, 4).
+    num_pieces
+        Shape (B,); the pieces of a row beyond it are padding.
     """
 
-    knots_q: np.ndarray
     poly_q: np.ndarray
     poly_v: np.ndarray
+    num_pieces: np.ndarray
 
     @classmethod
-    def from_control_points(cls, control_q: Sequence[float] | np.ndarray, control_v: Sequence[float] | np.ndarray) -> "CurvePotential":
-        """The clamped cubic B-spline curve with uniform knots over a control polygon of n >= 4 points.
+    def from_control_points(
+        cls, control_q: Sequence[float] | np.ndarray, control_v: Sequence[float] | np.ndarray, num_control: np.ndarray | None = None
+    ) -> "Curves":
+        """Clamped cubic B-spline curves with uniform knots.
 
-        Raises InputError unless the abscissae increase strictly (which makes q(u) increase).
+        Parameters
+        ----------
+        control_q, control_v
+            Control polygons, (B, n), or (n,) of a single one.
+        num_control
+            Shape (B,): the number of points of each polygon, which come first in its row; by default n.
+
+        Raises
+        ------
+        InputError
+            Unless every polygon has at least 4 finite points with strictly increasing abscissae (so that q(u) increases).
         """
-        q, v = np.asarray(control_q, dtype=np.float64), np.asarray(control_v, dtype=np.float64)
-        if q.ndim != 1 or q.shape != v.shape or q.size < 4:
-            raise InputError(f"control polygon has shapes {q.shape} and {v.shape}; give two equal lists of at least 4 numbers")
-        if not (np.all(np.isfinite(q)) and np.all(np.isfinite(v)) and np.all(np.diff(q) > 0)):
-            raise InputError("control polygon must be finite with strictly increasing abscissae")
-        basis = clamped_basis(q.size)
-        return cls.from_pieces(basis @ q, basis @ v)
+        q, v = (np.atleast_2d(np.require(x, np.float64, ("C", "W"))) for x in (control_q, control_v))
+        if q.ndim != 2 or q.shape != v.shape or q.shape[1] < 4:
+            raise InputError(
+                f"control polygon has shapes {np.shape(control_q)} and {np.shape(control_v)}; give two equal lists of 4 numbers or more"
+            )
+        num_pieces = (np.full(len(q), q.shape[1]) if num_control is None else np.asarray(num_control, dtype=np.int64)) - 3
+        padding = np.arange(q.shape[1]) >= num_pieces[:, None] + 3
+        finite = (np.isfinite(q) & np.isfinite(v)) | padding
+        increasing = (np.diff(q, axis=1) > 0) | padding[:, 1:]
+        if not (np.all(finite) and np.all(increasing) and num_pieces.min(initial=1) >= 1):
+            raise InputError("control polygon must have 4 finite points or more, with strictly increasing abscissae")
+        poly = np.zeros((2, len(q), q.shape[1] - 3, 4))
+        for count in np.unique(num_pieces):
+            rows, basis = np.flatnonzero(num_pieces == count), clamped_basis(int(count) + 3)
+            cubics.combine_control_points(poly[0], rows, basis, q)
+            cubics.combine_control_points(poly[1], rows, basis, v)
+        return cls(poly[0], poly[1], num_pieces)
 
     @classmethod
-    def from_samples(cls, values: Sequence[float] | np.ndarray) -> "CurvePotential":
-        """The C2 (not-a-knot) cubic spline through V at uniform points on [0, 1], shape (S,), S >= 4."""
-        v = np.asarray(values, dtype=np.float64)
-        if v.ndim != 1 or v.size < 4 or not np.all(np.isfinite(v)):
-            raise InputError(f"samples of V have shape {v.shape}; give at least 4 finite numbers")
-        spline = CubicSpline(np.linspace(0.0, 1.0, v.size), v)
-        poly_q = np.zeros((v.size - 1, 4))
-        poly_q[:, 0], poly_q[:, 1] = spline.x[:-1], np.diff(spline.x)
-        return cls.from_pieces(poly_q, _unit_pieces(spline))
+    def from_samples(cls, values: Sequence[float] | np.ndarray, kind: str = "cubic", domain: tuple[float, float] = (0.0, 1.0)) -> "Curves":
+        """Interpolants of V at uniform positions on `domain`, values (B, S), or (S,) of a single one.
 
-    @classmethod
-    def from_pieces(cls, poly_q: np.ndarray, poly_v: np.ndarray) -> "CurvePotential":
-        """The curve of the pieces between the walls, coefficients (M, 4) each, in order and joined.
+        Row by row or all at once, the bits are the same. See `interpolants.INTERPOLANTS` for the kinds.
 
-        Adds the cubic Taylor continuation beyond each wall: stages of a solver may overshoot a turning point
-        there by O(h^2), and a C3 continuation costs them no order.
+        Raises
+        ------
+        InputError
+            For an unknown kind, too few samples for it, or values that are not finite.
         """
-        left, right = _taylor(poly_q[0], poly_v[0], 0.0), _taylor(poly_q[-1], poly_v[-1], 1.0)
-        wall_q = np.array([poly_q[0, 0], poly_q[-1].sum()])
-        outer = [np.array([[q, 1.0, 0.0, 0.0]]) for q in wall_q]
-        return cls(
-            knots_q=np.concatenate([[-np.inf], poly_q[:, 0], wall_q[1:], [np.inf]]),
-            poly_q=np.concatenate([outer[0], poly_q, outer[1]]),
-            poly_v=np.concatenate([left[None], poly_v, right[None]]),
-        )
+        poly_q, poly_v = interpolate_pieces(np.atleast_2d(np.asarray(values, dtype=np.float64)), kind, domain)
+        return cls(np.tile(poly_q, (len(poly_v), 1, 1)), poly_v, np.full(len(poly_v), len(poly_q)))
 
-    @property
-    def curve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The arrays the compiled kernels take."""
-        return self.knots_q, self.poly_q, self.poly_v
+    @classmethod
+    def join(cls, parts: Sequence["Curves"]) -> "Curves":
+        """The curves of all parts in order."""
+        num_pieces = np.concatenate([part.num_pieces for part in parts])
+        poly = np.zeros((2, num_pieces.size, max(part.poly_q.shape[1] for part in parts), 4))
+        first = 0
+        for part in parts:
+            rows, count = slice(first, first + len(part)), part.poly_q.shape[1]
+            poly[0, rows, :count], poly[1, rows, :count] = part.poly_q, part.poly_v
+            first += len(part)
+        return cls(poly[0], poly[1], num_pieces)
 
-    def value(self, q: np.ndarray) -> np.ndarray:
-        """V(q), any shape; continued beyond the walls by a cubic."""
+    def __len__(self) -> int:
+        return self.num_pieces.size
+
+    def __getitem__(self, index: int) -> "Curves":
+        """A single curve, without padding and without a copy."""
+        rows = slice(index, index + 1 or None)
+        count = self.num_pieces[index]  # an index out of range ends a loop over the curves
+        return Curves(self.poly_q[rows, :count], self.poly_v[rows, :count], self.num_pieces[rows])
+
+    def take(self, rows: np.ndarray | slice) -> "Curves":
+        """The curves at `rows` (R,), which may repeat."""
+        return Curves(self.poly_q[rows], self.poly_v[rows], self.num_pieces[rows])
+
+    def value(self, q: np.ndarray | float) -> np.ndarray:
+        """V(q), in the shape of q: (B,) or (B, ...)."""
+        return self._evaluate(q, 0)
+
+    def gradient(self, q: np.ndarray | float) -> np.ndarray:
+        """V'(q), in the shape of q: (B,) or (B, ...)."""
+        return self._evaluate(q, 1)
+
+    def curvature(self, q: np.ndarray | float) -> np.ndarray:
+        """V''(q), in the shape of q: (B,) or (B, ...)."""
+        return self._evaluate(q, 2)
+
+    def sample(self, q: np.ndarray) -> np.ndarray:
+        """V of every curve at increasing positions q (S,) within them, (B, S)."""
+        values = np.empty((len(self), np.size(q)))
+        cubics.sample_curves(self.poly_q, self.poly_v, self.num_pieces, np.ascontiguousarray(q, dtype=np.float64), values)
+        return values
+
+    def locate(self, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Piece (B,) and parameter u (B,) with q(u) = q[b] on curve b, for q (B,) within the curves."""
+        pieces, parameters = np.empty(len(self), dtype=np.int64), np.empty(len(self))
+        cubics.locate_each(self.poly_q, self.num_pieces, np.ascontiguousarray(q, dtype=np.float64), pieces, parameters)
+        return pieces, parameters
+
+    def extrema(self) -> tuple[np.ndarray, np.ndarray]:
+        """(min V (B,), max V (B,)) within the curves, exact to rounding."""
+        lowest, highest = np.empty((2, len(self)))
+        cubics.bound_curves(self.poly_v, self.num_pieces, lowest, highest)
+        return lowest, highest
+
+    def separatrix_distance(self, energy: np.ndarray) -> np.ndarray:
+        """abs(E - V) at the top of the nearest barrier, (B,): the least over the maxima of V inside the curves; inf without one.
+
+        An orbit at distance 0 is the separatrix itself and never reaches the top.
+        """
+        distance = np.empty(len(self))
+        cubics.nearest_barriers(self.poly_v, self.num_pieces, np.ascontiguousarray(energy, dtype=np.float64), distance)
+        return distance
+
+    def _evaluate(self, q: np.ndarray | float, derivative: int) -> np.ndarray:
         q = np.asarray(q, dtype=np.float64)
-        return curve_values(self.curve, q.ravel()).reshape(q.shape)
-
-    def gradient(self, q: np.ndarray) -> np.ndarray:
-        """V'(q), any shape; continued beyond the walls by a cubic."""
-        q = np.asarray(q, dtype=np.float64)
-        return -curve_forces(self.curve, q.ravel()).reshape(q.shape)
-
-    def curvature(self, q: np.ndarray) -> np.ndarray:
-        """V''(q), any shape; continued beyond the walls by a cubic."""
-        q = np.asarray(q, dtype=np.float64)
-        return curve_curvatures(self.curve, q.ravel()).reshape(q.shape)
-
-    def extrema(self) -> tuple[float, float]:
-        """(min V, max V) over the walls, exact: piece ends and the real roots of V'(u)."""
-        v0, v1, v2, v3 = self.poly_v[1:-1].T
-        candidates = [v0, v0 + v1 + v2 + v3]
-        c1, c2, c3 = v1, 2 * v2, 3 * v3
-        with np.errstate(all="ignore"):
-            # The numerically stable pair of roots: w / c3 and c1 / w never cancel.
-            w = -0.5 * (c2 + np.copysign(np.sqrt(c2 * c2 - 4 * c1 * c3), c2))
-            for u in (w / c3, c1 / w):
-                candidates.append((v0 + u * (v1 + u * (v2 + u * v3)))[(u >= 0) & (u <= 1)])
-        values = np.concatenate(candidates)
-        return float(values.min()), float(values.max())
+        if len(self) != 1 and (q.ndim == 0 or q.shape[0] != len(self)):
+            raise InputError(f"q has shape {q.shape}; give {len(self)} curves positions of shape ({len(self)},) or ({len(self)}, T)")
+        rows = np.ascontiguousarray(q.reshape(len(self), -1) if len(self) else q.reshape(0, 0))
+        result = np.empty(rows.shape)
+        cubics.evaluate_curves(self.poly_q, self.poly_v, self.num_pieces, rows, q.shape == (len(self),), derivative, result)
+        return result.reshape(q.shape)
 
 
 @cache
@@ -108,25 +170,3 @@ def clamped_basis(num_control: int) -> np.ndarray:
         element = PPoly.from_spline(BSpline(knots, np.eye(num_control)[i], 3))
         basis[:, :, i] = element.c[::-1, 3:num_control].T  # drop the zero-width pieces of the clamped ends
     return basis
-
-
-def _unit_pieces(spline: CubicSpline) -> np.ndarray:
-    """Ascending coefficients (M, 4) of a piecewise cubic, each piece rescaled to u in [0, 1]."""
-    widths = np.diff(spline.x)[:, None]
-    return spline.c[::-1].T * widths ** np.arange(4)
-
-
-def _taylor(poly_q: np.ndarray, poly_v: np.ndarray, u: float) -> np.ndarray:
-    """Coefficients (4,) of V in powers of q - q(u), by the chain rule on the curve at u."""
-    q1, q2, q3 = _derivatives(poly_q.tolist(), u)
-    v1, v2, v3 = _derivatives(poly_v.tolist(), u)
-    v0 = poly_v[0] + u * (poly_v[1] + u * (poly_v[2] + u * poly_v[3]))
-    slope = v1 / q1
-    curvature = (v2 - slope * q2) / q1**2
-    third = (v3 - 3 * curvature * q1 * q2 - slope * q3) / q1**3
-    return np.array([v0, slope, curvature / 2, third / 6])
-
-
-def _derivatives(c: list[float], u: float) -> tuple[float, float, float]:
-    """The first three derivatives of a cubic at u."""
-    return c[1] + u * (2.0 * c[2] + 3.0 * u * c[3]), 2.0 * c[2] + 6.0 * u * c[3], 6.0 * c[3]

@@ -23,7 +23,6 @@ from ..errors import InputError
 
 _MAX_LENGTH = 500
 _MAX_DEPTH = 50
-_WALL_HEIGHT = 2.0
 _WALL_AGREEMENT = 1e-9  # relative; two walls that differ by more are two heights
 _TOKEN = re.compile(
     r"[ \t\r\n]*(?:(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<sign>\*\*|[-+*/^()]))"
@@ -37,38 +36,44 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
 _ALLOWED = f"allowed are numbers, q, {', '.join(_CONSTANTS)}, + - * / ** ^, brackets and {', '.join(_FUNCTIONS)}"
 
 
-def evaluate_expression(text: str, q: np.ndarray, *, rescale_walls: bool = False) -> np.ndarray:
+def evaluate_expression(text: str, q: np.ndarray, *, wall_height: float | None = None) -> np.ndarray:
     """V at positions q (any shape) for an expression in q.
 
     Parameters
     ----------
-    rescale_walls
-        Multiply V by the positive number that makes V(0) = V(1) = 2 (`wall_factor`).
+    wall_height
+        Multiply V by the positive number that makes V(0) = V(1) equal to this (`wall_factor`); None leaves V as it is.
 
     Raises
     ------
     InputError
         With the character (counted from 1) where the text stops making sense; where V is not finite on q;
-        or with `rescale_walls` for walls that differ or are not above zero.
+        or with `wall_height` for walls that differ or are not above zero.
     """
     if len(text) > _MAX_LENGTH:
         raise InputError(f"expression has {len(text)} characters; at most {_MAX_LENGTH} are allowed")
     q = np.asarray(q, dtype=np.float64)
-    factor = wall_factor(*_evaluate(text, np.array([0.0, 1.0])).tolist()) if rescale_walls else 1.0
-    return _evaluate(text, q, factor)
+    if wall_height is None:
+        return _evaluate(text, q)
+    left, right = _evaluate(text, np.array([0.0, 1.0])).tolist()
+    return _evaluate(text, q, wall_factor(left, right, wall_height))
 
 
-def wall_factor(left: float, right: float) -> float:
-    """The factor that makes walls of heights V(0) = `left` and V(1) = `right` 2 high.
+def wall_factor(left: float, right: float, wall_height: float) -> float:
+    """The factor that makes walls of heights V(0) = `left` and V(1) = `right` as high as `wall_height`.
 
     A factor, not a shift: a shift of V changes no motion, and would leave the well as shallow or deep as before.
     Raises InputError unless the walls agree to 1e-9 of their height and are above zero.
     """
     if abs(left - right) > _WALL_AGREEMENT * max(abs(left), abs(right)):
-        raise InputError(f"walls are V(0) = {left:.9g} and V(1) = {right:.9g}; to be rescaled to 2 both must be of one height")
-    factor = _WALL_HEIGHT / left if left > 0.0 else np.inf
+        raise InputError(
+            f"walls are V(0) = {left:.9g} and V(1) = {right:.9g}; to be rescaled to {wall_height:g} both must be of one height"
+        )
+    factor = wall_height / left if left > 0.0 else np.inf
     if not np.isfinite(factor):
-        raise InputError(f"walls are V(0) = V(1) = {left + 0.0:.9g}; to be rescaled to 2 they must be above zero (add a constant to V)")
+        raise InputError(
+            f"walls are V(0) = V(1) = {left + 0.0:.9g}; to be rescaled to {wall_height:g} they must be above zero (add a constant to V)"
+        )
     return factor
 
 

@@ -1,4 +1,4 @@
-"""V rebuilt from uniform sensors by the usual interpolants, many rows at once."""
+"""V between uniform sensors by the usual interpolants, as cubic pieces, many rows at once. See `curves.Curves.from_samples`."""
 
 from collections.abc import Callable
 
@@ -6,21 +6,18 @@ import numpy as np
 from scipy.interpolate import CubicHermiteSpline, CubicSpline, PchipInterpolator, PPoly, make_interp_spline
 
 from ..errors import InputError
-from .curves import CurvePotential
 
 _QUINTIC_REFINEMENT = 8  # cubic pieces that stand for one of the quintic
 
 
-def interpolate_sensors(values: np.ndarray, kind: str) -> list[CurvePotential]:
-    """Potentials through V at S uniform sensors on [0, 1], values (N, S).
-
-    Row by row or all at once, the bits are the same. Beyond the walls each goes on by the cubic of its last piece.
+def interpolate_pieces(values: np.ndarray, kind: str, domain: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """The pieces through V at S uniform sensors on `domain`, values (N, S): `poly_q` (M, 4), the same for all, and `poly_v` (N, M, 4).
 
     Parameters
     ----------
     kind
-        `cubic`: the C2 spline, not-a-knot, as `CurvePotential.from_samples`. Its error is O(h^4).
-        `hermite`: cubics with the slope of the parabola through each sensor and its neighbours, at a wall through the
+        `cubic`: the C2 spline, not-a-knot. Its error is O(h^4).
+        `hermite`: cubics with the slope of the parabola through each sensor and its neighbours, at an end through the
         nearest three. C1, local, O(h^3).
         `pchip`: cubics with the slopes of Fritsch and Butland, which never overshoot the data (SIAM J. Sci. Stat. Comput. 5,
         300, 1984). C1, O(h^3), but O(h^2) at extrema.
@@ -36,26 +33,24 @@ def interpolate_sensors(values: np.ndarray, kind: str) -> list[CurvePotential]:
     if kind not in INTERPOLANTS:
         raise InputError(f"interpolant is {kind!r}; choose one of {', '.join(INTERPOLANTS)}")
     least_sensors, through = INTERPOLANTS[kind]
-    values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or values.shape[1] < least_sensors or not np.all(np.isfinite(values)):
         raise InputError(f"values have shape {values.shape}; give (N, S) finite numbers at S >= {least_sensors} sensors for {kind!r}")
-    if not len(values):
-        return []
-    splines = through(np.linspace(0.0, 1.0, values.shape[1]), values.T)
+    rows = values if len(values) else np.zeros((1, values.shape[1]))  # SciPy's splines need one
+    splines = through(np.linspace(*domain, values.shape[1]), rows.T)
     widths = np.diff(splines.x)
     poly_q = np.zeros((widths.size, 4))
     poly_q[:, 0], poly_q[:, 1] = splines.x[:-1], widths
     poly_v = np.ascontiguousarray(splines.c[::-1].T * widths[:, None] ** np.arange(4))
-    return [CurvePotential.from_pieces(poly_q, pieces) for pieces in poly_v]
+    return poly_q, poly_v[: len(values)]
 
 
 def _hermite(q: np.ndarray, values: np.ndarray) -> PPoly:
-    return CubicHermiteSpline(q, values, np.gradient(values, q[1], axis=0, edge_order=2))
+    return CubicHermiteSpline(q, values, np.gradient(values, q[1] - q[0], axis=0, edge_order=2))
 
 
 def _quintic(q: np.ndarray, values: np.ndarray) -> PPoly:
     spline = make_interp_spline(q, values, k=5)
-    fine = np.linspace(0.0, 1.0, _QUINTIC_REFINEMENT * (q.size - 1) + 1)
+    fine = np.linspace(q[0], q[-1], _QUINTIC_REFINEMENT * (q.size - 1) + 1)
     return CubicHermiteSpline(fine, spline(fine), spline(fine, 1))
 
 

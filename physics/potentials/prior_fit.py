@@ -1,7 +1,7 @@
-"""The prior itself fitted to V at the sensors: the rebuilding of V by someone who knows how potentials are drawn.
+"""The prior itself fitted to V at the sensors: a reconstruction that makes use of how potentials are drawn.
 
-A potential is the clamped cubic B-spline curve over b interior control points (q_j, v_j) between the wall points (0, 2) and
-(1, 2), each q_j uniform in a cell of its own (`ensembles.draw_polygons`). For each b the fit minimises
+A potential is the clamped cubic B-spline curve over b interior control points (q_j, v_j) between the wall points (0, h) and
+(1, h) with the wall height h, each q_j uniform in a cell of its own (`ensembles.draw_polygons`). For each b the fit minimises
 
     sum_i (V(sensor_i) - value_i)^2 / sigma^2  +  sum_j (q_j - centre_j)^2 / (width_j^2 / 12)  +  sum_j (v_j - height)^2
 
@@ -11,28 +11,26 @@ few units of `height`, the mean of the sensors, and no more, so it holds for eve
 leave a point undecided. Of all minima found, the one of most evidence by Laplace's method is kept, so b is no larger than the
 sensors justify (MacKay, Information Theory, Inference, and Learning Algorithms, 2003, chapters 27 and 28).
 
-Self-contained, as every file of compiled code here (see `kernels`). The unknowns x (2 b,) are abscissae, then heights.
+The unknowns x (2 b,) are abscissae, then heights.
 """
 
 import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from ..compiled import compiled
 from ..errors import InputError
-from ..solvers.fixed_step import share_rows
-from .curve_batches import CurveBatch
-from .curves import CurvePotential, clamped_basis
+from ..threads import share_rows
+from .cubics import NEVER, QUADRATIC, invert
+from .curves import Curves, clamped_basis
 
-_WALL_HEIGHT = 2.0
 _ROUNDING = 2.0**-23  # float32 moves no value below 4 by more
 _NUM_STARTS = 16  # at most; the first one to explain the sensors is the last
 _NUM_NOISY_STARTS = 4  # at least; with noise, one fit may explain the sensors and another do it better
 _COARSE = 0.01  # sigma of a first fit where there are more unknowns than sensors
 _MAX_STEPS = 60
 _LEAST_GAIN = 1e-3  # relative; a step that gains less is the last
-_MAX_NEWTON_STEPS = 60
 
 
 class PriorFit(NamedTuple):
@@ -43,22 +41,23 @@ class PriorFit(NamedTuple):
     the curve; it is then the most probable of those through them.
     """
 
-    curves: list[CurvePotential]
+    curves: Curves
     num_inner: np.ndarray
     residual: np.ndarray
     explained: np.ndarray
 
 
 def fit_prior(
-    values: np.ndarray, *, noise: float = 0.0, control_points: tuple[int, int] = (2, 7), num_threads: int | None = None
+    values: np.ndarray, *, wall_height: float, noise: float = 0.0, control_points: tuple[int, int] = (2, 7), num_threads: int | None = None
 ) -> PriorFit:
     """Fit curves of the prior to V at S uniform sensors on [0, 1], values (N, S).
 
-    Rows are fitted one by one: neither the batch nor the number of threads changes a bit. The threads are Python's, as in
-    `integrators.integrate_batch_counted`.
+    Rows are fitted one by one: neither the batch nor the number of threads changes a bit.
 
     Parameters
     ----------
+    wall_height
+        V at both walls, q = 0 and q = 1.
     noise
         Standard deviation of the noise on the sensors, beyond the rounding of float32.
     control_points
@@ -92,7 +91,7 @@ def fit_prior(
     sigma = max(float(noise), _ROUNDING)
     most_misfit = num_sensors + 4.0 * math.sqrt(2.0 * num_sensors)  # four standard deviations above the mean of chi^2
     least_starts = _NUM_NOISY_STARTS if sigma > _ROUNDING else 1
-    settings = (bases, cells, places, least_starts, most_misfit, np.linspace(0.0, 1.0, num_sensors), sigma**-2)
+    settings = (bases, cells, places, least_starts, most_misfit, np.linspace(0.0, 1.0, num_sensors), sigma**-2, float(wall_height))
 
     control = np.zeros((2, num_rows, most + 2))
     num_inner, misfit = np.zeros(num_rows, dtype=np.int64), np.zeros(num_rows)
@@ -101,9 +100,9 @@ def fit_prior(
         _fit_rows(*settings, values[rows], control[0, rows], control[1, rows], num_inner[rows], misfit[rows])
 
     share_rows(fit, num_rows, num_threads)
-    curves = CurveBatch.from_control_points(control[0], control[1], num_inner + 2)
+    curves = Curves.from_control_points(control[0], control[1], num_inner + 2)
     residual = sigma * np.sqrt(misfit / num_sensors)
-    return PriorFit([curves[row] for row in range(num_rows)], num_inner, residual, misfit <= most_misfit)
+    return PriorFit(curves, num_inner, residual, misfit <= most_misfit)
 
 
 def abscissa_cells(b: int) -> np.ndarray:
@@ -113,9 +112,9 @@ def abscissa_cells(b: int) -> np.ndarray:
     return np.stack([gap[:-1] + np.arange(b) / b, (np.arange(b) + 1) / b - gap[1:]])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _fit_rows(bases, cells, places, least_starts, most_misfit, sensors, precision, values, control_q, control_v, num_inner, misfit):
-    """Fill the last four, (R, n), (R, n), (R,) and (R,), from values (R, S); `places` (starts, most) are shares of the cells."""
+@compiled(nogil=True)
+def _fit_rows(bases, cells, places, least_starts, most_misfit, sensors, precision, wall, values, control_q, control_v, num_inner, misfit):
+    """Fill the last four, (R, n), (R, n), (R,) and (R,), from values (R, S); `places` (starts, most) are fractions of the cells."""
     most = places.shape[1]
     fewest = most + 1 - bases.shape[0]
     for row in range(values.shape[0]):
@@ -134,23 +133,23 @@ def _fit_rows(bases, cells, places, least_starts, most_misfit, sensors, precisio
                     prior[j] = 12.0 / (width * width)
                     x[j] = low[j] + places[start, j] * width
                 x[b:] = np.interp(x[:b], sensors, values[row])
-                # The walls' sensors tell nothing. With too few others, curves through all are many, and a search bound to
+                # The sensors at the walls decide nothing. With too few others, curves through all are many, and a search bound to
                 # them all along would stay near its start, not go to the most probable.
                 undecided = 2 * b >= sensors.size - 2
                 if undecided and precision > _COARSE**-2:
-                    x, _, _ = _minimise(bases[i], low, high, mean, prior, sensors, values[row], _COARSE**-2, x)
-                x, chi2, evidence = _minimise(bases[i], low, high, mean, prior, sensors, values[row], precision, x)
+                    x, _, _ = _minimise(bases[i], wall, low, high, mean, prior, sensors, values[row], _COARSE**-2, x)
+                x, chi2, evidence = _minimise(bases[i], wall, low, high, mean, prior, sensors, values[row], precision, x)
                 found = found or (chi2 <= most_misfit and not undecided)
                 if evidence < best:
                     best = evidence
                     num_inner[row], misfit[row] = b, chi2
                     control_q[row, 0], control_q[row, b + 1] = 0.0, 1.0
-                    control_v[row, 0] = control_v[row, b + 1] = _WALL_HEIGHT
+                    control_v[row, 0] = control_v[row, b + 1] = wall
                     control_q[row, 1 : b + 1], control_v[row, 1 : b + 1] = x[:b], x[b:]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _minimise(basis, low, high, mean, prior, sensors, values, precision, x):
+@compiled(nogil=True)
+def _minimise(basis, wall, low, high, mean, prior, sensors, values, precision, x):
     """The minimum found from x, its sum of squares over sigma^2, and minus twice the logarithm of its evidence, up to a constant.
 
     Levenberg's and Marquardt's method; an abscissa at the end of its cell stays there while the gradient points outwards.
@@ -159,7 +158,7 @@ def _minimise(basis, low, high, mean, prior, sensors, values, precision, x):
     b = n // 2
     normal, gradient, next_normal, next_gradient = np.empty((n, n)), np.empty(n), np.empty((n, n)), np.empty(n)
     factor, step = np.empty((n, n)), np.empty(n)
-    cost = _linearise(basis, mean, prior, sensors, values, precision, x, normal, gradient)
+    cost = _linearise(basis, wall, mean, prior, sensors, values, precision, x, normal, gradient)
     damping = 1e-3
     for _ in range(_MAX_STEPS):
         factor[:] = normal
@@ -176,7 +175,7 @@ def _minimise(basis, low, high, mean, prior, sensors, values, precision, x):
         following = x + step
         for j in range(b):
             following[j] = min(max(following[j], low[j]), high[j])
-        next_cost = _linearise(basis, mean, prior, sensors, values, precision, following, next_normal, next_gradient)
+        next_cost = _linearise(basis, wall, mean, prior, sensors, values, precision, following, next_normal, next_gradient)
         if next_cost < cost:
             gain = cost - next_cost
             x, cost = following, next_cost
@@ -197,8 +196,8 @@ def _minimise(basis, low, high, mean, prior, sensors, values, precision, x):
     return x, chi2, evidence
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _linearise(basis, mean, prior, sensors, values, precision, x, normal, gradient):
+@compiled(nogil=True)
+def _linearise(basis, wall, mean, prior, sensors, values, precision, x, normal, gradient):
     """The sum of squares at x; fills half its gradient (n,) and half its Gauss-Newton matrix (n, n), the lower triangle.
 
     With q(u) = sensor on its piece, dV / dv_j = N_j(u) and dV / dq_j = -V' N_j(u), for q(u) must stay where it is.
@@ -206,7 +205,7 @@ def _linearise(basis, mean, prior, sensors, values, precision, x, normal, gradie
     b = x.size // 2
     q, v = np.empty(b + 2), np.empty(b + 2)
     q[0], q[1 : b + 1], q[b + 1] = 0.0, x[:b], 1.0
-    v[0], v[1 : b + 1], v[b + 1] = _WALL_HEIGHT, x[b:], _WALL_HEIGHT
+    v[0], v[1 : b + 1], v[b + 1] = wall, x[b:], wall
     c, d, by_q, by_v = np.empty(4), np.empty(4), np.empty(4), np.empty(4)
     normal[:] = 0.0
     gradient[:] = 0.0
@@ -224,7 +223,7 @@ def _linearise(basis, mean, prior, sensors, values, precision, x, normal, gradie
             u, before, end = 0.0, c[0], c[0] + c[1] + c[2] + c[3]
         # The sensor before is near: go on from it along the tangent.
         guess = u + (sensors[i] - before) / (c[1] + u * (2.0 * c[2] + 3.0 * u * c[3]))
-        u = _parameter(c, sensors[i], min(max(guess, 0.0), 1.0))
+        u = invert(c[0], c[1], c[2], c[3], sensors[i], min(max(guess, 0.0), 1.0), 0.0, 1.0, NEVER, QUADRATIC)
         before = sensors[i]
         slope = (d[1] + u * (2.0 * d[2] + 3.0 * u * d[3])) / (c[1] + u * (2.0 * c[2] + 3.0 * u * c[3]))
         error = d[0] + u * (d[1] + u * (d[2] + u * d[3])) - values[i]
@@ -251,28 +250,7 @@ def _linearise(basis, mean, prior, sensors, values, precision, x, normal, gradie
     return cost
 
 
-@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-def _parameter(c, q, u):
-    """u in [0, 1] with q(u) = q on the piece c: Newton's method from the guess u, inside a shrinking bracket."""
-    left, right = 0.0, 1.0
-    for _ in range(_MAX_NEWTON_STEPS):
-        residual = c[0] + u * (c[1] + u * (c[2] + u * c[3])) - q
-        slope = c[1] + u * (2.0 * c[2] + 3.0 * u * c[3])
-        if residual > 0.0:
-            right = u
-        else:
-            left = u
-        following = u - residual / slope if slope > 0.0 else -1.0
-        if not (left <= following <= right):
-            following = 0.5 * (left + right)
-        change = abs(following - u)
-        u = following
-        if change <= 1e-9:  # quadratic convergence: the answer just formed is exact to rounding
-            break
-    return u
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True)
 def _cholesky(matrix, floor):
     """Factor a symmetric matrix, lower triangle, in place. Exact squares of pivots are at least `floor` (n,): rounding may say less."""
     for j in range(matrix.shape[0]):
@@ -288,7 +266,7 @@ def _cholesky(matrix, floor):
             matrix[i, j] = total / pivot
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True)
 def _solve(factor, x):
     """x (n,) with L L^T x = what x was, in place."""
     n = x.size

@@ -1,7 +1,7 @@
-"""Textbook potentials on [0, 1] with V = 2 at both walls, and families of them with kinks and jumps.
+"""Textbook potentials between walls, with V = 2 at q = 0 and q = 1, and families of them with kinks and jumps.
 
-Source of the list: arXiv 2410.20951. Where the motion has a closed form it is the truth, from any start;
-elsewhere the truth is a quadrature, so that no time-stepper stands between a prediction and the truth.
+Source of the list: arXiv 2410.20951. Where the motion has a closed form, that is the reference, from any initial state;
+elsewhere it is a quadrature, so that no time-stepper stands between a prediction and its reference.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..solvers.quadrature import solve_by_quadrature
+from ..solvers.solve import QUADRATURE, solve
 from . import closed_forms
 from .ramps import Ramps, piecewise_linear_ramps, step_ramps
 
@@ -23,7 +23,7 @@ Motion = Callable[[np.ndarray, float, float], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class NamedPotential:
-    """V and V' as functions of q, smooth but at `breakpoints`.
+    """V and V' as functions of q on `domain`, smooth but at `breakpoints`.
 
     `motion(times, q0, p0)` is the exact (q(t), p(t)), if it is known in closed form.
     """
@@ -33,6 +33,7 @@ class NamedPotential:
     gradient: Function
     motion: Motion | None = None
     breakpoints: tuple[float, ...] = ()
+    domain: tuple[float, float] = (0.0, 1.0)
 
     def truth(self, times: np.ndarray, q0: float = 0.0, p0: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """q, p at times >= 0 of any shape: the closed form, else by quadrature (which refuses orbits that leave the walls).
@@ -42,7 +43,8 @@ class NamedPotential:
         times = np.asarray(times, dtype=np.float64)
         if self.motion is not None:
             return self.motion(times, float(q0), float(p0))
-        return solve_by_quadrature(self, q0, p0, times, breakpoints=self.breakpoints)
+        q, p, _ = solve(self, q0, p0, times.ravel(), method=QUADRATURE)
+        return q.reshape(times.shape), p.reshape(times.shape)
 
 
 def power_law(exponent: float) -> NamedPotential:

@@ -1,27 +1,23 @@
-"""Orbits in batches of cubic curves by DOP853 with step control and dense output: SciPy's algorithm, compiled.
+"""DOP853 with step control and dense output: compiled for batches of cubic curves, SciPy's own for any potential.
 
-It does what `scipy.integrate.solve_ivp(..., "DOP853", t_eval=times)` does, at less than a hundredth of the time: steps and
-answers are the same but for rounding. Where an orbit crosses knots, step control amplifies rounding (SciPy's as well: a
-last bit of V' changes its steps), and the two solutions part within their errors. Steps do not end at knots: this is the
-ordinary solver that others are measured against, not a source of truth.
-
-Self-contained, as every file of compiled code here (see `kernels`).
+The compiled one does what `scipy.integrate.solve_ivp(..., "DOP853", t_eval=times)` does, at less than a hundredth of the time:
+steps and results are the same but for rounding. Where an orbit crosses knots, step control amplifies rounding (SciPy's as
+well: a last bit of V' changes its steps), and the two solutions part within their errors. Steps do not end at knots: this is
+the ordinary solver that others are compared with, not a certifying one.
 
 Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, II.4 (first step), II.5 and II.6 (DOP853).
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
-from scipy.integrate import DOP853
+from scipy.integrate import DOP853, solve_ivp
 
-from ..errors import InputError
-from ..potentials.curves import CurvePotential
-from .fixed_step import BatchSolution, count_substeps, prepare_batch, share_rows
-
-__all__ = ["integrate_adaptive_batch"]
+from ..compiled import compiled
+from ..potentials.cubics import NEVER, QUADRATIC, continue_beyond_ends, invert
+from ..potentials.curves import Curves
+from ..threads import share_rows
+from .problems import Potential, Solution, check_times, curves_of
 
 _NUM_STAGES, _NUM_EXTENDED = 12, 16  # of a step; with the slope at its end and the three that its interpolant needs
 # Row s weighs the stages before stage s; stage 12 is evaluated at the new state.
@@ -33,61 +29,43 @@ _EXPONENT = 1 / 8  # the error of a step goes as h^8
 _SAFETY, _MIN_FACTOR, _MAX_FACTOR = 0.9, 0.2, 10.0
 _SMALLEST_RTOL = 100 * np.finfo(np.float64).eps  # as SciPy: a smaller one asks for less than rounding
 _MAX_STEPS = 100_000  # an orbit of the presets takes tens; only a wild start comes near
-_MAX_NEWTON_STEPS = 60
 
 
-def integrate_adaptive_batch(
-    curves: CurvePotential | Sequence[CurvePotential],
-    q0: np.ndarray,
-    p0: np.ndarray,
-    times: np.ndarray,
-    *,
-    tolerance: float,
-    num_threads: int | None = None,
-) -> BatchSolution:
-    """Solve q' = p, p' = -V'(q) for B orbits at once by adaptive DOP853, compiled, with what each cost in forces evaluated.
+def solve_curves(curves: Curves, q0: np.ndarray, p0: np.ndarray, times: np.ndarray, tolerance: float, num_threads: int | None) -> Solution:
+    """B orbits from q0, p0 (B,) at times (B, T), compiled; `tolerance` is the relative and the absolute one of a step.
 
-    Neither the batch nor the number of threads changes a bit of an orbit (see `integrate_batch_counted`).
-
-    Parameters
-    ----------
-    curves
-        One curve for all orbits, or B of them.
-    q0, p0
-        Shape (B,).
-    times
-        Shape (T,) or (B, T), sorted, starting at or after 0. They are read off the interpolant of each step, of order 7,
-        whose three forces are evaluated only for steps that hold a query time.
-    tolerance
-        The relative and the absolute tolerance of a step.
-    num_threads
-        By default as many as this process has CPUs.
-
-    Returns
-    -------
-    BatchSolution
-        q, p (B, T), nan from where the step underflowed, as at a singularity; num_evaluations (B,).
-
-    Raises
-    ------
-    InputError
-        For unsorted times, a tolerance that is not positive, or shapes that do not fit.
+    Times are read off the interpolant of each step, of order 7, whose three forces are evaluated only for steps that hold a
+    query time. q and p are nan from where the step underflowed, as at a singularity.
     """
-    if not 0 < tolerance < math.inf:
-        raise InputError(f"tolerance is {tolerance}; give a positive number")
-    packed, offsets, which, q0, p0, times = prepare_batch(curves, q0, p0, times)
-    count_substeps(times, 1.0)  # refuses unsorted times
-    solution = BatchSolution(np.full(times.shape, np.nan), np.full(times.shape, np.nan), np.empty(which.size, dtype=np.int64))
+    check_times(times)
+    solution = Solution(np.full(times.shape, np.nan), np.full(times.shape, np.nan), np.empty(q0.size, dtype=np.int64))
 
-    def solve(rows: slice) -> None:
-        parts = (part[rows] for part in solution)
-        _solve_orbits(packed, offsets, which[rows], q0[rows], p0[rows], times[rows], float(tolerance), *parts)
+    def work(rows: slice) -> None:
+        _solve_orbits(*curves_of(curves, rows), q0[rows], p0[rows], times[rows], tolerance, *(part[rows] for part in solution))
 
-    share_rows(solve, which.size, num_threads)
+    share_rows(work, q0.size, num_threads)
     return solution
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+def solve_orbit(potential: Potential, q0: float, p0: float, times: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray, int]:
+    """One orbit of any potential at times (T,) by SciPy: q, p (T,), nan after the time where it gives up, and the forces evaluated."""
+
+    def slope(_: float, state: np.ndarray) -> list[float]:
+        return [state[1], -float(potential.gradient(state[0]))]
+
+    check_times(times)
+    distinct, positions = np.unique(times, return_inverse=True)  # SciPy wants its times distinct
+    states, num_evaluations = np.full((2, distinct.size), np.nan), 0
+    states[:, distinct == 0.0] = [[q0], [p0]]
+    later = distinct > 0.0
+    if later.any():
+        solution = solve_ivp(slope, (0.0, distinct[-1]), [q0, p0], "DOP853", t_eval=distinct[later], rtol=tolerance, atol=tolerance)
+        num_solved, num_evaluations = solution.y.shape[1] if solution.y.size else 0, int(solution.nfev)
+        states[:, np.flatnonzero(later)[:num_solved]] = solution.y[:, :num_solved] if num_solved else 0.0
+    return states[0, positions], states[1, positions], num_evaluations
+
+
+@compiled(forceinline=True)
 def _force(knots_q, poly_q, poly_v, cursor, q):
     """-V'(q). `cursor` (2,) holds piece and u of the last call: consecutive stages are close together."""
     m, u = int(cursor[0]), cursor[1]
@@ -96,32 +74,17 @@ def _force(knots_q, poly_q, poly_v, cursor, q):
     while q >= knots_q[m + 1] and m < poly_q.shape[0] - 1:
         m, u = m + 1, 0.0
     c0, c1, c2, c3 = poly_q[m, 0], poly_q[m, 1], poly_q[m, 2], poly_q[m, 3]
-    if c2 == 0.0 and c3 == 0.0:
-        u = (q - c0) / c1
-    else:
-        left, right = 0.0, 1.0
-        for _ in range(_MAX_NEWTON_STEPS):  # safeguarded by bisection
-            residual = c0 + u * (c1 + u * (c2 + u * c3)) - q
-            if residual > 0.0:
-                right = u
-            else:
-                left = u
-            step = residual / (c1 + u * (2.0 * c2 + 3.0 * u * c3))
-            u -= step
-            if abs(step) <= 1e-9:  # quadratic convergence: the answer just formed is exact to rounding
-                break
-            if not (left <= u <= right):
-                u = 0.5 * (left + right)
+    u = (q - c0) / c1 if c2 == 0.0 and c3 == 0.0 else invert(c0, c1, c2, c3, q, u, 0.0, 1.0, QUADRATIC, NEVER)
     cursor[0], cursor[1] = m, u
     return -(poly_v[m, 1] + u * (2.0 * poly_v[m, 2] + 3.0 * u * poly_v[m, 3])) / (c1 + u * (2.0 * c2 + 3.0 * u * c3))
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@compiled(forceinline=True)
 def _norm(x, y):
     return math.sqrt(0.5 * (x * x + y * y))
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@compiled(forceinline=True)
 def _dot(weights, k, count):
     total = 0.0
     for j in range(count):
@@ -129,7 +92,7 @@ def _dot(weights, k, count):
     return total
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _first_step(knots_q, poly_q, poly_v, cursor, q, p, force, tolerance, rtol, end):
     """The length of the first step, from the sizes of the state and of its first two derivatives; evaluates one force."""
     scale_q, scale_p = tolerance + abs(q) * rtol, tolerance + abs(p) * rtol
@@ -141,7 +104,7 @@ def _first_step(knots_q, poly_q, poly_v, cursor, q, p, force, tolerance, rtol, e
     return min(100.0 * h, max(1e-6, 1e-3 * h) if largest <= 1e-15 else (0.01 / largest) ** _EXPONENT, end)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@compiled(forceinline=True)
 def _run_stages(knots_q, poly_q, poly_v, cursor, k_q, k_p, first, stop, q, p, h):
     """Fill k_q, k_p, the slopes of q and p, for stages first <= s < stop; returns the state where the last was evaluated."""
     q_s, p_s = q, p
@@ -151,7 +114,7 @@ def _run_stages(knots_q, poly_q, poly_v, cursor, k_q, k_p, first, stop, q, p, h)
     return q_s, p_s
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@compiled(forceinline=True)
 def _error_norm(k_q, k_p, h, scale_q, scale_p):
     """The error of a step in units of the tolerance, from estimates of orders 5 and 3."""
     n = _NUM_STAGES + 1
@@ -160,7 +123,7 @@ def _error_norm(k_q, k_p, h, scale_q, scale_p):
     return 0.0 if fifth == 0.0 else h * fifth * fifth / math.sqrt(fifth * fifth + 0.01 * third * third)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@compiled(forceinline=True)
 def _interpolate(series, k, x, following, h):
     """Fill `series` (7,) for a component that goes from x to `following` in a step with slopes k; see `_read`."""
     series[0] = following - x
@@ -170,7 +133,7 @@ def _interpolate(series, k, x, following, h):
         series[3 + i] = h * _dot(_D[i], k, _NUM_EXTENDED)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@compiled(forceinline=True)
 def _read(series, x, theta):
     """x + theta (s0 + (1 - theta) (s1 + theta (s2 + (1 - theta) (s3 + ...)))) at the fraction theta of the step."""
     total = 0.0
@@ -179,7 +142,7 @@ def _read(series, x, theta):
     return x + total
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _solve_orbit(knots_q, poly_q, poly_v, q, p, times, tolerance, k_q, k_p, series_q, series_p, qs, ps):
     """Fill qs, ps (T,) as far as the solution goes; returns the number of forces evaluated."""
     qs[times == 0.0], ps[times == 0.0] = q, p
@@ -226,16 +189,12 @@ def _solve_orbit(knots_q, poly_q, poly_v, q, p, times, tolerance, k_q, k_p, seri
     return num_evaluations
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _solve_orbits(curves, starts, which, q0, p0, times, tolerance, qs, ps, num_evaluations):
-    """`_solve_orbit` for B orbits, orbit b in curve which[b]; fills qs, ps (B, T) and num_evaluations (B,).
-
-    `curves` holds the arrays of all curves end to end, as in `kernels.integrate_curves`.
-    """
-    knots_q, poly_q, poly_v = curves
+@compiled(nogil=True)
+def _solve_orbits(poly_q, poly_v, num_pieces, q0, p0, times, tolerance, qs, ps, num_evaluations):
+    """`_solve_orbit` for B orbits, orbit b in curve b, or all in the only curve; fills qs, ps (B, T) and num_evaluations (B,)."""
     k, series = np.zeros((2, _NUM_EXTENDED)), np.zeros((2, 3 + _D.shape[0]))
-    for b in range(which.size):
-        i = which[b]
-        first, last = starts[i], starts[i + 1]
-        pieces = (knots_q[first + i : last + i + 1], poly_q[first:last], poly_v[first:last])
+    for b in range(q0.size):
+        i = b if num_pieces.size > 1 else 0
+        n = num_pieces[i]
+        pieces = continue_beyond_ends(poly_q[i, :n], poly_v[i, :n])
         num_evaluations[b] = _solve_orbit(*pieces, q0[b], p0[b], times[b], tolerance, k[0], k[1], series[0], series[1], qs[b], ps[b])

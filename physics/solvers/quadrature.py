@@ -1,4 +1,4 @@
-"""Orbits from t = integral of dq / sqrt(2 (E - V(q))): a truth that no time-stepper has touched.
+"""Orbits from t = integral of dq / sqrt(2 (E - V(q))), with no time-stepper involved.
 
 An orbit of one degree of freedom swings between two turning points a < b, where V = E, and the time from a
 to q is an integral. It is cut where V is not smooth (knots of a curve, kinks) and taken in the coordinate x
@@ -18,59 +18,59 @@ the swings made. Orbits that rest are constant; those too near a separatrix or a
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
-from scipy.optimize import brentq
 
 from ..errors import InputError
-from ..potentials.curves import CurvePotential
-from .fixed_step import Potential
+from ..potentials.curves import Curves
+from .problems import Potential
+from .smooth_pieces import NODES, WEIGHTS, CubicPiece, Piece, cubic_pieces, find_root, smooth_pieces
 
-_NODES, _WEIGHTS = (0.5 * (x + shift) for x, shift in zip(np.polynomial.legendre.leggauss(24), (1.0, 0.0), strict=True))
 _PANEL_TOLERANCE = 1e-15
 _MAX_HALVINGS = 70
 _MAX_NEWTON_STEPS = 60
-_WALL_MARGIN = 1e-6  # how far beyond a wall a turning point may be looked for: V there is 2 but for rounding
+_ROUNDING = 1e-14  # of the ends of a curve
 _SMALLEST_CLEARANCE = 1e-8  # E - V at the top of a barrier
 _SMALLEST_SLOPE = 1e-4  # abs(V') at a turning point
 _LARGEST_CONTINUATION = 1e-9  # of a piece beyond a knot, in E - V; in the coordinate its square root
-_INSIDE = 1e-13  # how far from a kink its one-sided slope is taken
-_SCAN_POINTS = 400  # on which the extrema of a potential given as functions are looked for, a piece
 
 Array = np.ndarray
 
 
-def solve_by_quadrature(
-    potential: Potential, q0: float, p0: float, times: Array, *, breakpoints: Sequence[float] = ()
-) -> tuple[Array, Array]:
-    """The orbit from (q0, p0) at t = 0, which must stay between the walls at q = 0 and q = 1.
+def solve_orbit(potential: Potential, q0: float, p0: float, times: Array) -> tuple[Array, Array, int]:
+    """The orbit from (q0, p0) at t = 0, which must stay within the potential's domain.
 
     Parameters
     ----------
     potential
-        A `CurvePotential`, cut at its knots; or any `Potential` whose value and gradient take arrays.
+        A single curve, cut at its knots; or a potential with a `domain` and `breakpoints`, whose value and gradient take arrays.
     times
         Any shape, any order, any sign.
-    breakpoints
-        Positions within (0, 1) where V is not smooth; for a `CurvePotential` they are known.
 
     Returns
     -------
     q, p
         Of the shape of `times`.
+    num_evaluations
+        0: forces are not counted.
 
     Raises
     ------
     InputError
-        If the start is outside the walls, or the orbit leaves them; within 1e-8 in energy of a separatrix;
+        If the orbit starts outside its domain, or leaves it; within 1e-8 in energy of a separatrix;
         or if the orbit turns where abs(V') < 1e-4, so that it all but rests at an equilibrium.
     """
     times = np.asarray(times, dtype=np.float64)
-    if not (0.0 <= q0 <= 1.0 and np.isfinite(p0)):
-        raise InputError(f"start is q0 = {q0}, p0 = {p0}; q0 must be between 0 and 1, p0 finite")
-    pieces = _cubic_pieces(potential) if isinstance(potential, CurvePotential) else _smooth_pieces(potential, breakpoints)
+    if isinstance(potential, Curves):
+        pieces = cubic_pieces(potential)
+        low, high = float(pieces[0].position(0.0)) - _ROUNDING, float(pieces[-1].position(1.0)) + _ROUNDING
+    else:
+        domain = getattr(potential, "domain", None)
+        if domain is None:
+            raise InputError("quadrature needs a potential with a `domain` (low, high), and `breakpoints` where it is not smooth")
+        (low, high), pieces = domain, smooth_pieces(potential)  # pyright: ignore[reportArgumentType]
+    if not (low <= q0 <= high and np.isfinite(p0)):
+        raise InputError(f"start is q0 = {q0}, p0 = {p0}; q0 must be between {low:g} and {high:g}, p0 finite")
     start = next((i for i, piece in enumerate(pieces) if q0 < piece.position(piece.right)), len(pieces) - 1)
     x0 = pieces[start].coordinate(q0)
     at_knot = start > 0 and x0 <= pieces[start].left
@@ -81,116 +81,12 @@ def solve_by_quadrature(
     if p0 == 0.0 and falls_left and falls_right:
         raise InputError(f"the particle starts at rest on the top of a kink at q = {q0}; which way it goes is not defined")
     if p0 == 0.0 and not (falls_left or falls_right):
-        return np.full(times.shape, float(q0)), np.zeros(times.shape)
+        return np.full(times.shape, float(q0)), np.zeros(times.shape), 0
     # The piece that the start belongs to; one that is hardly moving belongs to where it falls.
     if at_knot and (falls_left if 0.5 * p0 * p0 <= _LARGEST_CONTINUATION else p0 < 0.0):
         start, x0 = start - 1, pieces[start - 1].right
     swing = _Swing(pieces, start, x0, float(p0))
-    return swing.states(times)
-
-
-class _Piece(Protocol):
-    """A stretch on which V is smooth as a function of a coordinate x in [left, right]; q(x) increases."""
-
-    @property
-    def left(self) -> float: ...
-    @property
-    def right(self) -> float: ...
-    def position(self, x: Array | float) -> Array: ...
-    def stretch(self, x: Array | float) -> Array: ...  # dq/dx
-    def height(self, x: Array | float) -> Array: ...  # V
-    def slope(self, x: float) -> float: ...  # dV/dq
-    def secant(self, x: Array | float, anchor: float) -> Array: ...  # (V(x) - V(anchor)) / (x - anchor), without cancellation
-    def coordinate(self, q: float) -> float: ...  # x of q
-    def extrema(self) -> list[float]: ...  # where dV/dx = 0, ascending
-
-
-@dataclass(frozen=True, eq=False)
-class _CubicPiece:
-    c: Array
-    v: Array
-    left: float = 0.0
-    right: float = 1.0
-
-    def position(self, x: Array | float) -> Array:
-        return np.polynomial.polynomial.polyval(x, self.c)
-
-    def stretch(self, x: Array | float) -> Array:
-        return self.c[1] + x * (2.0 * self.c[2] + 3.0 * self.c[3] * x)
-
-    def height(self, x: Array | float) -> Array:
-        return np.polynomial.polynomial.polyval(x, self.v)
-
-    def slope(self, x: float) -> float:
-        return float((self.v[1] + x * (2.0 * self.v[2] + 3.0 * self.v[3] * x)) / self.stretch(x))
-
-    def secant(self, x: Array | float, anchor: float) -> Array:
-        return self.v[1] + self.v[2] * (x + anchor) + self.v[3] * (x * x + x * anchor + anchor * anchor)
-
-    def coordinate(self, q: float) -> float:
-        if q <= self.position(0.0):
-            return 0.0
-        if q >= self.position(1.0):
-            return 1.0
-        return _root(lambda x: float(self.position(x)) - q, 0.0, 1.0)
-
-    def extrema(self) -> list[float]:
-        c1, c2, c3 = self.v[1], 2.0 * self.v[2], 3.0 * self.v[3]
-        roots = np.roots(np.trim_zeros([c3, c2, c1], "f"))
-        return sorted(float(x) for x in roots.real[np.abs(roots.imag) == 0.0])
-
-
-@dataclass(frozen=True, eq=False)
-class _SmoothPiece:
-    potential: Potential
-    left: float
-    right: float
-
-    def position(self, x: Array | float) -> Array:
-        return np.asarray(x)
-
-    def stretch(self, x: Array | float) -> Array:
-        return np.ones(np.shape(x))
-
-    def height(self, x: Array | float) -> Array:
-        return np.asarray(self.potential.value(np.asarray(x)))
-
-    def slope(self, x: float) -> float:
-        # At a kink, the slope on this side of it.
-        inside = np.clip(x, self.left + _INSIDE, self.right - _INSIDE)
-        return float(self.potential.gradient(np.asarray(inside)))
-
-    def secant(self, x: Array | float, anchor: float) -> Array:
-        x = np.asarray(x, dtype=np.float64)
-        here, there = self.height(x), self.height(anchor)
-        rise = here - there
-        # A rise this large has lost no digits; a smaller one comes from the mean of V' over [anchor, x].
-        far = np.abs(rise) > 0.05 * np.maximum(np.abs(here), np.abs(there))
-        mean = self.potential.gradient(anchor + (x[..., None] - anchor) * _NODES) @ _WEIGHTS
-        return np.where(far, rise / np.where(far, x - anchor, 1.0), mean)
-
-    def coordinate(self, q: float) -> float:
-        return q
-
-    def extrema(self) -> list[float]:
-        x = self.left + (self.right - self.left) * (np.arange(_SCAN_POINTS) + 0.5) / _SCAN_POINTS
-        rising = self.potential.gradient(x) > 0.0
-        return [_root(self.slope, x[i], x[i + 1]) for i in np.flatnonzero(rising[1:] != rising[:-1])]
-
-
-def _root(function: Callable[[float], float], left: float, right: float) -> float:
-    return float(brentq(function, left, right, xtol=1e-17, rtol=1e-15))  # type: ignore[arg-type]
-
-
-def _cubic_pieces(potential: CurvePotential) -> Sequence[_Piece]:
-    inner = list(zip(potential.poly_q[1:-1], potential.poly_v[1:-1], strict=True))
-    last = len(inner) - 1
-    return [_CubicPiece(c, v, -_WALL_MARGIN if i == 0 else 0.0, 1.0 + _WALL_MARGIN if i == last else 1.0) for i, (c, v) in enumerate(inner)]
-
-
-def _smooth_pieces(potential: Potential, breakpoints: Sequence[float]) -> Sequence[_Piece]:
-    edges = [-_WALL_MARGIN, *sorted(breakpoints), 1.0 + _WALL_MARGIN]
-    return [_SmoothPiece(potential, float(left), float(right)) for left, right in pairwise(edges)]
+    return *swing.states(times), 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,14 +96,14 @@ class _Arc:
     `evaluate(s)` gives x, dt/ds and p > 0; `find_s` gives s of the start, from its x and abs(p).
     """
 
-    piece: _Piece
+    piece: Piece
     start: float
     stop: float
     evaluate: Callable[[Array], tuple[Array, Array, Array]]
     find_s: Callable[[float, float], float]
 
 
-def _left_arc(piece: _Piece, a: float, middle: float) -> _Arc:
+def _left_arc(piece: Piece, a: float, middle: float) -> _Arc:
     def evaluate(s: Array) -> tuple[Array, Array, Array]:
         x = a + s * s
         w = -piece.secant(x, a)
@@ -217,7 +113,7 @@ def _left_arc(piece: _Piece, a: float, middle: float) -> _Arc:
     return _Arc(piece, 0.0, np.sqrt(middle - a), evaluate, lambda x, p: p / np.sqrt(-2.0 * float(piece.secant(max(x, a), a))))
 
 
-def _right_arc(piece: _Piece, middle: float, b: float) -> _Arc:
+def _right_arc(piece: Piece, middle: float, b: float) -> _Arc:
     def evaluate(s: Array) -> tuple[Array, Array, Array]:
         x = b - s * s
         w = piece.secant(x, b)
@@ -226,7 +122,7 @@ def _right_arc(piece: _Piece, middle: float, b: float) -> _Arc:
     return _Arc(piece, -np.sqrt(b - middle), 0.0, evaluate, lambda x, p: -p / np.sqrt(2.0 * float(piece.secant(min(x, b), b))))
 
 
-def _open_arc(piece: _Piece, left: float, right: float, anchor: float, clearance: float) -> _Arc:
+def _open_arc(piece: Piece, left: float, right: float, anchor: float, clearance: float) -> _Arc:
     """Between two points with E - V > 0; E - V is `clearance` at `anchor`, the end that is nearer to a turning point."""
 
     def evaluate(x: Array) -> tuple[Array, Array, Array]:
@@ -239,7 +135,7 @@ def _open_arc(piece: _Piece, left: float, right: float, anchor: float, clearance
 class _Swing:
     """The way from the left turning point to the right one, as panels of quadrature; motion is this way, there and back."""
 
-    def __init__(self, pieces: Sequence[_Piece], start: int, x0: float, p0: float) -> None:
+    def __init__(self, pieces: Sequence[Piece], start: int, x0: float, p0: float) -> None:
         self._energy = 0.5 * p0 * p0 + float(pieces[start].height(x0))
         first, a = self._turning_point(pieces, start, x0, p0, -1)
         last, b = self._turning_point(pieces, start, x0, p0, +1)
@@ -259,13 +155,13 @@ class _Swing:
         self._times = np.concatenate([[0.0], np.cumsum(durations)])
         self._phase = self._find_phase(pieces[start], x0, p0)
 
-    def _clearance(self, pieces: Sequence[_Piece], start: int, x0: float, p0: float, i: int, x: float) -> float:
+    def _clearance(self, pieces: Sequence[Piece], start: int, x0: float, p0: float, i: int, x: float) -> float:
         """E - V(x) on piece i; within the piece of the start without cancellation."""
         if i == start:
             return 0.5 * p0 * p0 - (x - x0) * float(pieces[i].secant(x, x0))
         return self._energy - float(pieces[i].height(x))
 
-    def _turning_point(self, pieces: Sequence[_Piece], start: int, x0: float, p0: float, side: int) -> tuple[int, float]:
+    def _turning_point(self, pieces: Sequence[Piece], start: int, x0: float, p0: float, side: int) -> tuple[int, float]:
         """The piece and coordinate where E - V first vanishes on the way from the start to the left (side -1) or right (+1)."""
         if p0 == 0.0 and side * pieces[start].slope(x0) > 0.0:
             return start, x0
@@ -277,7 +173,7 @@ class _Swing:
             for stop in stops:  # V is monotone from one to the next
                 clearance = self._clearance(pieces, start, x0, p0, i, stop)
                 if clearance <= 0.0:
-                    return i, _root(partial(self._clearance, pieces, start, x0, p0, i), x, stop)
+                    return i, find_root(partial(self._clearance, pieces, start, x0, p0, i), x, stop)
                 if stop != end and clearance < min(before, _SMALLEST_CLEARANCE):
                     raise InputError(
                         f"orbit of energy {self._energy:.9g} passes the top of a barrier at q = {float(piece.position(stop)):.9g} "
@@ -289,17 +185,17 @@ class _Swing:
                 return i, beyond
             i += side
             if not 0 <= i < len(pieces):
-                raise InputError(f"orbit of energy {self._energy:.9g} leaves the walls; V must reach that energy within [0, 1]")
+                raise InputError(f"orbit of energy {self._energy:.9g} leaves its domain; V must reach that energy within it")
             x = pieces[i].left if side > 0 else pieces[i].right
 
     @staticmethod
-    def _continued_turning_point(piece: _Piece, end: float, clearance: float) -> float | None:
+    def _continued_turning_point(piece: Piece, end: float, clearance: float) -> float | None:
         """The turning point if it lies a hair beyond the end of a polynomial piece, where E - V is `clearance`.
 
         A turning point so near a knot has too few digits in the neighbour's coordinate. In the continued
         piece it has all, and the continuation is exact to the cube of the distance.
         """
-        if not isinstance(piece, _CubicPiece) or clearance > _LARGEST_CONTINUATION:
+        if not isinstance(piece, CubicPiece) or clearance > _LARGEST_CONTINUATION:
             return None
         outwards = 1.0 if end == piece.right else -1.0
         if outwards * piece.slope(end) <= 0.0:
@@ -312,7 +208,7 @@ class _Swing:
             x = end + outwards * clearance / secant
         return x
 
-    def _arcs(self, pieces: Sequence[_Piece], first: int, a: float, last: int, b: float) -> list[_Arc]:
+    def _arcs(self, pieces: Sequence[Piece], first: int, a: float, last: int, b: float) -> list[_Arc]:
         if first == last:
             middle = 0.5 * (a + b)
             return [_left_arc(pieces[first], a, middle), _right_arc(pieces[first], middle, b)]
@@ -330,7 +226,7 @@ class _Swing:
             arcs.append(_open_arc(piece, middle, piece.right, piece.right, ends[1]))
         return [*arcs, right]
 
-    def _find_phase(self, piece: _Piece, x0: float, p0: float) -> float:
+    def _find_phase(self, piece: Piece, x0: float, p0: float) -> float:
         """The time since the last left turning point at the start."""
         arcs = list(dict.fromkeys(arc for arc, _, _ in self._panels if arc.piece is piece))
         arc = next((arc for arc in arcs[:-1] if x0 <= float(arc.evaluate(np.array(arc.stop))[0])), arcs[-1])
@@ -352,7 +248,7 @@ class _Swing:
         for k in np.unique(which):
             arc, left, right = self._panels[k]
             here = which == k
-            s = _invert(arc, left, right, elapsed[here] - self._times[k])
+            s = _find_s(arc, left, right, elapsed[here] - self._times[k])
             x, _, momentum = arc.evaluate(s)
             q[here], p[here] = arc.piece.position(x), momentum
         return q, np.where(forward, p, -p)
@@ -361,7 +257,7 @@ class _Swing:
 def _integrate(arc: _Arc, left: Array, right: Array) -> Array:
     """The time from s = left to s = right, of any shape."""
     width = right - left
-    return width * (arc.evaluate(left[..., None] + width[..., None] * _NODES)[1] @ _WEIGHTS)
+    return width * (arc.evaluate(left[..., None] + width[..., None] * NODES)[1] @ WEIGHTS)
 
 
 def _halve(arc: _Arc) -> list[tuple[float, float, float]]:
@@ -383,7 +279,7 @@ def _halve(arc: _Arc) -> list[tuple[float, float, float]]:
     return panels
 
 
-def _invert(arc: _Arc, left: float, right: float, elapsed: Array) -> Array:
+def _find_s(arc: _Arc, left: float, right: float, elapsed: Array) -> Array:
     """s at times `elapsed` (N,) after s = left, within one panel: Newton's method inside a shrinking bracket."""
     low, high = np.full(elapsed.shape, left), np.full(elapsed.shape, right)
     s = np.clip(left + elapsed / np.maximum(arc.evaluate(low)[1], 1e-300), low, high)

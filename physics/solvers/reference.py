@@ -1,4 +1,4 @@
-"""Reference solutions by SciPy, sharing no code with the compiled kernels: what certificates are checked against."""
+"""Reference solutions by SciPy, sharing no code with the compiled solvers: certificates are checked against them."""
 
 from typing import Any
 
@@ -6,20 +6,8 @@ import numpy as np
 from scipy.integrate import solve_ivp
 from scipy.interpolate import BSpline, PPoly
 
-from .fixed_step import Potential
-
 # Local tolerances; short steps keep the dense output as accurate as the steps themselves.
 _CONTROL: dict[str, Any] = {"rtol": 1e-13, "atol": 1e-15, "max_step": 0.01}
-
-
-def solve_smooth(potential: Potential, q0: float, p0: float, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """DOP853 at rtol 1e-13 on a smooth potential; times (T,) sorted -> q, p (T,)."""
-
-    def slope(_: float, state: np.ndarray) -> list[float]:
-        return [state[1], -float(potential.gradient(state[0]))]
-
-    solution = solve_ivp(slope, (0.0, float(times[-1])), [q0, p0], "DOP853", t_eval=times, **_CONTROL)
-    return solution.y[0], solution.y[1]
 
 
 def solve_control_polygon(
@@ -61,7 +49,7 @@ def solve_control_polygon(
             scale = curve_q(piece, state[0], 1)
             return state[1] / scale, -curve_v(piece, state[0], 1) / scale
 
-        # The end pieces continue beyond the walls: an orbit touches a wall only by rounding.
+        # The end pieces continue beyond the ends: an orbit passes an end only by rounding.
         exits = [_crossing(piece, -1.0)] * (piece > 0) + [_crossing(piece + 1, 1.0)] * (piece < num_pieces - 1)
         solution = solve_ivp(slope, (t, end), [s, p], "DOP853", events=exits or None, dense_output=True, **_CONTROL)
         stop = solution.t[-1]

@@ -1,23 +1,23 @@
-"""The derivative of exact motion by its start, from the variational equation: the reference for Jacobians."""
+"""The derivative of exact motion with respect to its initial state, by the variational equation: the reference for Jacobians."""
 
 import numpy as np
 
 from ..errors import InputError
-from ..kernels import integrate_tangents
-from ..potentials.curves import CurvePotential
-from .fixed_step import count_substeps
-from .methods import INTEGRATORS
+from ..potentials.curves import Curves
+from .knot_steps import integrate_tangents
+from .problems import count_substeps
+from .tableaux import FIXED_STEP_METHODS
 
 _COARSEST_STEP = 1 / 25
 _MAX_DOUBLINGS = 8
 
 
 def solve_tangents(
-    potential: CurvePotential, q0: float, p0: float, times: np.ndarray, *, tolerance: float = 1e-10
+    curve: Curves, q0: float, p0: float, times: np.ndarray, *, tolerance: float = 1e-10
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """States and d(q, p) / d(q0, p0) along the orbit from (q0, p0).
+    """States and d(q, p) / d(q0, p0) along the orbit of a single curve from (q0, p0).
 
-    The variational equation dq'' = -V''(q) dq is solved beside the motion, by dop853 in steps that end at the
+    The variational equation dq'' = -V''(q) dq is solved beside the motion, by `dop853-fixed` in steps that end at the
     knots (V'' is continuous across them, so nothing jumps), halved until the largest change of any entry is at
     most `tolerance` times the largest entry.
 
@@ -36,20 +36,20 @@ def solve_tangents(
     Raises
     ------
     InputError
-        For unsorted times, or where the tolerance cannot be met, as for an orbit that leaves the walls for good.
+        For unsorted times, or where the tolerance cannot be met, as for an orbit that leaves the curve for good.
     """
-    times = np.ascontiguousarray(times, dtype=np.float64)
-    tableau = INTEGRATORS["dop853"].tableau
+    times = np.require(times, np.float64, ("C", "W"))
+    tableau = FIXED_STEP_METHODS["dop853-fixed"].tableau
     substeps = count_substeps(times, _COARSEST_STEP)
-    answer = integrate_tangents(potential.curve, tableau, float(q0), float(p0), times, substeps)
+    found = integrate_tangents(curve.poly_q[0], curve.poly_v[0], tableau, float(q0), float(p0), times, substeps)
     change = np.inf
     for _ in range(_MAX_DOUBLINGS):
-        coarse = answer
+        coarse = found
         substeps = 2 * substeps
-        answer = integrate_tangents(potential.curve, tableau, float(q0), float(p0), times, substeps)
-        change = max(float(np.max(np.abs(fine - rough), initial=0.0)) for fine, rough in zip(answer, coarse, strict=True))
-        if change <= tolerance * max(1.0, float(np.max(np.abs(answer[2]), initial=0.0))):
-            return answer
+        found = integrate_tangents(curve.poly_q[0], curve.poly_v[0], tableau, float(q0), float(p0), times, substeps)
+        change = max(float(np.max(np.abs(fine - rough), initial=0.0)) for fine, rough in zip(found, coarse, strict=True))
+        if change <= tolerance * max(1.0, float(np.max(np.abs(found[2]), initial=0.0))):
+            return found
     raise InputError(
         f"tolerance is {tolerance:g}; the tangents from ({q0:g}, {p0:g}) changed by {change:.1e} in the last halving of the step"
     )

@@ -8,29 +8,47 @@ has polynomial coefficients, so the Taylor coefficients of u(t) and p(t) follow 
 three Cauchy products (Jorba & Zou, Experimental Mathematics 14, 2005). A series of order 20 reaches
 rounding in a few tens of steps an orbit, and its polynomial gives every query time within a step for
 free, where a Runge-Kutta method would have to stop at each.
-
-All compiled code of this method lives in this file because Numba's on-disk cache watches only the file of
-the outermost function.
 """
 
 import math
 
 import numpy as np
-from numba import njit
+
+from ..compiled import compiled
+from ..potentials.curves import Curves
+from ..threads import share_rows
+from .problems import Solution, check_times, curves_of
 
 _ORDER = 20
 _FAST_ORDER = 16  # where a tolerance of 1e-6 is enough, shorter series are cheaper
 _SHRINK = 0.7  # of the steps from one solution to the next: what the series leaves out falls by 0.7^20, a thousandfold
 _MAX_SHRINKS = 6
 _FIRST_SHARE = 0.01  # of the tolerance, for the last terms of a series in the first solution
-_MAX_STEPS = 4000  # an orbit of the presets takes about 20; only a singular curve comes near
+_MAX_STEPS = 4000  # an orbit of an ensemble takes about 20; only a singular curve comes near
 _MAX_ROOT_STEPS = 100
-_WALL_MARGIN = 0.1  # in u: an orbit at the energy of a wall may overshoot it by its error, one that leaves goes on
+_END_MARGIN = 0.1  # in u: an orbit that turns at an end may overshoot it by its error, one that leaves goes on
 
-SOLVED, LEFT_THE_WALLS, NOT_CERTIFIED = 0, 1, 2
+SOLVED, LEFT_THE_CURVE, NOT_CERTIFIED = 0, 1, 2
 
 
-@njit(cache=True, error_model="numpy", fastmath={"contract"})
+def solve_curves(curves: Curves, q0: np.ndarray, p0: np.ndarray, times: np.ndarray, tolerance: float, num_threads: int | None) -> Solution:
+    """B orbits from q0, p0 (B,) at times (B, T), to about `tolerance`; nan for an orbit that leaves the curve.
+
+    An orbit that lingers near a barrier magnifies its errors beyond the tolerance; only a certificate shows it.
+    """
+    check_times(times)
+    pieces, u0 = (curves if len(curves) == q0.size else curves.take(np.zeros(q0.size, dtype=np.int64))).locate(q0)
+    solution = Solution(np.empty(times.shape), np.empty(times.shape), np.zeros(q0.size, dtype=np.int64))
+
+    def work(rows: slice) -> None:
+        orbits = (pieces[rows], u0[rows], p0[rows], times[rows])
+        _solve_orbits(*curves_of(curves, rows), *orbits, tolerance, solution.q[rows], solution.p[rows])
+
+    share_rows(work, q0.size, num_threads)
+    return solution
+
+
+@compiled(fastmath={"contract"})
 def _expand(c, v, u, p, work):
     """Fill u and p (K + 1,) with Taylor coefficients from u[0] and p[0] on the piece (c, v); returns q'(u[0]).
 
@@ -60,12 +78,12 @@ def _expand(c, v, u, p, work):
     return slope[0]
 
 
-@njit(cache=True, error_model="numpy", fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def _cubic(c, u):
     return c[0] + u * (c[1] + u * (c[2] + u * c[3]))
 
 
-@njit(cache=True, error_model="numpy", fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def _state(u, p, h):
     """u and p at time h into the step: two Horner schemes side by side."""
     u_h, p_h = u[-1], p[-1]
@@ -75,7 +93,7 @@ def _state(u, p, h):
     return u_h, p_h
 
 
-@njit(cache=True, error_model="numpy", fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def _value_and_slope(series, h):
     value, slope = series[-1], 0.0
     for k in range(series.size - 2, -1, -1):
@@ -84,7 +102,7 @@ def _value_and_slope(series, h):
     return value, slope
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _root(series, target, left, right):
     """h in [left, right] with series(h) = target, where series - target changes sign: Newton inside a bracket."""
     rising = _value_and_slope(series, right)[0] > target
@@ -104,7 +122,7 @@ def _root(series, target, left, right):
     return h
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _solve_orbit(poly_q, poly_v, piece, u0, p0, times, local_tolerance, scale, scratch, qs, ps):
     """One orbit from parameter u0 of `piece` at momentum p0: fills qs, ps (T,); returns (status, max abs(H - H0)).
 
@@ -133,7 +151,7 @@ def _solve_orbit(poly_q, poly_v, piece, u0, p0, times, local_tolerance, scale, s
         if not h > 0.0 and following == m:
             return NOT_CERTIFIED, drift
         if following < 0 or following > last:
-            return LEFT_THE_WALLS, drift
+            return LEFT_THE_CURVE, drift
         until = end if following == m and t + h >= end else t + h
         while i < times.size and times[i] <= until:
             u_i, ps[i] = _state(u, p, times[i] - t)
@@ -151,9 +169,9 @@ def _solve_orbit(poly_q, poly_v, piece, u0, p0, times, local_tolerance, scale, s
     return NOT_CERTIFIED, drift
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _cut_at_knot(u, p, h, m, last):
-    """The step to take, at most h, and the piece it ends in: m, a neighbour if it ends at a knot, -1 or last + 1 beyond a wall.
+    """The step to take, at most h, and the piece it ends in: m, a neighbour if it ends at a knot, -1 or last + 1 beyond an end.
 
     A step is far shorter than a period, so the particle turns at most once within it; and one that turns may
     leave its piece before it turns or after. A step of 0 is one whose series is not finite.
@@ -172,40 +190,34 @@ def _cut_at_knot(u, p, h, m, last):
     if u_end > 1.0:
         if m < last:
             return _root(u, 1.0, low, high), m + 1
-        return h, m if u_end <= 1.0 + _WALL_MARGIN else last + 1
+        return h, m if u_end <= 1.0 + _END_MARGIN else last + 1
     if u_end < 0.0:
         if m > 0:
             return _root(u, 0.0, low, high), m - 1
-        return h, m if u_end >= -_WALL_MARGIN else -1
+        return h, m if u_end >= -_END_MARGIN else -1
     return h, m
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def solve_orbits(poly_q, poly_v, num_pieces, piece, u0, p0, times, tolerance):
-    """As `solve_certified_orbits`, but once and without a certificate: errors are about `tolerance`, unproven.
-
-    Returns q, p (B, T) and status (B,). Threads may share the work: no lock is held.
-    """
-    num_orbits, num_times = times.shape
-    q, p = np.empty((num_orbits, num_times)), np.empty((num_orbits, num_times))
-    status = np.empty(num_orbits, np.int64)
+@compiled(nogil=True)
+def _solve_orbits(poly_q, poly_v, num_pieces, piece, u0, p0, times, tolerance, q, p):
+    """As `certify_orbits`, but once and without a certificate: fills q, p (B, T), nan for an orbit that cannot be followed."""
     scratch = (np.empty(_FAST_ORDER + 1), np.empty(_FAST_ORDER + 1), np.empty((3, _FAST_ORDER)))
-    for row in range(num_orbits):
-        pieces_q, pieces_v = poly_q[row, : num_pieces[row]], poly_v[row, : num_pieces[row]]
-        status[row], _ = _solve_orbit(
-            pieces_q, pieces_v, piece[row], u0[row], p0[row], times[row], _FIRST_SHARE * tolerance, 1.0, scratch, q[row], p[row]
-        )
-    return q, p, status
+    for b in range(p0.size):
+        i = b if num_pieces.size > 1 else 0
+        pieces_q, pieces_v = poly_q[i, : num_pieces[i]], poly_v[i, : num_pieces[i]]
+        status, _ = _solve_orbit(pieces_q, pieces_v, piece[b], u0[b], p0[b], times[b], _FIRST_SHARE * tolerance, 1.0, scratch, q[b], p[b])
+        if status != SOLVED:
+            q[b], p[b] = math.nan, math.nan
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def solve_certified_orbits(poly_q, poly_v, num_pieces, piece, u0, p0, times, tolerance):
+@compiled(nogil=True)
+def certify_orbits(poly_q, poly_v, num_pieces, piece, u0, p0, times, tolerance):
     """Orbits of B curves, each certified by comparing solutions whose steps shrink by 0.7.
 
     Parameters
     ----------
     poly_q, poly_v, num_pieces
-        The curves, shapes (B, M, 4), (B, M, 4) and (B,); see `CurveBatch`.
+        The curves, shapes (B, M, 4), (B, M, 4) and (B,); see `Curves`.
     piece, u0, p0
         Shape (B,): where each orbit starts, as a parameter on a piece, and its momentum.
     times
@@ -222,7 +234,7 @@ def solve_certified_orbits(poly_q, poly_v, num_pieces, piece, u0, p0, times, tol
     drift
         Shape (B,): max abs(H - H0) over the ends of all steps.
     status
-        Shape (B,): SOLVED, LEFT_THE_WALLS or NOT_CERTIFIED.
+        Shape (B,): SOLVED, LEFT_THE_CURVE or NOT_CERTIFIED.
     """
     num_orbits, num_times = times.shape
     q, p = np.empty((num_orbits, num_times)), np.empty((num_orbits, num_times))

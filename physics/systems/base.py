@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 import numpy as np
 
 from ..errors import InputError
-from ..solvers.certified import Rejection, Trajectories
+from ..solvers.certify import Rejection, Trajectories
 from . import generic
 from .draws import Draws
 

@@ -13,7 +13,7 @@ from scipy.interpolate import NdBSpline, make_interp_spline
 
 from ..diagnostics import jacobian_by_differences
 from ..errors import InputError
-from ..solvers.certified import Rejection, Trajectories
+from ..solvers.certify import Rejection, Trajectories
 
 if TYPE_CHECKING:
     from .base import System

@@ -102,9 +102,7 @@ class EvaluationConfig(Section):
     sensor_counts: list[Annotated[int, Field(ge=6)]] = Field(
         default=[100, 50, 25, 13], min_length=1, description="sensors along each axis, in the study sensors"
     )
-    noise_levels: list[NonNegativeFloat] = Field(
-        default=[1e-3, 1e-2], description="noise in the study sensors, beside none"
-    )
+    noise_levels: list[NonNegativeFloat] = Field(default=[1e-3, 1e-2], description="noise in the study sensors, beside none")
     work_batches: list[PositiveInt] = Field(
         default=[1, 100, 10_000], min_length=1, description="trajectories at once, in the study work_precision"
     )

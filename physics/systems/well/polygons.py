@@ -7,12 +7,11 @@ import numpy as np
 from scipy.special import ndtri
 
 from ...errors import InputError
-from ...potentials.curve_batches import CurveBatch
+from ...potentials.curves import Curves
 from ...potentials.random_fields import gaussian_random_fields
+from ...potentials.textbook import WALL_HEIGHT
 from ..base import Ensemble
 from ..draws import Draws, between
-
-WALL_HEIGHT = 2.0
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,9 @@ class RandomPolygons(Ensemble):
         )
 
 
-def build_curves(polygons: dict[str, np.ndarray]) -> CurveBatch:
+def build_curves(polygons: dict[str, np.ndarray]) -> Curves:
     """The potentials of `RandomPolygons.draw_polygons`."""
-    return CurveBatch.from_control_points(polygons["control_q"], polygons["control_v"], polygons["num_control"])
+    return Curves.from_control_points(polygons["control_q"], polygons["control_v"], polygons["num_control"])
 
 
 def own_columns(polygons: dict[str, np.ndarray], stratum: np.ndarray) -> dict[str, np.ndarray]:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ...potentials.curve_batches import CurveBatch
-from ...potentials.interpolants import interpolate_sensors
-from ...solvers.certified import CERTIFYING_METHODS, solve_certified_batch
+from ...potentials.curves import Curves
+from ...solvers.certify import CERTIFYING_METHODS, certify
 from ...solvers.reference import solve_control_polygon
 from ...solvers.tangents import solve_tangents
 from ..base import Column, Ensemble, Group, NamedCase, State, System, Trajectories
@@ -21,12 +20,14 @@ from .polygons import WALL_HEIGHT
 if TYPE_CHECKING:
     from ..problems import Problems
 
+_LARGEST_POTENTIAL = 10.0  # abs(V) of a curve that is accepted
+
 
 @dataclass(frozen=True)
 class Wells:
     """H = p²/2 + V(q) of R rows, V a piecewise-cubic curve."""
 
-    curves: CurveBatch
+    curves: Curves
 
     def __len__(self) -> int:
         return len(self.curves)
@@ -38,17 +39,15 @@ class Wells:
         return 0.5 * p * p + self.potential(q)
 
     def gradient(self, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return np.stack([self.curves[row].gradient(places) for row, places in enumerate(q)]), p
+        return self.curves.gradient(q), p
 
     def potential(self, q: np.ndarray) -> np.ndarray:
         """V(q) of each row, (R,) or (R, T)."""
-        if np.ndim(q) == 1:
-            return self.curves.value(q)
-        return np.stack([self.curves[row].value(places) for row, places in enumerate(q)])
+        return self.curves.value(q)
 
     def curvature(self, q: np.ndarray) -> np.ndarray:
         """V''(q) of each row, (R, T)."""
-        return np.stack([self.curves[row].curvature(places) for row, places in enumerate(q)])
+        return self.curves.curvature(q)
 
     def sense(self, sensors: tuple[int, ...]) -> dict[str, np.ndarray]:
         return {"potential": self.curves.sample(np.linspace(0.0, 1.0, sensors[0]))}
@@ -97,11 +96,11 @@ rebuilds the exact potential; the sensors are what a network sees of it."""
         control = np.zeros((2, num_control.size, int(num_control.max(initial=4))))
         for row, polygon in enumerate(polygons):
             control[:, row, : num_control[row]] = polygon
-        return Wells(CurveBatch.from_control_points(control[0], control[1], num_control))
+        return Wells(Curves.from_control_points(control[0], control[1], num_control))
 
     def from_sensors(self, fields: Mapping[str, np.ndarray]) -> Wells:
         """V as the cubic spline through the sensors."""
-        return Wells(CurveBatch.stack(interpolate_sensors(fields["potential"], "cubic")))
+        return Wells(Curves.from_samples(fields["potential"]))
 
     def energy_scale(self, hamiltonians: Wells) -> np.ndarray:
         return hamiltonians.depth
@@ -110,7 +109,17 @@ rebuilds the exact potential; the sensors are what a network sees of it."""
         self, hamiltonians: Wells, q0: np.ndarray, p0: np.ndarray, times: np.ndarray, *, method: str, tolerance: float
     ) -> Trajectories:
         self.check_method(method)
-        return solve_certified_batch(hamiltonians.curves, q0, p0, times, method=method, tolerance=tolerance)
+        return certify(
+            hamiltonians.curves,
+            q0,
+            p0,
+            times,
+            energy_scale=hamiltonians.depth,
+            domain=self.domain[0],
+            largest_potential=_LARGEST_POTENTIAL,
+            method=method,
+            tolerance=tolerance,
+        )
 
     def rates(self, hamiltonians: Wells, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         slope, momentum = hamiltonians.gradient(q, p)

@@ -30,7 +30,7 @@ def measure(subject: Subject) -> dict[str, Any]:
 def measure_maps(model: Any, problems: Problems) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """`symplecticity` and `tangent_error`, each the mean over some query times, (M,), and the M rows.
 
-    Symplecticity is the norm of J^T Omega J - Omega over that of Omega; with one degree of freedom abs(det J - 1). Rows that
+    Symplecticity is the largest entry of J^T Omega J - Omega; with one degree of freedom abs(det J - 1). Rows that
     start too near the boundary of the domain to be shifted are left out.
     """
     low, high = np.array(problems.system.domain).T

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from ...baselines import Baseline
-from .fixed_step import SteppedWells
 from .reconstructions import INTERPOLATED
+from .solver import WellSolver
 
+PUBLISHED = "rk4-as-published"
 PUBLISHED_STEP = 1e-4
 
 
 def baselines(steps: Sequence[float]) -> list[Baseline]:
     """One scheme at the step of the publication, whatever `steps` are."""
-    roles = frozenset({"table", "figures"})
-    return [SteppedWells("rk4-as-published", "rk4-as-published", INTERPOLATED["cubic"], roles, step=PUBLISHED_STEP)]
+    return [WellSolver(PUBLISHED, PUBLISHED, INTERPOLATED["cubic"], frozenset({"table", "figures"}), step=PUBLISHED_STEP)]

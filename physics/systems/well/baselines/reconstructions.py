@@ -2,8 +2,10 @@
 
 from functools import partial
 
-from ....potentials.curve_batches import CurveBatch
-from ....potentials.interpolants import INTERPOLANTS, interpolate_sensors
+import numpy as np
+
+from ....potentials.curves import Curves
+from ....potentials.interpolants import INTERPOLANTS
 from ....potentials.prior_fit import fit_prior
 from ...baselines import Reconstruction
 from ...problems import Problems
@@ -24,16 +26,20 @@ def _interpolate(kind: str, problems: Problems) -> Wells:
     if problems.noise > 0.0:
         values = values.copy()
         values[:, [0, -1]] = WALL_HEIGHT
-    return Wells(CurveBatch.stack(interpolate_sensors(values, kind)))
+    return Wells(Curves.from_samples(values, kind))
 
 
 def _fit(problems: Problems) -> Wells:
     """The cubic spline stands in where no curve of the family explains the readings."""
     assert isinstance(problems.ensemble, RandomPolygons)
     values = problems.fields["potential"]
-    fit = fit_prior(values, noise=problems.noise, control_points=problems.ensemble.control_points)
-    splines = iter(interpolate_sensors(values[~fit.explained], "cubic") if not fit.explained.all() else [])
-    return Wells(CurveBatch.stack([curve if known else next(splines) for curve, known in zip(fit.curves, fit.explained, strict=True)]))
+    fit = fit_prior(values, wall_height=WALL_HEIGHT, noise=problems.noise, control_points=problems.ensemble.control_points)
+    if fit.explained.all():
+        return Wells(fit.curves)
+    splines = Curves.from_samples(values[~fit.explained], "cubic")
+    rows = np.arange(len(values))
+    rows[~fit.explained] = len(values) + np.arange(len(splines))
+    return Wells(Curves.join([fit.curves, splines]).take(rows))
 
 
 def _draws_polygons(problems: Problems) -> str | None:
@@ -43,8 +49,7 @@ def _draws_polygons(problems: Problems) -> str | None:
 
 
 INTERPOLATED = {
-    kind: Reconstruction(kind, _DESCRIPTIONS[kind], partial(_interpolate, kind), max(fewest, 4))
-    for kind, (fewest, _) in INTERPOLANTS.items()
+    kind: Reconstruction(kind, _DESCRIPTIONS[kind], partial(_interpolate, kind), fewest) for kind, (fewest, _) in INTERPOLANTS.items()
 }
 PRIOR_FIT = Reconstruction(
     "prior-fit", "a least-squares fit within the family of curves that the problems are drawn from", _fit, 4, _draws_polygons

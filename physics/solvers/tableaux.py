@@ -1,4 +1,4 @@
-"""Every fixed-step method as data: a Runge-Kutta-Nystrom tableau that one stepper runs (`kernels.make_nystrom_step`).
+"""Every fixed-step method as data: a Runge-Kutta-Nystrom tableau that one stepper runs (`nystrom.make_nystrom_step`).
 
 Three families meet in this form.
 
@@ -18,17 +18,15 @@ from typing import Any
 import numpy as np
 from scipy.integrate import DOP853
 
-from ..errors import InputError
-
 Tableau = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 _EXACT = 1e-12  # what the algebraic conditions on published digits may miss by
 
 
 @dataclass(frozen=True)
-class Integrator:
+class FixedStepMethod:
     """A method for q'' = f(q): `tableau` is (nodes (s,), matrix (s, s), weights_q (s,), weights_p (s,)).
 
-    `order` is the order on smooth potentials. One below 4 must be what the conditions of order say, one of 4
+    `order` is the order on smooth potentials. One below 4 must be the one that the order conditions give, one of 4
     and more must meet those up to 4: a tableau that does not converge as claimed cannot be constructed.
     """
 
@@ -40,41 +38,7 @@ class Integrator:
     def __post_init__(self) -> None:
         attained = _attained_order(self.tableau)
         if attained != min(self.order, 4):
-            raise ValueError(f"integrator {self.name} claims order {self.order}; its coefficients give {attained} (of the 4 checked)")
-
-    @property
-    def num_stages(self) -> int:
-        return int(self.tableau[0].size)
-
-    @property
-    def is_implicit(self) -> bool:
-        return bool(np.any(np.triu(self.tableau[1])))
-
-    @property
-    def evaluations_per_step(self) -> int | None:
-        """Forces evaluated in a step; None for an implicit method, which iterates (`integrate_batch_counted` counts)."""
-        return None if self.is_implicit else self.num_stages
-
-    @property
-    def is_symplectic(self) -> bool:
-        """Whether the step preserves area for every potential (Hairer, Lubich & Wanner, Geometric Numerical Integration, IV.2.4)."""
-        nodes, a, weights_q, weights_p = self.tableau
-        exchange = weights_p[:, None] * (weights_q[None, :] - a)
-        return bool(np.allclose(weights_q, weights_p * (1.0 - nodes), atol=_EXACT) and np.allclose(exchange, exchange.T, atol=_EXACT))
-
-    @property
-    def is_symmetric(self) -> bool:
-        """Whether a step back undoes a step, so that motion reversed retraces itself; read off the reversed tableau."""
-        nodes, a, weights_q, weights_p = self.tableau
-        reverse = slice(None, None, -1)
-        b = weights_p[reverse]
-        return bool(
-            np.allclose(nodes, 1.0 - nodes[reverse], atol=_EXACT)
-            and np.allclose(weights_p, b, atol=_EXACT)
-            and np.allclose(weights_q, b - weights_q[reverse], atol=_EXACT)
-            # The stages of the reversed step start from the state it ends in.
-            and np.allclose(a + weights_q[reverse], a[reverse, reverse] + np.outer(nodes, b), atol=_EXACT)
-        )
+            raise ValueError(f"method {self.name} claims order {self.order}; its coefficients give {attained} (of the 4 checked)")
 
 
 def _attained_order(tableau: Tableau) -> int:
@@ -124,10 +88,10 @@ def _symmetric(outer: Sequence[float]) -> Tableau:
 _YOSHIDA = "Yoshida, Physics Letters A 150 (1990) 262"
 _ROOT_3 = np.sqrt(3.0)
 
-INTEGRATORS: dict[str, Integrator] = {
+FIXED_STEP_METHODS: dict[str, FixedStepMethod] = {
     method.name: method
     for method in (
-        Integrator(
+        FixedStepMethod(
             "rk4",
             4,
             _runge_kutta(
@@ -135,15 +99,15 @@ INTEGRATORS: dict[str, Integrator] = {
             ),
             "Kutta, Zeitschrift für Mathematik und Physik 46 (1901) 435",
         ),
-        Integrator("stormer-verlet", 2, _composition([1.0]), "Verlet, Physical Review 159 (1967) 98; drift-kick-drift"),
-        Integrator("yoshida4", 4, _symmetric([1.0 / (2.0 - 2.0 ** (1 / 3))]), f"{_YOSHIDA}, eq. 2.11; also Forest & Ruth (1990)"),
-        Integrator(
+        FixedStepMethod("stormer-verlet", 2, _composition([1.0]), "Verlet, Physical Review 159 (1967) 98; drift-kick-drift"),
+        FixedStepMethod("yoshida4", 4, _symmetric([1.0 / (2.0 - 2.0 ** (1 / 3))]), f"{_YOSHIDA}, eq. 2.11; also Forest & Ruth (1990)"),
+        FixedStepMethod(
             "yoshida6",
             6,
             _symmetric([-1.17767998417887100695, 0.23557321335935813368, 0.78451361047755726382]),
             f"{_YOSHIDA}, table 1, solution A",
         ),
-        Integrator(
+        FixedStepMethod(
             "yoshida8",
             8,
             _symmetric(
@@ -159,7 +123,7 @@ INTEGRATORS: dict[str, Integrator] = {
             ),
             f"{_YOSHIDA}, table 2, solution D",
         ),
-        Integrator(
+        FixedStepMethod(
             "gauss-legendre4",
             4,
             _runge_kutta(
@@ -169,8 +133,8 @@ INTEGRATORS: dict[str, Integrator] = {
             ),
             "Hammer & Hollingsworth, MTAC 9 (1955) 92; two stages, implicit",
         ),
-        Integrator(
-            "dop853",
+        FixedStepMethod(
+            "dop853-fixed",
             8,
             _runge_kutta(DOP853.C[:12], DOP853.A[:12, :12], DOP853.B),
             "Dormand & Prince's eighth-order tableau in fixed steps (Hairer, Norsett & Wanner, II.5)",
@@ -178,13 +142,6 @@ INTEGRATORS: dict[str, Integrator] = {
         # What the solver behind the published "RK4" figures computed: a reused stage index left one
         # effective force evaluation and a position weight of 5/12, so the scheme is of first order.
         # It exists only to reproduce those figures under a name that says so.
-        Integrator("rk4-as-published", 1, _nystrom([0], [[0]], [5 / 12], [1]), "the figures of arXiv 2410.20951"),
+        FixedStepMethod("rk4-as-published", 1, _nystrom([0], [[0]], [5 / 12], [1]), "the figures of arXiv 2410.20951"),
     )
 }
-
-
-def get_integrator(name: str) -> Integrator:
-    """The fixed-step method called `name`; InputError names the choices."""
-    if name not in INTEGRATORS:
-        raise InputError(f"integrator is {name!r}; choose one of {', '.join(sorted(INTEGRATORS))}")
-    return INTEGRATORS[name]
