@@ -98,14 +98,18 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def base_of(changes: dict[str, Any]) -> dict[str, Any]:
+    """What a run with some changes starts from."""
+    return BASE if "architecture.name" in changes else BASE | _ATTENTION
+
+
 def _seeds(text: str) -> list[int]:
     return [int(word) for word in text.split(",")]
 
 
 def _run(name: str, preset: str, seed: int, dataset: Path, run: Path) -> dict[str, Any]:
     changes = ABLATIONS[name]
-    base = BASE if "architecture.name" in changes else BASE | _ATTENTION
-    config = load_config(None, base | changes | {"data.preset": preset, "training.seed": seed})
+    config = load_config(None, base_of(changes) | changes | {"data.preset": preset, "training.seed": seed})
     result = run_training(config, dataset, run, 0, resume=False)
     steps = sum(line["steps"] for line in History(run).read())
     return {

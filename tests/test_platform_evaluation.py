@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from neural_hamilton.architectures import build_operator, load_model, parse_architecture, read_card, save_model
+from neural_hamilton.architectures.layers.orbit_quadrature import quadrature_orbit
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.cli import evaluation_table, main
 from neural_hamilton.platform.config import DataConfig, load_config
@@ -26,17 +27,26 @@ from neural_hamilton.platform.evaluation.problems import truth_floor
 from neural_hamilton.platform.evaluation.report import verdict
 from neural_hamilton.platform.evaluation.studies.work_precision import break_even
 from neural_hamilton.platform.provenance import hash_json
+from neural_hamilton.platform.training.trained_for import trained_for
 
 _FEW = {"bootstrap": 50, "solver_steps": [0.02, 0.005], "study_rows": 4, "work_batches": [1, 10], "windows": 2}
 SETTINGS = load_config(None, {f"evaluation.{key}": value for key, value in _FEW.items()}).evaluation
 QUICK = SETTINGS.model_copy(update={"studies": []})
 
 
+def trained_on(preset, sensors=20):
+    return trained_for(DataConfig(preset=preset, sensors=sensors))
+
+
+def tiny(sensors=20):
+    return build_operator(parse_architecture({"name": "deeponet", "width": 8}), trained_on("paper", sensors).task)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model")
-    save_model(build_operator(parse_architecture({"name": "deeponet", "num_sensors": 20, "width": 8})), folder, {"preset": "paper"})
+    save_model(tiny(), folder, trained_on("paper"), {})
     return folder
 
 
@@ -144,17 +154,18 @@ def test_what_is_not_asked_for_is_not_measured(model, tiny_dataset, tmp_path):
 
 
 def test_what_a_network_is_told_is_measured_beside_what_it_says(model, tiny_dataset, tmp_path):
-    sizes = {"num_sensors": 20, "d_model": 8, "num_heads": 2, "num_mamba_layers": 1, "num_decoder_layers": 1, "d_feedforward": 8}
-    network = build_operator(parse_architecture({"name": "mambonet", "orbit": "state"} | sizes))
-    save_model(network, tmp_path / "model", {"preset": "paper"})
+    trained_for_paper = trained_on("paper")
+    network = build_operator(parse_architecture({"name": "orbitnet", "d_model": 8, "num_mamba_layers": 1}), trained_for_paper.task)
+    torch.nn.init.constant_(network.between_sensors.say[-1].bias, 5.0)
+    save_model(network, tmp_path / "model", trained_for_paper, {})
     result = evaluate(tmp_path / "model", tiny_dataset, tmp_path, settings=QUICK)
     split = read_split(tiny_dataset, "test")
-    told = network.told(*(torch.tensor(a, dtype=torch.float32) for a in (split.potential, split.times, split.initial)))
+    told = quadrature_orbit(*(torch.tensor(a, dtype=torch.float32) for a in (split.potential, split.times, split.initial)), network.task)
     q, p = told.numpy().transpose(2, 0, 1)
     losses = 0.5 * ((q - split.q) ** 2 + (p - split.p) ** 2).mean(axis=1)
     assert result["inputs"]["total_loss"]["median"] == pytest.approx(np.median(losses), rel=1e-4)
     assert pq.read_table(tmp_path / "trajectories.parquet")["total_loss_inputs"].to_numpy() == pytest.approx(losses, rel=1e-3, abs=1e-12)
-    assert losses.mean() < 1e-2 < result["metrics"]["total_loss"]["mean"], "an untrained network only makes it worse"
+    assert losses.mean() < 1e-2 < result["metrics"]["total_loss"]["mean"], "a network that was not trained only makes it worse"
     assert "What the model is told" in (tmp_path / "report.html").read_text()
     assert "what it is told" in evaluation_table(result)
     blind = evaluate(model, tiny_dataset, tmp_path / "blind", settings=QUICK)
@@ -191,7 +202,7 @@ def test_model_that_answers_nan_is_said_so_in_json_and_report(model, tiny_datase
     broken = load_model(model)
     with torch.no_grad():
         broken.bias.fill_(torch.nan)
-    save_model(broken, tmp_path / "model", {"preset": "phase-space"})
+    save_model(broken, tmp_path / "model", trained_on("phase-space"), {})
     result = evaluate(tmp_path / "model", tiny_dataset, tmp_path / "out", settings=SETTINGS)
     assert result["calibration"]["scores"]["energy_drift"] | {"curve": []} == {
         "rank_correlation": None, "threshold": None, "coverage": 0.0, "curve": []
@@ -206,7 +217,7 @@ def test_model_that_answers_nan_is_said_so_in_json_and_report(model, tiny_datase
 
 def test_rows_that_a_model_was_trained_on_are_no_test(model, tiny_dataset, tmp_path):
     rows = hash_json(rows_config(DataConfig(**read_manifest(tiny_dataset)["config"])))
-    save_model(load_model(model), tmp_path / "model", {"preset": "paper", "rows_config_hash": rows})
+    save_model(load_model(model), tmp_path / "model", trained_on("paper"), {"rows_config_hash": rows})
     for split, said in (("train", True), ("val", True), ("test", False)):
         result = evaluate(tmp_path / "model", tiny_dataset, tmp_path / split, split, QUICK)
         assert any(f"rows of split {split!r}" in warning for warning in result["warnings"]) is said
@@ -214,7 +225,7 @@ def test_rows_that_a_model_was_trained_on_are_no_test(model, tiny_dataset, tmp_p
 
 
 def test_wrong_number_of_sensors_and_empty_split_are_refused(model, tiny_dataset, tmp_path):
-    save_model(build_operator(parse_architecture({"name": "deeponet", "num_sensors": 30, "width": 8})), tmp_path / "other", {})
+    save_model(tiny(30), tmp_path / "other", trained_on("paper", 30), {})
     with pytest.raises(InputError, match="reads 30 sensors.*has 20"):
         evaluate(tmp_path / "other", tiny_dataset, tmp_path / "out")
     empty = shutil.copytree(tiny_dataset, tmp_path / "empty")
@@ -227,8 +238,7 @@ def test_wrong_number_of_sensors_and_empty_split_are_refused(model, tiny_dataset
 
 class TestCompare:
     def test_models_of_any_sensors_in_one_table(self, model, tiny_dataset, evaluated, tmp_path):
-        other = build_operator(parse_architecture({"name": "deeponet", "num_sensors": 30, "width": 8}))
-        save_model(other, tmp_path / "run" / "model", {"preset": "phase-space"})
+        save_model(tiny(30), tmp_path / "run" / "model", trained_on("phase-space", 30), {})
         settings = SETTINGS.model_copy(update={"sensor_counts": [30, 20], "noise_levels": [0.01]})
         result = compare([model, tmp_path / "run" / "model"], tiny_dataset, tmp_path / "out", settings=settings)
         assert json.loads((tmp_path / "out" / "comparison.json").read_text()) == result
@@ -252,11 +262,10 @@ class TestCompare:
 
 class TestRecord:
     def test_model_folder_learns_what_was_found(self, tiny_dataset, tmp_path):
-        network = build_operator(parse_architecture({"name": "deeponet", "num_sensors": 20, "width": 8}))
         config = load_config(None, {}).dump()
         cost = {"seconds": 120.0, "rows_drawn": 64, "dataset_hash": "0" * 64, "torch_version": "2"}
         metrics = {"epoch": 1, "device": "cpu", "precision": "float32", "validation_loss": 1.0}
-        save_model(network, tmp_path / "model", {"preset": "paper", "config": config, "metrics": metrics} | cost)
+        save_model(tiny(), tmp_path / "model", trained_on("paper"), {"config": config, "metrics": metrics} | cost)
         weights = (tmp_path / "model" / "model.safetensors").read_bytes()
         result = evaluate(tmp_path / "model", tiny_dataset, tmp_path / "out", settings=QUICK, record=True)
         assert read_card(tmp_path / "model")["calibration"]["scores"] == result["calibration"]["scores"]

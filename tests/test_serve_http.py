@@ -334,7 +334,12 @@ def test_predict_refuses_with_the_option_named(model: Path, arguments: list[str]
 
 @pytest.mark.parametrize(
     ("arguments", "answering"),
-    [([], "paper"), (["--q0", "0.3"], "phase-space"), (["--p0", "0.8", "--q0", "0.5"], "phase-space"), (["phase-space"], "phase-space")],
+    [
+        ([], "orbitnet"),
+        (["--q0", "0.3"], "orbitnet-phase-space"),
+        (["--p0", "0.8", "--q0", "0.5"], "orbitnet-phase-space"),
+        (["orbitnet-phase-space"], "orbitnet-phase-space"),
+    ],
 )
 def test_predict_takes_the_shipped_model_for_the_start_or_of_the_name(arguments: list[str], answering: str) -> None:
     result = CliRunner().invoke(predict_command, [*arguments, "--potential", HARMONIC], catch_exceptions=False)
@@ -342,8 +347,8 @@ def test_predict_takes_the_shipped_model_for_the_start_or_of_the_name(arguments:
 
 
 def test_a_start_that_a_model_does_not_know_is_refused_with_the_one_that_does() -> None:
-    with pytest.raises(InputError, match=r"--q0 and --p0 are \(0\.3, 0\); .* the shipped model 'phase-space' takes others"):
-        CliRunner().invoke(predict_command, ["paper", "--q0", "0.3", "--potential", HARMONIC], catch_exceptions=False)
+    with pytest.raises(InputError, match=r"--q0 and --p0 are \(0\.3, 0\); .* the shipped model 'orbitnet-phase-space' takes others"):
+        CliRunner().invoke(predict_command, ["orbitnet", "--q0", "0.3", "--potential", HARMONIC], catch_exceptions=False)
 
 
 def test_a_folder_goes_before_a_shipped_model_of_its_name(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

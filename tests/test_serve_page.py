@@ -112,7 +112,8 @@ def test_a_phone_needs_no_sideways_scrolling(page: Any) -> None:
 def test_a_paper_model_offers_its_one_start_only(browser: Any, url: str) -> None:
     context = browser.new_context()
     page = context.new_page()
-    card = {"architecture": {"name": "mambonet", "num_sensors": 100}, "num_parameters": 1, "provenance": {"preset": "paper"}}
+    trained_for = {"sensors": [100], "initial_state": [[0.0], [0.0]]}
+    card = {"architecture": {"name": "mambonet"}, "num_parameters": 1, "trained_for": trained_for, "provenance": {}}
     page.route("**/v1/model", lambda route: route.fulfill(json=card))
     page.goto(url)
     page.wait_for_selector("#note:not([hidden])")

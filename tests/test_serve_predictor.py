@@ -8,6 +8,8 @@ import torch
 
 from neural_hamilton.architectures import build_operator, load_model, parse_architecture, record_calibration, save_model
 from neural_hamilton.physics import InputError
+from neural_hamilton.platform.config.data import DataConfig
+from neural_hamilton.platform.training.trained_for import task_of, trained_for
 from neural_hamilton.serve import Predictor, Query
 from neural_hamilton.serve.predictor import MAX_POINTS, MAX_TIMES
 
@@ -17,11 +19,12 @@ SENSORS = 8 * (np.linspace(0, 1, NUM_SENSORS) - 0.5) ** 2
 
 
 def save_tiny(folder: Path, preset: str) -> Path:
-    """A random network whose answers are wrong: one that corrects what it is told would be too good."""
+    """A random network whose predictions are wrong: an untrained orbitnet would be too good."""
     torch.manual_seed(0)
     sizes = {"d_model": 16, "num_mamba_layers": 1, "d_state": 4, "num_heads": 2, "num_decoder_layers": 1, "d_feedforward": 32}
-    wrong = {"name": "mambonet", "num_sensors": NUM_SENSORS, "orbit": "state"}
-    save_model(build_operator(parse_architecture(wrong | sizes)), folder, {"preset": preset})
+    data = DataConfig(preset=preset, sensors=NUM_SENSORS)
+    model = build_operator(parse_architecture({"name": "mambonet", "phase_angle": True} | sizes), task_of(data))
+    save_model(model, folder, trained_for(data), {})
     return folder
 
 

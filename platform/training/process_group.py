@@ -29,7 +29,7 @@ class Worker:
             dist.all_reduce(value)
         return value
 
-    def share(self, rows: Tensor) -> Tensor:
+    def part_of(self, rows: Tensor) -> Tensor:
         """This worker's part of a global batch."""
         return rows[self.rank :: self.size]
 
