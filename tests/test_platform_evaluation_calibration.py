@@ -97,7 +97,7 @@ class TestPromise:
     def test_a_score_that_says_nothing(self):
         """A few more are wrong than may be, whatever the score: any threshold at all breaks the promise, however many are tried."""
         rng = np.random.default_rng(0)
-        found = sum(threshold(rng.random(300), rng.random(300) < 0.1, 0.09) is not None for _ in range(self.DRAWS))
+        found = sum(threshold(rng.random(300), rng.random(300) < 0.1, 0.099) is not None for _ in range(self.DRAWS))
         assert found <= self.MOST_FAILURES
 
     def test_a_threshold_without_the_correction_for_trying_many_would_break_it(self):
@@ -107,7 +107,7 @@ class TestPromise:
         rng, found = np.random.default_rng(0), 0
         for _ in range(self.DRAWS):
             wrong, accepted = np.cumsum(rng.random(300) < 0.1), np.arange(1, 301)
-            found += bool(np.any(beta.ppf(0.95, wrong + 1, np.maximum(accepted - wrong, 1)) <= 0.09))
+            found += bool(np.any(beta.ppf(0.95, wrong + 1, np.maximum(accepted - wrong, 1)) <= 0.099))
         assert found > self.MOST_FAILURES
 
     @given(st.integers(0, 2**32 - 1), st.floats(0.0, 0.5))
