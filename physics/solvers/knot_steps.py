@@ -17,7 +17,7 @@ _MAX_NEWTON_STEPS = 60
 _MAX_CROSSINGS = 8  # knots crossed within one step; only an orbit resting on a knot reaches it
 
 
-@compiled()
+@compiled(forceinline=True)
 def _piece_parameter(row, guess, q):
     """u with q(u) = q on one piece of a packed curve, continued beyond its ends; from the last result, kept in `guess` (1,)."""
     u = invert(row[1], row[2], row[3], row[4], q, guess[0], -math.inf, math.inf, QUADRATIC, NEVER)
@@ -25,7 +25,7 @@ def _piece_parameter(row, guess, q):
     return u
 
 
-@compiled()
+@compiled(forceinline=True)
 def _piece_force(row, guess, q):
     u = _piece_parameter(row, guess, q)
     return -(row[5] + u * (row[6] + u * row[7])) / (row[2] + u * (2.0 * row[3] + 3.0 * u * row[4]))

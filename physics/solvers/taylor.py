@@ -48,7 +48,7 @@ def solve_curves(curves: Curves, q0: np.ndarray, p0: np.ndarray, times: np.ndarr
     return solution
 
 
-@compiled(fastmath={"contract"})
+@compiled(fastmath={"contract"}, forceinline=True)
 def _expand(c, v, u, p, work):
     """Fill u and p (K + 1,) with Taylor coefficients from u[0] and p[0] on the piece (c, v); returns q'(u[0]).
 
@@ -78,12 +78,12 @@ def _expand(c, v, u, p, work):
     return slope[0]
 
 
-@compiled(fastmath={"contract"})
+@compiled(fastmath={"contract"}, forceinline=True)
 def _cubic(c, u):
     return c[0] + u * (c[1] + u * (c[2] + u * c[3]))
 
 
-@compiled(fastmath={"contract"})
+@compiled(fastmath={"contract"}, forceinline=True)
 def _state(u, p, h):
     """u and p at time h into the step: two Horner schemes side by side."""
     u_h, p_h = u[-1], p[-1]
@@ -93,7 +93,7 @@ def _state(u, p, h):
     return u_h, p_h
 
 
-@compiled(fastmath={"contract"})
+@compiled(fastmath={"contract"}, forceinline=True)
 def _value_and_slope(series, h):
     value, slope = series[-1], 0.0
     for k in range(series.size - 2, -1, -1):
@@ -102,7 +102,7 @@ def _value_and_slope(series, h):
     return value, slope
 
 
-@compiled()
+@compiled(forceinline=True)
 def _root(series, target, left, right):
     """h in [left, right] with series(h) = target, where series - target changes sign: Newton inside a bracket."""
     rising = _value_and_slope(series, right)[0] > target
@@ -169,7 +169,7 @@ def _solve_orbit(poly_q, poly_v, piece, u0, p0, times, local_tolerance, scale, s
     return NOT_CERTIFIED, drift
 
 
-@compiled()
+@compiled(forceinline=True)
 def _cut_at_knot(u, p, h, m, last):
     """The step to take, at most h, and the piece it ends in: m, a neighbour if it ends at a knot, -1 or last + 1 beyond an end.
 
