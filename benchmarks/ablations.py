@@ -58,7 +58,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "orbitnet, AdamW, 3e-3": _ORBITNET | {"training.optimizer": "adamw", "training.learning_rate": 3e-3},
     "powers of t": {"architecture.gate_time": None},
     "gate time 0.4": {"architecture.gate_time": 0.4},
-    "start not imposed": {"architecture.hard_initial_condition": False},
+    "start not imposed": {"architecture.hard_initial_condition": False, "architecture.gate_time": None},
     "learning rate 5e-3": {"training.learning_rate": 5e-3},
     "learning rate 2e-2": {"training.learning_rate": 2e-2},
     "AdamW, 3e-3": {"training.optimizer": "adamw", "training.learning_rate": 3e-3},

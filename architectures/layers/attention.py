@@ -1,4 +1,4 @@
-"""Scaled dot-product attention: PyTorch's, and on CPUs a compiled kernel that is faster on heads as narrow as ours.
+"""Scaled dot-product attention: PyTorch's, and on CPUs a compiled kernel that is faster on narrow heads.
 
 Shapes: B batch, T queries, S keys, M width, H heads.
 """
@@ -39,7 +39,7 @@ def _has_kernel(query_BTM: Tensor, key_BSM: Tensor, value_BSM: Tensor, num_heads
 
 
 class _Attention(torch.autograd.Function):
-    """Keeps inputs, outputs, and the logarithm of each softmax's sum, from which its shares are made again."""
+    """Keeps inputs, outputs, and the logarithm of each softmax's sum, from which its weights are computed again."""
 
     @staticmethod
     def forward(ctx: Any, query_BTM: Tensor, key_BSM: Tensor, value_BSM: Tensor, num_heads: int) -> Tensor:
@@ -62,7 +62,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _forward(query_BTM: Tensor, key_BSM: Tensor, value_BSM: Tensor, num_heads: int, keep_sums: bool) -> tuple[Tensor, Tensor]:
-    """The answer, and log2 of the sums of each softmax (B, H, T), which is empty unless they are to be kept."""
+    """The output, and log2 of the sums of each softmax (B, H, T), which is empty unless they are to be kept."""
     batch, num_queries, _ = query_BTM.shape
     y_BTM = torch.empty_like(query_BTM)
     log_sums_BHT = query_BTM.new_empty((batch, num_heads, num_queries) if keep_sums else (0, 0, 0))

@@ -75,7 +75,7 @@ def attention_forward(q_BTM, k_BSM, v_BSM, num_heads, y_BTM, log_sums_BHT, start
 
 @compiled
 def attention_backward(q_BTM, k_BSM, v_BSM, num_heads, y_BTM, log_sums_BHT, dy_BTM, dq_BTM, dk_BSM, dv_BSM, start, stop):
-    """Gradients; the shares of the softmax are computed again, key by key (Dao et al., arXiv 2205.14135, appendix B)."""
+    """Gradients; the weights of the softmax are computed again, key by key (Dao et al., arXiv 2205.14135, appendix B)."""
     length, num_keys, width = q_BTM.shape[1], k_BSM.shape[1], q_BTM.shape[2] // num_heads
     dtype, real = q_BTM.dtype, q_BTM.dtype.type
     scale = 1.0 / math.sqrt(width)

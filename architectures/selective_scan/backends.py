@@ -75,7 +75,7 @@ def resolve(device_type: str, dtype: torch.dtype, asked: str | None) -> str:
     return _resolve(device_type, dtype, asked)
 
 
-# torch.compile takes the answer as a constant of these arguments, which it is while a process lives. Set by
+# torch.compile takes the result as a constant of these arguments, which it is while a process lives. Set by
 # torch.compiler.assume_constant_result, this mark would cost every command the import of the compiler, over a second.
 resolve._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 

@@ -18,7 +18,7 @@ def scan(
     gate_BLD: Tensor | None,
     delta_softplus: bool,
 ) -> Tensor:
-    """As `selective_scan`; computes in float32 at least and answers in the type of x."""
+    """As `selective_scan`; computes in float32 at least and returns the type of x."""
     dtype = torch.promote_types(x_BLD.dtype, torch.float32)
     x, delta, A, B, C, D = (tensor.to(dtype) for tensor in (x_BLD, delta_BLD, A_DN, B_BLN, C_BLN, D_D))
     if delta_softplus:
