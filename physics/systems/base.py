@@ -5,9 +5,11 @@ d of them; initial states are (R,) and (R, d).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -16,9 +18,22 @@ from ..solvers.certify import Rejection, Trajectories
 from . import generic
 from .draws import Draws
 
-__all__ = ["Column", "Drawn", "Ensemble", "Hamiltonians", "Rejection", "State", "System", "Trajectories"]
+if TYPE_CHECKING:
+    from .baselines import Baseline
+    from .problems import Problems
+
+__all__ = ["Column", "Drawn", "Ensemble", "Group", "Hamiltonians", "NamedCase", "Names", "Rejection", "State", "System", "Trajectories"]
 
 State = tuple[float, ...]
+
+
+class Names(NamedTuple):
+    """What the caller calls the parts of a problem, for error messages: a JSON field, an argument, or an option."""
+
+    potential: str = "potential"
+    q0: str = "q0"
+    p0: str = "p0"
+    times: str = "times"
 
 
 class Hamiltonians(Protocol):
@@ -96,6 +111,30 @@ class Ensemble(ABC):
         return {"name": self.name} | asdict(self)
 
 
+@dataclass(frozen=True)
+class NamedCase:
+    """A single problem with a name and a known solution.
+
+    `hamiltonian` holds one row: oracle baselines integrate it, and its sensors are read. `truth(times)` returns q, p of shape
+    (T,) or (T, d). Cases of one `kind` stand in one table; those of kind "textbook" are part of every evaluation.
+    """
+
+    name: str
+    kind: Literal["textbook", "non-smooth"]
+    hamiltonian: Any
+    q0: State
+    p0: State
+    truth: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class Group(NamedTuple):
+    """A division of N problems: the rows (N,), as booleans, under each label. `title` says what the labels measure."""
+
+    name: str
+    title: str
+    rows: dict[str, np.ndarray]
+
+
 class System(ABC):
     """A Hamiltonian system: one instance, without state.
 
@@ -113,6 +152,9 @@ class System(ABC):
     columns: ClassVar[tuple[Column, ...]]
     ensembles: ClassVar[Mapping[str, type[Ensemble]]]  # the default first
     methods: ClassVar[tuple[str, ...]] = ("dop853",)  # those that certify, the default first
+    requirements: ClassVar[str] = ""  # what a potential must satisfy to be one of this system's, as a noun phrase for users
+    examples: ClassVar[Mapping[str, str]] = {}  # potentials as expressions, by name, for a user to try
+    energy_scale_name: ClassVar[str] = "the energy scale"
     default_sensors: ClassVar[int] = 100  # along each axis
     fewest_sensors: ClassVar[int] = 4
 
@@ -146,6 +188,68 @@ class System(ABC):
         """q, p of R orbits from their rows' own columns, by an independent solver: what certificates are checked against."""
         return generic.reference(self.rebuild(columns), q0, p0, times)
 
+    def solve(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """q, p of R orbits at sorted times (R, T) by an ordinary solver, fast and without a certificate; nan where it fails."""
+        return generic.solve(hamiltonians, q0, p0, times)
+
+    def energy_drift(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, q: np.ndarray, p: np.ndarray) -> np.ndarray:
+        """max over the times of abs(H - H0), relative to the energy scale, (R,)."""
+        with np.errstate(all="ignore"):  # far outside the domain the energy may overflow
+            energy = hamiltonians.energy(q0, p0)
+            return np.abs(hamiltonians.energy(q, p) - energy[:, None]).max(axis=1) / self.energy_scale(hamiltonians)
+
+    def check_potential(self, fields: Mapping[str, np.ndarray], names: Sequence[Names]) -> None:
+        """Raise InputError unless fields as in `sense`, (R, ...), can be those of Hamiltonians of this system; here: finite."""
+        for values in fields.values():
+            bad = np.argwhere(~np.isfinite(values))
+            if bad.size:
+                row, *place = bad[0].tolist()
+                where = "".join(f"[{index}]" for index in place)
+                raise InputError(f"{names[row].potential}{where} is {values[tuple(bad[0])]:.6g}; it must be finite")
+
+    def check_initial_state(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, names: Sequence[Names]) -> None:
+        """Raise InputError unless a particle may start at q0, p0 (R,) or (R, d); here: finite, and inside the domain."""
+        for name, values in (("q0", q0), ("p0", p0)):
+            for row in np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[:1]:
+                raise InputError(f"{getattr(names[row], name)} is {_plain(values[row])}; it must be finite")
+        positions = q0.reshape(len(q0), -1)
+        low, high = np.array(self.domain).T
+        for row, axis in np.argwhere(~((positions >= low) & (positions <= high)))[:1]:
+            place = f"[{axis}]" if self.degrees_of_freedom > 1 else ""
+            raise InputError(f"{names[row].q0}{place} is {positions[row, axis]:.6g}; it must be between {low[axis]:g} and {high[axis]:g}")
+
+    def rates(self, hamiltonians: Any, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """dq/dt and dp/dt by Hamilton's equations at states along trajectories, (R, T) or (R, T, d)."""
+        return generic.rates(hamiltonians, q, p)
+
+    def second_rates(self, hamiltonians: Any, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """d²q/dt² and d²p/dt² there."""
+        return generic.second_rates(hamiltonians, q, p)
+
+    def tangents(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """d(q, p) / d(q0, p0) of the exact motion at sorted times (R, T): (R, T, 2d, 2d), rows q then p, columns q0 then p0."""
+        return generic.tangents(self, hamiltonians, q0, p0, times)
+
+    def baselines(self, steps: Sequence[float]) -> "list[Baseline]":
+        """The solvers that networks are measured against; those of fixed step at each of `steps`.
+
+        A system that is a package has one file for each family in its folder `baselines`. Any other system has general ones.
+        """
+        from .baselines import discover_baselines, general_baselines
+
+        package = type(self).__module__.rpartition(".")[0] + ".baselines"
+        if package != f"{__package__}.baselines" and find_spec(package) is not None:
+            return discover_baselines(import_module(package), steps)
+        return general_baselines(self, steps)
+
+    def named_cases(self, initial_state: tuple[State, State] | None) -> "list[NamedCase]":
+        """Problems with names and exact solutions, from `initial_state`, or from anywhere where it is None."""
+        return []
+
+    def groups(self, problems: "Problems") -> "list[Group]":
+        """Ways to divide problems into groups, to see where a prediction is hard."""
+        return []
+
     def check_method(self, method: str) -> None:
         if method not in self.methods:
             raise InputError(f"integrator is {method!r}; system {self.name!r} is certified by {', '.join(self.methods)}")
@@ -155,3 +259,7 @@ class System(ABC):
         if name not in self.ensembles:
             raise InputError(f"data.ensemble.name is {name!r}; system {self.name!r} has {', '.join(self.ensembles)}")
         return self.ensembles[name]
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(f"{number:.6g}" for number in np.ravel(value))

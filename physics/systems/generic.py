@@ -5,19 +5,39 @@ steps until each row has converged. The reference is SciPy's adaptive DOP853, ro
 """
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from scipy.integrate import DOP853, solve_ivp
 from scipy.interpolate import NdBSpline, make_interp_spline
 
+from ..diagnostics import jacobian_by_differences
 from ..errors import InputError
 from ..solvers.certify import Rejection, Trajectories
 
-_A, _B, _NUM_STAGES = DOP853.A[:12, :12], DOP853.B, 12
+if TYPE_CHECKING:
+    from .base import System
+
+
+class Scheme(NamedTuple):
+    """The coefficients of an explicit Runge-Kutta scheme: stages (s, s) and weights (s,)."""
+
+    stages: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def num_stages(self) -> int:
+        return self.weights.size
+
+
+ORDER_8 = Scheme(DOP853.A[:12, :12], DOP853.B)  # Dormand and Prince
+RK4 = Scheme(np.diag([0.5, 0.5, 1.0], -1), np.array([1.0, 2.0, 2.0, 1.0]) / 6.0)
 _MAX_HALVINGS = 8
 _MARGIN = 0.1  # of the domain's width, beyond its ends: a coarse solution may overshoot
+_INSTANT = 1e-5  # over which the rates are differenced; the horizon is of order 1
+_TANGENT_TOLERANCE = 1e-10
 _REFERENCE: dict[str, Any] = {"rtol": 1e-13, "atol": 1e-15, "max_step": 0.01}
+_PLAIN: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 
 
 def certify(
@@ -68,8 +88,10 @@ def _reason(outside: bool, error: float, tolerance: float) -> Rejection | None:
     return None if error <= tolerance else Rejection.NOT_CERTIFIED
 
 
-def integrate(hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """q, p at sorted times (R, T), in `num_steps` equal steps of order 8 between neighbouring times."""
+def integrate(
+    hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray, num_steps: int, scheme: Scheme = ORDER_8
+) -> tuple[np.ndarray, np.ndarray]:
+    """q, p at sorted times (R, T), in `num_steps` equal steps between neighbouring times."""
     q, p = q0.copy(), p0.copy()
     qs, ps = np.empty((*times.shape, *q0.shape[1:])), np.empty((*times.shape, *q0.shape[1:]))
     widen = (slice(None), *[None] * (q0.ndim - 1))
@@ -77,21 +99,21 @@ def integrate(hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarr
     for i in range(times.shape[1]):
         h = ((times[:, i] - before) / num_steps)[widen]
         for _ in range(num_steps):
-            q, p = _step(hamiltonians, q, p, h)
+            q, p = _step(hamiltonians, q, p, h, scheme)
         before = times[:, i]
         qs[:, i], ps[:, i] = q, p
     return qs, ps
 
 
-def _step(hamiltonians: Any, q: np.ndarray, p: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _step(hamiltonians: Any, q: np.ndarray, p: np.ndarray, h: np.ndarray, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
     rates_q: list[np.ndarray] = []
     rates_p: list[np.ndarray] = []
-    for stage in range(_NUM_STAGES):
-        weights = _A[stage, :stage]
+    for stage in range(scheme.num_stages):
+        weights = scheme.stages[stage, :stage]
         by_q, by_p = hamiltonians.gradient(q + h * _weighted(weights, rates_q), p + h * _weighted(weights, rates_p))
         rates_q.append(by_p)
         rates_p.append(-by_q)
-    return q + h * _weighted(_B, rates_q), p + h * _weighted(_B, rates_p)
+    return q + h * _weighted(scheme.weights, rates_q), p + h * _weighted(scheme.weights, rates_p)
 
 
 def _weighted(weights: np.ndarray, rates: list[np.ndarray]) -> Any:
@@ -99,13 +121,52 @@ def _weighted(weights: np.ndarray, rates: list[np.ndarray]) -> Any:
     return sum((w * rate for w, rate in zip(weights, rates, strict=True) if w), 0.0)
 
 
+def rates(hamiltonians: Any, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """dq/dt and dp/dt by Hamilton's equations at states along trajectories, (R, T) or (R, T, d)."""
+    columns = [hamiltonians.gradient(q[:, t], p[:, t]) for t in range(q.shape[1])]
+    by_q, by_p = (np.stack([column[i] for column in columns], axis=1) for i in (0, 1))
+    return by_p, -by_q
+
+
+def second_rates(hamiltonians: Any, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """d²q/dt² and d²p/dt² there: the change of `rates` along the motion, by a central difference."""
+    rate_q, rate_p = rates(hamiltonians, q, p)
+    ahead, behind = (rates(hamiltonians, q + h * rate_q, p + h * rate_p) for h in (_INSTANT, -_INSTANT))
+    second_q, second_p = ((a - b) / (2.0 * _INSTANT) for a, b in zip(ahead, behind, strict=True))
+    return second_q, second_p
+
+
+def tangents(system: "System", hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """d(q, p) / d(q0, p0) of certified orbits at sorted times (R, T), by differences: (R, T, 2d, 2d)."""
+
+    def flow(start_q: np.ndarray, start_p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.arange(len(start_q)) % len(times)
+        moved = system.certify(
+            hamiltonians.take(rows), start_q, start_p, times[rows], method=system.methods[0], tolerance=_TANGENT_TOLERANCE
+        )
+        return moved.q, moved.p
+
+    return jacobian_by_differences(flow, q0, p0)
+
+
 def reference(hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """q, p of R orbits at sorted times (R, T) by SciPy's DOP853 at a relative tolerance of 1e-13."""
-    parts = [_reference_row(hamiltonians.take(np.array([row])), q0[row], p0[row], times[row]) for row in range(len(times))]
+    return _solve_rows(hamiltonians, q0, p0, times, _REFERENCE)
+
+
+def solve(hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """q, p of R orbits at sorted times (R, T) by SciPy's DOP853 at a tolerance of 1e-10, without a certificate."""
+    return _solve_rows(hamiltonians, q0, p0, times, _PLAIN)
+
+
+def _solve_rows(
+    hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray, options: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    parts = [_solve_row(hamiltonians.take(np.array([row])), q0[row], p0[row], times[row], options) for row in range(len(times))]
     return np.stack([q for q, _ in parts]), np.stack([p for _, p in parts])
 
 
-def _reference_row(hamiltonian: Any, q0: Any, p0: Any, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _solve_row(hamiltonian: Any, q0: Any, p0: Any, times: np.ndarray, options: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     shape = np.shape(q0)
     size = int(np.prod(shape))
 
@@ -114,9 +175,22 @@ def _reference_row(hamiltonian: Any, q0: Any, p0: Any, times: np.ndarray) -> tup
         return np.concatenate([by_p.ravel(), -by_q.ravel()])
 
     start = np.concatenate([np.ravel(q0), np.ravel(p0)])
-    solution = solve_ivp(rates, (0.0, float(times[-1])), start, "DOP853", t_eval=times, **_REFERENCE)
-    states = solution.y.T
+    distinct, places = np.unique(times, return_inverse=True)  # SciPy wants its times distinct
+    states = np.full((distinct.size, start.size), np.nan)  # nan from where SciPy gives up
+    states[distinct == 0.0] = start
+    later = np.flatnonzero(distinct > 0.0)
+    if later.size:
+        solved = np.asarray(solve_ivp(rates, (0.0, float(times[-1])), start, "DOP853", t_eval=distinct[later], **options).y)
+        if solved.size:
+            states[later[: solved.shape[1]]] = solved.T
+    states = states[places]
     return states[:, :size].reshape(-1, *shape), states[:, size:].reshape(-1, *shape)
+
+
+def sensor_positions(domain: tuple[tuple[float, float], ...], sensors: tuple[int, ...]) -> np.ndarray:
+    """The uniform grid of sensors over the domain: (S,) with one degree of freedom, (*sensors, d) with more."""
+    grids = [np.linspace(low, high, count) for (low, high), count in zip(domain, sensors, strict=True)]
+    return grids[0] if len(grids) == 1 else np.stack(np.meshgrid(*grids, indexing="ij"), axis=-1)
 
 
 @dataclass(frozen=True)
@@ -152,8 +226,8 @@ class SplineHamiltonians:
         return slopes[0] if dimensions == 1 else np.stack(slopes, axis=-1), p
 
     def sense(self, sensors: tuple[int, ...]) -> dict[str, np.ndarray]:
-        grids = [np.linspace(t[0], t[-1], count) for t, count in zip(self.splines[0].t, sensors, strict=True)]
-        places = np.stack(np.meshgrid(*grids, indexing="ij"), axis=-1)
+        places = sensor_positions(tuple((float(t[0]), float(t[-1])) for t in self.splines[0].t), sensors)
+        places = places[:, None] if len(sensors) == 1 else places
         return {"potential": np.stack([spline(places) for spline in self.splines])}
 
     def _values(self, q: np.ndarray, derivative: tuple[int, ...] | None = None) -> np.ndarray:
