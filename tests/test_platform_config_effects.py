@@ -1,5 +1,6 @@
 """Every configuration key has an effect: changed alone, it changes what its command makes. Without effect, it is refused by name."""
 
+import ast
 import hashlib
 import inspect
 import json
@@ -23,7 +24,6 @@ from neural_hamilton.platform import ray_runtime
 from neural_hamilton.platform.config import Config, EvaluationConfig, load_config
 from neural_hamilton.platform.config.conditions import CONDITIONS
 from neural_hamilton.platform.data.generation import generate
-from neural_hamilton.platform.evaluation import evaluate
 from neural_hamilton.platform.training.loop import train
 from neural_hamilton.platform.training.run_folder import prepare_run
 from neural_hamilton.platform.training.trained_for import task_of, trained_for
@@ -221,40 +221,23 @@ def save_tiny_model(folder, data):
     save_model(build_operator(parse_architecture({"name": "deeponet", "width": 4}), task_of(data)), folder, trained_for(data), {})
 
 
-def test_every_key_of_evaluation_is_read(tiny_dataset, tmp_path, monkeypatch):
-    """By one real evaluation with every study."""
-    data = load_config(None, {"data.sensors": 20, "data.ensemble.name": "phase-space"}).data
-    save_model(
-        build_operator(parse_architecture({"name": "deeponet", "width": 4}), task_of(data)), tmp_path / "model", trained_for(data), {}
-    )
-    read = set()
-    plain = EvaluationConfig.__getattribute__
-
-    def recording(self, name):
-        read.add(name)
-        return plain(self, name)
-
-    settings = load_config(None, {f"evaluation.{key}": value for key, value in TINY_EVALUATION.items()}).evaluation
-    monkeypatch.setattr(EvaluationConfig, "__getattribute__", recording)
-    evaluate(tmp_path / "model", tiny_dataset, tmp_path / "report", settings=settings)
-    assert set(EvaluationConfig.model_fields) <= read
-
-
-TINY_EVALUATION = {
-    "max_rows": 4, "bootstrap": 10, "study_rows": 2, "sensor_counts": [20, 10], "work_batches": [1], "windows": 2, "solver_steps": [0.1],
-}  # fmt: skip
+def test_every_key_of_evaluation_is_read(repository):
+    """By a study or by the evaluation itself; what each changes is tested where it is read."""
+    nodes = [node for path in (repository / "platform/evaluation").rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    reads = [node for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("settings")]
+    assert {node.attr for node in reads} >= set(EvaluationConfig.model_fields)
 
 
 @pytest.mark.parametrize("key", SERVING)
 def test_a_key_of_serving_changes_the_application(tmp_path, key):
-    from neural_hamilton.serve.application import build_application
+    from neural_hamilton.serve.application import ServeOptions, application
 
     data = load_config(None, {"data.sensors": 20}).data
     save_tiny_model(tmp_path, data)
     applications = []
     for config in both(SERVING, key, {}):
         options = {name: value for name, value in config.serving.model_dump().items() if f"serving.{name}" in SERVING}
-        deployment = build_application(tmp_path, **options)._bound_deployment
+        deployment = application(ServeOptions(model_path=str(tmp_path), **options))._bound_deployment
         applications.append((deployment.num_replicas, deployment.user_config, str(deployment._deployment_config)))
     assert applications[0] != applications[1]
 

@@ -1,69 +1,30 @@
-"""Training: exact resumption, refusals, and real Ray Train workers, one of them really killed."""
+"""Training in one process: exact resumption, refusals, records, and a driver that is killed."""
 
-import contextlib
 import json
 import math
 import os
 import shutil
-import signal
 import struct
 import subprocess
 import sys
-import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from training_helpers import TINY, checkpoints, config_with, figures, history, last_checkpoint, train_in, weights
 
 from neural_hamilton.architectures import Task, build_operator, load_model, parse_architecture
 from neural_hamilton.architectures.selective_scan import use_backend
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.data.datasets import read_split
-from neural_hamilton.platform.progress import Progress
 from neural_hamilton.platform.training import learner, loop
 from neural_hamilton.platform.training.batches import Batch
 from neural_hamilton.platform.training.checkpoints import load_checkpoint, save_checkpoint
-from neural_hamilton.platform.training.distributed import cpus_per_worker, train_with_ray
 from neural_hamilton.platform.training.loop import train
 from neural_hamilton.platform.training.objectives import total_losses
 from neural_hamilton.platform.training.run_folder import prepare_run
-
-TINY = {"architecture.name": "deeponet", "architecture.width": 16, "architecture.num_layers": 1, "architecture.num_channels": 8}
-
-
-def config_with(**fields):
-    network = {} if "architecture__name" in fields else TINY
-    settings = {"training.epochs": 3, "training.batch_size": 10} | {key.replace("__", "."): value for key, value in fields.items()}
-    return load_config(None, network | settings)
-
-
-def train_in(run, dataset, config, resume=False, **options):
-    return train(prepare_run(run, dataset, config, resume), dataset, run, **options)
-
-
-def weights(run):
-    return (run / "model" / "model.safetensors").read_bytes()
-
-
-def history(run):
-    return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
-
-
-def figures(run):
-    """What a run's history says that does not depend on how fast it went."""
-    timed = {"seconds", "rows_per_second", "memory_bytes", "warning"}
-    return [{key: value for key, value in line.items() if key not in timed} for line in history(run)]
-
-
-def checkpoints(run):
-    return sorted((run / "checkpoints").iterdir())
-
-
-def last_checkpoint(run):
-    return checkpoints(run)[-1]
 
 
 def test_loss_falls_and_the_run_folder_is_complete(tiny_dataset, tmp_path):
@@ -389,102 +350,6 @@ def test_checkpoint_keeps_every_kind_of_state(tmp_path):
     assert list(loaded["optimizer"]["state"]) == list(state["optimizer"]["state"])
     for key, entry in state["optimizer"]["state"].items():
         assert all(torch.equal(value, loaded["optimizer"]["state"][key][name]) for name, value in entry.items())
-
-
-def test_one_worker_and_two_agree_with_this_process(ray_session, tiny_dataset, tmp_path):
-    losses = {}
-    for workers in (0, 2):
-        run = tmp_path / str(workers)
-        config = prepare_run(run, tiny_dataset, config_with(training__batch_size=7), False)  # 64 rows in sevens: the last batch has one row
-        if workers:
-            train_with_ray(config, tiny_dataset, run, workers, Progress("train", 3))
-        else:
-            train(config, tiny_dataset, run)
-        losses[workers] = [line["validation_loss"] for line in history(run)]
-    np.testing.assert_allclose(losses[2], losses[0], rtol=1e-5)
-
-
-def test_refusal_inside_ray_workers_is_one_sentence(ray_session, tiny_dataset, tmp_path):
-    config = prepare_run(
-        tmp_path / "run", tiny_dataset, config_with(training__learning_rate=1e30, training__final_learning_rate=1e29), False
-    )
-    with pytest.raises(InputError, match="not finite"):
-        train_with_ray(config, tiny_dataset, tmp_path / "run", 1, Progress("train", 3))
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_full_disk_is_one_sentence_and_the_run_goes_on_later(ray_session, tiny_dataset, tmp_path, workers):
-    """A real file system with room for a run's first files and no more; every worker hears of it, and none waits."""
-    mount = tmp_path / "small"
-    mount.mkdir()
-    if os.geteuid() != 0 or os.system(f"mount -t tmpfs -o size=32k tmpfs {mount} 2>/dev/null") != 0:
-        pytest.skip("mounting a small file system needs root")
-    run = mount / "run"
-    try:
-        config = prepare_run(run, tiny_dataset, config_with(architecture__width=64, training__trackers=[]), False)
-
-        def go():
-            return train_with_ray(config, tiny_dataset, run, workers, Progress("", 1)) if workers else train(config, tiny_dataset, run)
-
-        with pytest.raises(InputError, match="No space left on device"):
-            go()
-        os.system(f"mount -o remount,size=8m {mount}")
-        assert go()["epochs"] == 3
-    finally:
-        os.system(f"umount -l {mount}")  # lazily: a Ray worker may still hold a file
-
-
-def test_workers_share_the_cpus_of_the_cluster():
-    def nodes(*cpus):
-        return [{"Alive": True, "Resources": {"CPU": float(count)}} for count in cpus]
-
-    assert [cpus_per_worker(nodes(2), workers) for workers in (1, 2)] == [2, 1]
-    assert cpus_per_worker(nodes(8, 8), 2) == 8 and cpus_per_worker(nodes(8, 4), 3) == 4
-    assert cpus_per_worker([*nodes(2), {"Alive": False, "Resources": {"CPU": 64.0}}], 1) == 2
-
-
-def test_more_workers_than_the_cluster_has_is_refused(ray_session, tiny_dataset, tmp_path):
-    config = prepare_run(tmp_path / "run", tiny_dataset, config_with(), False)
-    with pytest.raises(InputError, match="--workers is 64"):
-        train_with_ray(config, tiny_dataset, tmp_path / "run", 64, Progress("train", 3))
-
-
-def test_killed_ray_worker_is_replaced_and_the_run_ends_with_the_same_weights(ray_session, tiny_dataset, tmp_path):
-    config = config_with(training__epochs=30)
-    train_in(tmp_path / "quiet", tiny_dataset, config)
-    run = tmp_path / "killed"
-    prepared = prepare_run(run, tiny_dataset, config, False)
-    killed = []
-
-    def kill_one_worker():
-        while not (run / "history.jsonl").exists() or len(history(run)) < 3:
-            time.sleep(0.02)
-        workers = train_worker_pids(ray_session)
-        os.kill(workers[0], signal.SIGKILL)
-        killed.append(workers[0])
-
-    killer = threading.Thread(target=kill_one_worker)
-    killer.start()
-    result = train_with_ray(prepared, tiny_dataset, run, 1, Progress("train", 30))
-    killer.join()
-    assert killed and result["epochs"] == 30
-    assert weights(run) == weights(tmp_path / "quiet")
-
-
-def train_worker_pids(ray):
-    """Processes that run the training loop, children of this very Ray session's raylet."""
-    session = ray._private.worker._global_node.get_session_dir_path()
-
-    def command(pid):
-        return (Path("/proc") / pid / "cmdline").read_text(errors="replace")
-
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):  # processes come and go
-            parent = (Path("/proc") / pid / "stat").read_text().rpartition(")")[2].split()[1]
-            if "RayTrainWorker" in command(pid) and session in command(parent):
-                found.append(int(pid))
-    return found
 
 
 def test_killed_driver_loses_at_most_the_current_epoch(tiny_dataset, tmp_path):

@@ -32,7 +32,7 @@ class DataConfig(Section):
     test: int = Field(default=0, ge=0, description="rows of the test split")
     sensors: int | tuple[int, ...] = Field(description="sensors along every axis, or along each")
     times: int = Field(default=100, ge=3, le=10_000, description="query times of a trajectory")
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0, lt=2**63, description="of all random draws")
     noise: float = Field(default=0.0, ge=0, description="standard deviation of the noise on the sensors")
     dtype: Literal["float32", "float64"] = Field(default="float32", description="of the tensor columns")
     integrator: str = Field(description="how rows are solved; every method certifies by the same rule")

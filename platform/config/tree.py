@@ -21,33 +21,37 @@ else:
 class TrainingConfig(Section):
     """One training run."""
 
-    epochs: int = Field(default=50, ge=1)
+    epochs: int = Field(default=50, ge=1, description="passes over the training rows")
     batch_size: int = Field(default=100, ge=1, description="rows of a global batch, whatever the number of workers")
     train_rows: int | None = Field(default=None, ge=1, description="use only the first rows of the training split")
     endless: bool = Field(default=False, description="draw new rows while training; an epoch has as many as the training split")
-    resident_gib: float = Field(default=8.0, gt=0, description="larger training splits are streamed from disk")
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    resident_gib: float = Field(default=8.0, gt=0, description="larger training splits are streamed from disk; only where endless is false")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="of the initial weights, the order of rows, and what networks draw")
 
-    optimizer: Literal["adamw", "muon", "soap", "splus", "schedule-free"] = "adamw"
-    learning_rate: float = Field(default=1e-3, gt=0, description="for splus, about a hundred times that of the others")
-    final_learning_rate: float = Field(default=1e-6, gt=0, description="where the schedule ends")
-    schedule: Literal["cosine", "exp-hyperbolic", "warmup-stable-decay", "constant"] = "cosine"
+    optimizer: Literal["adamw", "muon", "soap", "splus", "schedule-free"] = Field(
+        default="adamw", description="schedule-free needs the constant schedule"
+    )
+    learning_rate: float = Field(default=1e-3, gt=0, description="largest rate; for splus, about a hundred times that of the others")
+    final_learning_rate: float = Field(default=1e-6, gt=0, description="where the schedule ends; not with constant")
+    schedule: Literal["cosine", "exp-hyperbolic", "warmup-stable-decay", "constant"] = Field(
+        default="cosine", description="how the rate changes over the epochs"
+    )
     warmup_epochs: float = Field(default=0.0, ge=0, description="epochs over which the rate first rises linearly, with every schedule")
-    decay_fraction: float = Field(default=0.2, gt=0, le=1, description="fraction of the epochs in which warmup-stable-decay decays")
-    weight_decay: float = Field(default=1e-4, ge=0)
+    decay_fraction: float = Field(default=0.2, gt=0, le=1, description="fraction of the epochs with decay; only with warmup-stable-decay")
+    weight_decay: float = Field(default=1e-4, ge=0, description="decoupled from the gradient, as in AdamW")
     gradient_clip: float = Field(default=1.0, gt=0, description="largest norm of a gradient")
     ema_decay: float | None = Field(
         default=None, gt=0, lt=1, description="decay of a moving average of the weights; the average is the model"
     )
 
-    loss: Literal["mse", "log-cosh"] = "mse"
+    loss: Literal["mse", "log-cosh"] = Field(default="mse", description="what is minimised of the errors of q and p")
     energy_weight: float = Field(default=0.0, ge=0, description="weight of the mean square of H - E along the prediction")
     sobolev_weight: float = Field(default=0.0, ge=0, description="weight of the mean square of the error's derivative in time")
-    kl_warmup_epochs: float = Field(default=0.0, ge=0, description="epochs over which the weight of VaRONet's divergence first rises")
+    kl_warmup_epochs: float = Field(default=0.0, ge=0, description="epochs over which the weight of the divergence rises; only for varonet")
     patience: int | None = Field(default=None, ge=1, description="stop after this many epochs without a smaller validation loss")
 
-    precision: Literal["float32", "tf32", "bf16"] = "float32"
-    float32_epochs: int = Field(default=0, ge=0, description="number of last epochs, which are trained in float32")
+    precision: Literal["float32", "tf32", "bf16"] = Field(default="float32", description="of matrix products; tf32 needs a GPU")
+    float32_epochs: int = Field(default=0, ge=0, description="last epochs, trained in float32; only with tf32 or bf16")
     compile: bool = Field(default=False, description="run the network through torch.compile; on a GPU, with CUDA graphs")
 
     keep_checkpoints: int = Field(default=2, ge=1, description="number of latest checkpoints to keep, besides the best one")
@@ -67,16 +71,18 @@ class SweepConfig(Section):
 
     epochs: int | None = Field(default=None, ge=1, description="epochs of a trial; default training.epochs")
     grace_epochs: int = Field(default=2, ge=1, description="epochs before a trial may be stopped early")
-    max_concurrent: int = Field(default=2, ge=1)
-    seed: int = Field(default=0, ge=0)
-    space: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    max_concurrent: int = Field(default=2, ge=1, description="trials at once")
+    seed: int = Field(default=0, ge=0, description="of the proposed trials")
+    space: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="dotted keys, each with {low, high, log} or {choices}; empty: the shipped space"
+    )
 
 
 class ScalingConfig(Section):
     """A dataset-size study."""
 
-    max_concurrent: int = Field(default=2, ge=1)
-    confidence: float = Field(default=0.95, gt=0, lt=1)
+    max_concurrent: int = Field(default=2, ge=1, description="runs at once")
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="of the interval of the fitted exponent")
 
 
 def _known_study(name: str) -> str:
@@ -88,13 +94,13 @@ def _known_study(name: str) -> str:
 class EvaluationConfig(Section):
     """How a model is measured."""
 
-    batch_size: int = Field(default=256, ge=1)
+    batch_size: int = Field(default=256, ge=1, description="trajectories that the model predicts at once")
     solver_steps: list[PositiveFloat] = Field(
         default=[0.02, 0.001], min_length=1, description="time steps of the solvers that do not choose their own"
     )
     max_rows: int | None = Field(default=None, ge=1, description="measure only the first rows of the split")
     bootstrap: int = Field(default=1000, ge=10, description="resamples behind the intervals")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="of the resamples and of the problems of studies")
     studies: list[Annotated[str, AfterValidator(_known_study)]] = Field(
         default_factory=study_names, description="what is measured beside the split"
     )
@@ -114,10 +120,10 @@ class EvaluationConfig(Section):
 class ServingConfig(Section):
     """How a model is served."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=1, le=65535)
+    host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 opens it to the network, without any login")
+    port: int = Field(default=8000, ge=1, le=65535, description="port to listen on")
     solver_threshold: float = Field(default=0.05, ge=0, description="with verify=solver, a model further off than this is overruled")
-    num_replicas: int = Field(default=1, ge=1)
+    num_replicas: int = Field(default=1, ge=1, description="processes that predict")
     max_ongoing_requests: int = Field(default=8, ge=1, description="requests a replica works on at once")
     max_queued_requests: int = Field(default=64, ge=1, description="requests that wait; beyond them the response is 503")
 
