@@ -48,7 +48,7 @@ _NAMES = {
     "shipped_models": ("serve.shipped", "shipped_models"),
     "solve": ("serve.solve", "solve"),
 }
-__all__ = [  # noqa: F822  (resolved by __getattr__)
+__all__ = [
     "InputError",
     "Model",
     "Orbit",

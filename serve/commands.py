@@ -148,9 +148,7 @@ def _record(model: "Model", orbit: "Orbit", potential: str, verify: Any) -> dict
 
 
 def _summarise(model: "Model", orbit: "Orbit", out: Path | None) -> list[str]:
-    ranges = [
-        f"{name} in [{values.min():.4f}, {values.max():.4f}]" for name, values in list(orbit.columns.items())[1:]
-    ]
+    ranges = [f"{name} in [{values.min():.4f}, {values.max():.4f}]" for name, values in list(orbit.columns.items())[1:]]
     trust = orbit.trust
     lines = [
         f"{orbit.times.size} times on [0, {model.task.horizon:g}]; {', '.join(ranges)}",

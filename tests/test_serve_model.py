@@ -100,9 +100,7 @@ def test_a_model_trained_for_one_initial_state_accepts_no_other(tmp_path: Path) 
 
 
 def test_default_times_and_expression_equal_sensors(model: Model) -> None:
-    by_expression, by_sensors, by_function = model.predict(
-        [Problem(HARMONIC), Problem(SENSORS), Problem(lambda q: 8 * (q - 0.5) ** 2)]
-    )
+    by_expression, by_sensors, by_function = model.predict([Problem(HARMONIC), Problem(SENSORS), Problem(lambda q: 8 * (q - 0.5) ** 2)])
     np.testing.assert_array_equal(by_expression.times, np.linspace(0, WELL.horizon, 100))
     np.testing.assert_allclose(by_expression.q, by_sensors.q, atol=1e-6)
     np.testing.assert_array_equal(by_expression.q, by_function.q)
@@ -196,7 +194,8 @@ def test_batches_change_no_prediction_and_times_may_be_ragged(model: Model) -> N
         np.testing.assert_allclose(orbits[index].q, alone.q, atol=1e-5)
         np.testing.assert_allclose(orbits[index].p, alone.p, atol=1e-5)
         assert orbits[index].trust.energy_drift == pytest.approx(alone.trust.energy_drift, rel=1e-4)
-        assert orbits[index].hamiltonian.energy(np.array([0.1]), np.array([0.0])) == alone.hamiltonian.energy(np.array([0.1]), np.array([0.0]))
+        energies = [orbit.hamiltonian.energy(np.array([0.1]), np.array([0.0])) for orbit in (orbits[index], alone)]
+        assert energies[0] == energies[1]
     assert model.predict([]) == []
 
 

@@ -186,9 +186,7 @@ class System(ABC):
         low, high = np.array(self.domain).T
         for row, axis in np.argwhere(~((positions >= low) & (positions <= high)))[:1]:
             place = f"[{axis}]" if self.degrees_of_freedom > 1 else ""
-            raise InputError(
-                f"{names[row].q0}{place} is {positions[row, axis]:.6g}; it must be between {low[axis]:g} and {high[axis]:g}"
-            )
+            raise InputError(f"{names[row].q0}{place} is {positions[row, axis]:.6g}; it must be between {low[axis]:g} and {high[axis]:g}")
 
     def check_method(self, method: str) -> None:
         if method not in self.methods:
