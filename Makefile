@@ -11,11 +11,12 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 READY := $(VENV)/.ready-$(PYTHON_VERSION)
 PEERS := $(READY)-peers
+SITE := $(READY)-docs
 GPU_PYTHON ?= 3.12
 GPU_WHEELS := build/gpu-wheels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench gpu-wheels lint types clean
+.PHONY: help setup demo test docs bench gpu-wheels lint types clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +30,12 @@ test: export RAY_AUTH_MODE := disabled
 test: export RAY_USAGE_STATS_ENABLED := 0
 test: lint types ## lint, type check, then every test
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+docs: $(SITE) ## the documentation site in build/site, after updating its generated tables
+	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/prepare.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site: build/site/index.html"
 
 bench: $(PEERS) ## side-by-side benchmarks against peers
 	$(BIN)/python -m benchmarks
@@ -63,7 +70,11 @@ $(READY): constraints.txt pyproject.toml
 	$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[test,dev]'
 	@touch $@
 
-# What the benchmarks measure us against, jax among it, is installed only when it is asked for.
+# What the benchmarks compare with, jax among it, is installed only when it is asked for.
 $(PEERS): $(READY)
 	$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[bench]'
+	@touch $@
+
+$(SITE): $(READY)
+	$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[docs]'
 	@touch $@

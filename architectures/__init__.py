@@ -4,6 +4,7 @@ from .card import MODEL_SCHEMA_VERSION, TrainedFor, read_card
 from .model_folder import load_model, record_calibration, save_model
 from .operator import ArchitectureConfig, DirectConfig, DirectOperator, Operator, OperatorOutput
 from .registry import available_architectures, build_operator, get_architecture, parse_architecture
+from .selective_scan import threads as _threads  # noqa: F401  forked children of a process with networks must not hang
 from .task import Task
 
 __all__ = [

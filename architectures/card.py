@@ -104,12 +104,15 @@ def _from_schema_1(card: dict[str, Any]) -> dict[str, Any]:
     preset = data["preset"]
     if preset not in _SCHEMA_1_INITIAL_STATES:
         raise InputError(f"provenance.config.data.preset is {preset!r}; known are {', '.join(_SCHEMA_1_INITIAL_STATES)}")
+    ensemble = {"name": preset} | {key: data[key] for key in _ENSEMBLE_KEYS if data[key] is not None}
+    if preset == "paper" and "gate_time" not in architecture:
+        ensemble.pop("depth", None)  # version 0.1 wrote a depth that this preset did not use
     provenance = {key: value for key, value in card["provenance"].items() if key != "preset"}
     return card | {
         "architecture": _architecture_from_schema_1(architecture),
         "trained_for": {
             "system": "well",
-            "ensemble": {"name": preset} | {key: data[key] for key in _ENSEMBLE_KEYS if data[key] is not None},
+            "ensemble": ensemble,
             "initial_state": _SCHEMA_1_INITIAL_STATES[preset],
             "sensors": [architecture["num_sensors"]],
             "horizon": 2.0,

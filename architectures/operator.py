@@ -4,6 +4,7 @@ Shapes: B batch, S sensors, T query times, d degrees of freedom, K = 2d componen
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -75,10 +76,11 @@ class Operator(nn.Module, ABC):
         """Type of the weights, and of the numbers that the network expects."""
         return self.potential_mean.dtype
 
-    def set_normalisation(self, mean: float | Tensor, scale: float | Tensor) -> None:
-        """Set the statistics of the fields over the training split, one number a channel; they are stored with the weights."""
+    def set_normalisation(self, mean: float | Sequence[float] | Tensor, scale: float | Sequence[float] | Tensor) -> None:
+        """Set the statistics of the fields over the training split, for all channels or for each; they are saved with the weights."""
         for buffer, value in ((self.potential_mean, mean), (self.potential_scale, scale)):
-            buffer.copy_(torch.as_tensor(value, dtype=buffer.dtype, device=buffer.device).reshape(buffer.shape))
+            numbers = torch.as_tensor(value, dtype=buffer.dtype, device=buffer.device).flatten()
+            buffer.copy_(numbers.expand(buffer.numel()).reshape(buffer.shape))
 
     def normalise(self, fields: Tensor) -> Tensor:
         """Fields with mean 0 and standard deviation 1 over the training split."""

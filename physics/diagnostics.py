@@ -23,28 +23,34 @@ def energy_drift(value: np.ndarray, p: np.ndarray, energy: np.ndarray, scale: np
 
 
 def jacobian_by_differences(flow: Flow, q0: np.ndarray, p0: np.ndarray, step: float = 1e-3) -> np.ndarray:
-    """Jacobian of a flow at initial states (N,) by central differences of fourth order, (N, ..., 2, 2).
+    """Jacobian of a flow at initial states (N,) or (N, d) by central differences of fourth order, (N, ..., 2d, 2d).
 
         f'(x) = (8 (f(x + h) - f(x - h)) - (f(x + 2h) - f(x - 2h))) / 12h + O(h^4)
 
-    The flow is called once, on the 8 N shifted initial states. In float64 the default step leaves about 1e-12 of rounding
+    The flow is called once, on the 8 d N shifted initial states. In float64 the default step leaves about 1e-12 of rounding
     and h^4 / 30 of the fifth derivative; in float32, take a step of about 0.05.
     """
     q0, p0 = np.broadcast_arrays(np.asarray(q0, dtype=np.float64), np.asarray(p0, dtype=np.float64))
+    initial = np.stack([q0, p0], axis=-1) if q0.ndim == 1 else np.concatenate([q0, p0], axis=-1)
+    num_rows, size = initial.shape
     shifts = step * np.array([1.0, -1.0, 2.0, -2.0])
-    shifted_q = np.concatenate([*(q0 + s for s in shifts), *(q0 for _ in shifts)])
-    shifted_p = np.concatenate([*(p0 for _ in shifts), *(p0 + s for s in shifts)])
-    states = np.stack([np.asarray(x, dtype=np.float64) for x in flow(shifted_q, shifted_p)], axis=-1)
-    moved = states.reshape(2, 4, q0.size, *states.shape[1:])  # which coordinate moved, how far, row, ..., q and p
-    slopes = (8.0 * (moved[:, 0] - moved[:, 1]) - (moved[:, 2] - moved[:, 3])) / (12.0 * step)
+    moved = np.tile(initial, (size, shifts.size, 1, 1))  # the component that moves, how far, row, component
+    for component in range(size):
+        moved[component, :, :, component] += shifts[:, None]
+    start_q, start_p = np.split(moved.reshape(-1, size), 2, axis=1)
+    ends = flow(start_q[:, 0], start_p[:, 0]) if q0.ndim == 1 else flow(start_q, start_p)
+    stack = np.stack if q0.ndim == 1 else np.concatenate
+    states = stack([np.asarray(x, dtype=np.float64) for x in ends], axis=-1)
+    states = states.reshape(size, shifts.size, num_rows, *states.shape[1:])
+    slopes = (8.0 * (states[:, 0] - states[:, 1]) - (states[:, 2] - states[:, 3])) / (12.0 * step)
     return np.moveaxis(slopes, 0, -1)
 
 
 def symplecticity_defect(jacobian: np.ndarray) -> np.ndarray:
-    """The largest absolute entry of J^T Omega J - Omega, (..., 2 d, 2 d) -> (...): zero for a symplectic map.
+    """The largest absolute entry of J^T Omega J - Omega, (..., 2 d, 2 d) -> (...): zero for a symplectic flow.
 
     Rows and columns of J are q_1 ... q_d, p_1 ... p_d, and Omega = ((0, 1), (-1, 0)) in blocks of d. With one degree of
-    freedom this is abs(det J - 1): a map is symplectic where it preserves area.
+    freedom this is abs(det J - 1): a flow is symplectic where it preserves area.
     """
     d = jacobian.shape[-1] // 2
     brackets = -np.kron([[0.0, 1.0], [-1.0, 0.0]], np.eye(d))
@@ -58,7 +64,7 @@ def symplecticity_defect(jacobian: np.ndarray) -> np.ndarray:
 def tangent_error(jacobian: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """The Frobenius norm of J - J_reference over that of J_reference, (..., 2, 2) -> (...).
 
-    A map can preserve area and still shear wrongly: this sees it. `tangents.solve_tangents` gives the reference.
+    A flow can preserve area and still shear wrongly; this measure shows it. `solvers.solve_tangents` gives the reference.
     """
     return np.linalg.norm(jacobian - reference, axis=(-2, -1)) / np.linalg.norm(reference, axis=(-2, -1))
 

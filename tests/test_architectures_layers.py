@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from neural_hamilton.architectures import build_operator, parse_architecture
+from neural_hamilton.architectures import Task, build_operator, parse_architecture
 from neural_hamilton.architectures.fno import FourierLayer, SpectralConvolution
 from neural_hamilton.architectures.layers import transformer as layers
+from neural_hamilton.architectures.layers.basics import TimeFeatures, distinct_rows
+from neural_hamilton.architectures.layers.mamba import BidirectionalMamba, MambaLayer
 from neural_hamilton.architectures.layers.transformer import (
     CrossAttentionDecoder,
     FeedForward,
@@ -19,8 +21,9 @@ from neural_hamilton.architectures.layers.transformer import (
     SensorEmbedding,
     TimeQueries,
 )
-from neural_hamilton.architectures.mambonet import MambaLayer
-from neural_hamilton.architectures.operator import TimeFeatures, distinct_rows
+from neural_hamilton.physics import InputError
+
+TASK = Task(sensors=(12,), domain=((0.0, 1.0),), horizon=2.0)
 
 
 def randn(*shape, seed=0):
@@ -62,7 +65,7 @@ def test_self_attention_is_its_formula():
 
 def test_queries_shared_by_all_rows_stay_one_row_until_they_meet_the_potential():
     torch.manual_seed(0)
-    queries, decoder = TimeQueries(3, 8).double(), CrossAttentionDecoder(2, 8, 2, 16).double()
+    queries, decoder = TimeQueries(TASK, 3, 8).double(), CrossAttentionDecoder(2, 8, 2, 16).double()
     times, initial, memory = randn(1, 5).expand(4, -1), randn(1, 2, seed=1).expand(4, -1), randn(4, 7, 8, seed=2)
     shared = queries(times, initial)
     assert shared.shape == (1, 5, 8)
@@ -74,9 +77,9 @@ def test_queries_shared_by_all_rows_stay_one_row_until_they_meet_the_potential()
 def test_time_queries_are_an_mlp_of_features_and_state_together():
     """The form in which the weights of saved models were trained."""
     torch.manual_seed(0)
-    queries = TimeQueries(3, 8).double()
+    queries = TimeQueries(TASK, 3, 8).double()
     times, initial = randn(4, 5), randn(4, 2, seed=1)
-    inputs = torch.cat([TimeFeatures(3)(times), initial.unsqueeze(1).expand(-1, 5, -1)], dim=-1)
+    inputs = torch.cat([TimeFeatures(3, 2.0)(times), initial.unsqueeze(1).expand(-1, 5, -1)], dim=-1)
     expected = queries[2](F.gelu(queries[0](inputs)))
     torch.testing.assert_close(queries(times, initial), expected, atol=1e-7, rtol=0)
 
@@ -93,18 +96,18 @@ def test_positions_of_published_embeddings(width):
     embedding = IndexedEmbedding(width).double()
     torch.nn.init.zeros_(embedding.value.weight)
     torch.nn.init.zeros_(embedding.value.bias)
-    answer = embedding(torch.zeros(1, 30, dtype=torch.float64))[0]
+    answer = embedding(torch.zeros(1, 30, 1, dtype=torch.float64))[0]
     for index in (0, 1, 29):
         for channel in range(width):
             angle = index / 10_000 ** (2 * (channel // 2) / width)
             assert answer[index, channel].item() == pytest.approx(math.cos(angle) if channel % 2 else math.sin(angle), abs=1e-12)
     torch.nn.init.ones_(embedding.value.weight)
-    assert (embedding(torch.ones(1, 30, dtype=torch.float64))[0] - answer)[3, 2].item() == pytest.approx(math.sqrt(width))
+    assert (embedding(torch.ones(1, 30, 1, dtype=torch.float64))[0] - answer)[3, 2].item() == pytest.approx(math.sqrt(width))
 
 
 def test_sensor_embedding_tells_equal_values_apart_by_place():
-    embedding = SensorEmbedding(10, 4, 8)
-    answer = embedding(torch.ones(2, 10))
+    embedding = SensorEmbedding(TASK, 4, 8)
+    answer = embedding(torch.ones(2, 12, 1))
     assert torch.equal(answer[0], answer[1])
     assert torch.cdist(answer[0], answer[0]).fill_diagonal_(1.0).min() > 1e-3
 
@@ -130,11 +133,11 @@ def test_fourier_layer_of_a_whole_period_commutes_with_shifts():
     torch.testing.assert_close(layer(x.roll(4, dims=1)), layer(x).roll(4, dims=1), atol=1e-6, rtol=0)
 
 
-def test_mamba_layers_read_from_the_left_as_published_and_both_ways_as_ours():
-    for preset, sees_right in (("paper", False), ("default", True)):
-        sizes = {"d_model": 8, "num_heads": 2, "num_mamba_layers": 2, "num_sensors": 12, "d_state": 2}
+def test_mamba_layers_read_from_the_left_as_published_and_both_ways_by_default():
+    for preset, sees_right in (("published", False), ("default", True)):
+        sizes = {"d_model": 8, "num_heads": 2, "num_mamba_layers": 2, "d_state": 2}
         torch.manual_seed(0)
-        model = build_operator(parse_architecture({"name": "mambonet", "preset": preset, "orbit": "none"} | sizes))
+        model = build_operator(parse_architecture({"name": "mambonet", "preset": preset} | sizes), TASK)
         assert all(isinstance(layer, MambaLayer) for layer in model.encoder)
         potential = randn(1, 12).float()
         changed = potential.clone()
@@ -144,9 +147,9 @@ def test_mamba_layers_read_from_the_left_as_published_and_both_ways_as_ours():
         assert (difference[9:] > 0).all()
 
 
-def test_from_rest_at_the_wall_a_paper_preset_does_not_know_the_initial_state():
+def test_from_the_initial_state_zero_a_published_preset_is_the_published_network():
     """What reads (q0, p0) is linear and without bias, so from (0, 0) the networks are the published ones."""
-    sizes = {"d_model": 8, "num_heads": 2, "hidden_size": 4, "num_sensors": 12, "d_feedforward": 8}
+    sizes = {"d_model": 8, "num_heads": 2, "hidden_size": 4, "d_feedforward": 8}
     for name, weight in (
         ("deeponet", "branch.0.weight"),
         ("fno", "embed_query.initial.weight"),
@@ -154,9 +157,9 @@ def test_from_rest_at_the_wall_a_paper_preset_does_not_know_the_initial_state():
         ("traonet", "embed_query.initial.weight"),
         ("varonet", "decoder.0.lstm.weight_ih_l0"),
     ):
-        config = parse_architecture({"name": name, "preset": "paper"})
+        config = parse_architecture({"name": name, "preset": "published"})
         own = {key: value for key, value in sizes.items() if key in config.model_dump()}
-        model = build_operator(parse_architecture({"name": name, "preset": "paper"} | own)).eval()
+        model = build_operator(parse_architecture({"name": name, "preset": "published"} | own), TASK).eval()
         potential, times = randn(2, 12).float(), torch.linspace(0, 2, 5)
         answers = [model(potential, times, initial).q for initial in (torch.zeros(2), torch.ones(2))]
         with torch.no_grad():
@@ -169,11 +172,11 @@ def test_from_rest_at_the_wall_a_paper_preset_does_not_know_the_initial_state():
 class TestVaRONet:
     """The auxiliary loss against the closed form of torch.distributions, and the draw against its moments."""
 
-    @pytest.mark.parametrize("preset", ["default", "paper"])
+    @pytest.mark.parametrize("preset", ["default", "published"])
     def test_auxiliary_loss_is_the_weighted_mean_divergence(self, preset):
         torch.manual_seed(0)
-        sizes = {"hidden_size": 8, "num_encoder_layers": 1, "num_decoder_layers": 1, "num_sensors": 12, "latent_size": 5}
-        model = build_operator(parse_architecture({"name": "varonet", "preset": preset} | sizes)).double().train()
+        sizes = {"hidden_size": 8, "num_encoder_layers": 1, "num_decoder_layers": 1, "latent_size": 5}
+        model = build_operator(parse_architecture({"name": "varonet", "preset": preset} | sizes), TASK).double().train()
         seen = []
         for linear in model.posterior:
             torch.nn.init.normal_(linear.bias)
@@ -188,7 +191,7 @@ class TestVaRONet:
     def test_a_draw_has_the_mean_and_spread_it_says(self):
         torch.manual_seed(0)
         sizes = {"hidden_size": 8, "num_encoder_layers": 1, "latent_size": 3}
-        model = build_operator(parse_architecture({"name": "varonet"} | sizes)).double().train()
+        model = build_operator(parse_architecture({"name": "varonet"} | sizes), TASK).double().train()
         states = randn(1, 16).expand(40_000, -1)
         with torch.no_grad():
             latent = model._draw(states)[0]
@@ -206,3 +209,57 @@ def test_feed_forward_in_slices_is_the_same(monkeypatch):
         torch.testing.assert_close(layer(x), expected)
         assert layer(x[:, :0]).shape == (7, 0, 8)
         assert layer(x[:0]).shape == (0, 5, 8)
+
+
+def test_a_scan_of_a_grid_passes_along_every_coordinate_both_ways():
+    """Pairs of layers: rows to the right, rows to the left, columns down, columns up; each in its own order, then put back."""
+    torch.manual_seed(0)
+    stack, x = BidirectionalMamba(4, 8, 2, (3, 5)).double(), randn(2, 15, 8)
+    expected = x
+    for index, layer in enumerate(stack):
+        grid = expected.unflatten(1, (3, 5))
+        if index >= 2:
+            grid = grid.transpose(1, 2)
+        sequence = grid.flatten(1, 2)
+        sequence = layer(sequence.flip(1)).flip(1) if index % 2 else layer(sequence)
+        expected = (sequence.unflatten(1, (5, 3)).transpose(1, 2) if index >= 2 else sequence.unflatten(1, (3, 5))).flatten(1, 2)
+    torch.testing.assert_close(stack(x), expected, atol=0, rtol=0)
+    three, y = BidirectionalMamba(6, 8, 2, (2, 3, 4)).double(), randn(1, 24, 8)
+    order = torch.arange(24).reshape(2, 3, 4)
+    by_hand_y = y
+    for index, layer in enumerate(three):
+        axes = [(0, 1, 2), (2, 0, 1), (1, 2, 0)][index // 2]
+        places = order.permute(axes).flatten()
+        places = places.flip(0) if index % 2 else places
+        scanned = torch.empty_like(by_hand_y)
+        scanned[:, places] = layer(by_hand_y[:, places])
+        by_hand_y = scanned
+    torch.testing.assert_close(three(y), by_hand_y, atol=0, rtol=0)
+
+
+def test_time_features_are_scaled_to_the_horizon():
+    times = torch.linspace(0, 1, 7)[None].double()
+    torch.testing.assert_close(TimeFeatures(5, 6.0).double()(6 * times), TimeFeatures(5, 2.0).double()(2 * times), atol=1e-6, rtol=0)
+
+
+class TestTask:
+    def test_fields_become_a_sequence_with_the_last_coordinate_running_fastest(self):
+        task = Task(sensors=(4, 5), domain=((0.0, 1.0), (-1.0, 1.0)), horizon=1.0, channels=2)
+        fields = torch.arange(40.0).reshape(1, 2, 4, 5)
+        sequence = task.as_sequence(fields)
+        assert sequence.shape == (1, 20, 2) and torch.equal(sequence[0, 1], torch.tensor([fields[0, 0, 0, 1], fields[0, 1, 0, 1]]))
+        assert task.sensor_positions(-1.0, 1.0).tolist()[:3] == [[-1, -1], [-1, -0.5], [-1, 0]]
+
+    @pytest.mark.parametrize(
+        ("changes", "sentence"),
+        [
+            ({"sensors": (3,)}, r"sensors is \(3,\).*at least 4"),
+            ({"sensors": (8, 8)}, r"sensors is \(8, 8\); give one number for each of the 1 coordinates"),
+            ({"domain": ((1.0, 1.0),)}, "domain is .*left < right"),
+            ({"horizon": 0.0}, "horizon is 0.0; it must be positive"),
+            ({"channels": 0}, "channels is 0"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(self, changes, sentence):
+        with pytest.raises(InputError, match=sentence):
+            Task(**{"sensors": (8,), "domain": ((0.0, 1.0),), "horizon": 2.0} | changes)

@@ -6,18 +6,31 @@ import json
 import pytest
 import torch
 
-from neural_hamilton.architectures import MODEL_SCHEMA_VERSION, build_operator, load_model, parse_architecture, read_card, save_model
+from neural_hamilton.architectures import (
+    MODEL_SCHEMA_VERSION,
+    Task,
+    TrainedFor,
+    build_operator,
+    load_model,
+    parse_architecture,
+    read_card,
+    record_calibration,
+    save_model,
+)
 from neural_hamilton.physics import InputError
+
+TASK = Task(sensors=(8,), domain=((0.0, 1.0),), horizon=2.0)
+TRAINED_FOR = TrainedFor.of(TASK, system="well", ensemble={"name": "paper"}, initial_state=((0.0,), (0.0,)), noise=0.01)
 
 
 def tiny(**sizes):
-    default = {"name": "deeponet", "num_sensors": 8, "width": 8, "num_layers": 1, "num_channels": 4}
-    return build_operator(parse_architecture(default | sizes))
+    default = {"name": "deeponet", "width": 8, "num_layers": 1, "num_channels": 4}
+    return build_operator(parse_architecture(default | sizes), TASK)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    save_model(tiny(), tmp_path / "model", {"dataset": "abc", "metrics": {"total_loss": 0.1}})
+    save_model(tiny(), tmp_path / "model", TRAINED_FOR, {"dataset": "abc", "metrics": {"total_loss": 0.1}})
     return tmp_path / "model"
 
 
@@ -49,18 +62,18 @@ def test_holds_two_files_and_a_card(folder):
 
 
 def test_saving_over_a_model_replaces_it(folder):
-    save_model(tiny(width=16), folder, {})
+    save_model(tiny(width=16), folder, TRAINED_FOR, {})
     assert load_model(folder).config.width == 16
     assert len(list(folder.iterdir())) == 2
 
 
 def test_loads_from_a_string(folder):
-    assert load_model(str(folder)).config.num_sensors == 8
+    assert load_model(str(folder)).task == TASK
 
 
 def test_another_schema_version(folder):
     rewrite_card(folder, schema_version=MODEL_SCHEMA_VERSION + 1)
-    refuses(folder, f"model.json has schema_version {MODEL_SCHEMA_VERSION + 1}; this version reads {MODEL_SCHEMA_VERSION}")
+    refuses(folder, f"model.json has schema_version {MODEL_SCHEMA_VERSION + 1}; this version reads 1 and {MODEL_SCHEMA_VERSION}")
 
 
 @pytest.mark.parametrize("missing", ["model.json", "model.safetensors"])
@@ -116,7 +129,7 @@ def test_truncated_weights(folder):
 
 @pytest.mark.parametrize("sizes", [{"width": 16}, {"num_layers": 2}])
 def test_weights_of_other_sizes(folder, tmp_path, sizes):
-    save_model(tiny(**sizes), tmp_path / "other", {})
+    save_model(tiny(**sizes), tmp_path / "other", TRAINED_FOR, {})
     content = (tmp_path / "other" / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(content)
     refuses(folder, "model.safetensors does not match the checksum")
@@ -125,8 +138,8 @@ def test_weights_of_other_sizes(folder, tmp_path, sizes):
 
 
 def test_weights_of_another_architecture(folder, tmp_path):
-    other = {"name": "mambonet", "num_sensors": 8, "d_model": 8, "num_heads": 2, "num_mamba_layers": 1, "num_decoder_layers": 1}
-    save_model(build_operator(parse_architecture(other)), tmp_path / "other", {})
+    other = {"name": "mambonet", "d_model": 8, "num_heads": 2, "num_mamba_layers": 1, "num_decoder_layers": 1}
+    save_model(build_operator(parse_architecture(other), TASK), tmp_path / "other", TRAINED_FOR, {})
     rewrite_weights(folder, (tmp_path / "other" / "model.safetensors").read_bytes())
     refuses(folder, "model.safetensors does not fit its architecture")
 
@@ -148,7 +161,7 @@ def test_a_pickle_is_never_opened(folder, tmp_path):
     "architecture", ["deeponet", ["deeponet"], {"name": ["x"]}, {"name": "resnet"}, {"name": "deeponet", "wings": 2}, {}, None]
 )
 def test_card_that_describes_no_architecture_is_refused_by_name(tmp_path, architecture):
-    save_model(build_operator(parse_architecture({"name": "deeponet", "width": 4})), tmp_path, {})
+    save_model(tiny(), tmp_path, TRAINED_FOR, {})
     card = json.loads((tmp_path / "model.json").read_text()) | {"architecture": architecture}
     (tmp_path / "model.json").write_text(json.dumps(card))
     with pytest.raises(InputError, match=r"model\.json"):
@@ -156,40 +169,39 @@ def test_card_that_describes_no_architecture_is_refused_by_name(tmp_path, archit
 
 
 def test_float64_model_stays_float64(tmp_path):
-    save_model(build_operator(parse_architecture({"name": "deeponet", "width": 4})).double(), tmp_path, {})
-    assert {p.dtype for p in load_model(tmp_path).parameters()} == {torch.float64}
+    save_model(tiny().double(), tmp_path, TRAINED_FOR, {})
+    loaded = load_model(tmp_path)
+    assert {p.dtype for p in loaded.parameters()} == {torch.float64} == {loaded.dtype}
 
 
-# Answers recorded with version 0.1.0, whose cards have only these keys; weights drawn by name, so the names are tested too.
-VERSION_0_1 = {
-    "deeponet": (
-        {"num_sensors": 8, "width": 8, "num_layers": 1, "num_channels": 4, "num_frequencies": 3},
-        [0.100926192, 0.412023343, 1.508090794],
-        [-0.416803087, -0.094821008, -0.168909154],
-    ),
-    "mambonet": (
-        {"num_sensors": 8, "d_model": 8, "num_mamba_layers": 2, "d_state": 2, "num_heads": 2, "num_decoder_layers": 2}
-        | {"d_feedforward": 16, "num_frequencies": 3},
-        [0.071866763, 0.016491287, 0.268751572],
-        [-0.497059465, -0.611262481, -0.678626519],
-    ),
-}
+def test_a_card_says_once_what_its_model_was_trained_for(folder):
+    assert read_card(folder)["trained_for"] == {
+        "system": "well", "ensemble": {"name": "paper"}, "initial_state": [[0.0], [0.0]], "sensors": [8], "horizon": 2.0,
+        "domain": [[0.0, 1.0]], "channels": 1, "noise": 0.01,
+    }  # fmt: skip
+    assert "num_sensors" not in read_card(folder)["architecture"]
 
 
-@pytest.mark.parametrize("name", VERSION_0_1)
-def test_a_model_of_version_0_1_answers_as_it_did(tmp_path, name):
-    sizes, true_q, true_p = VERSION_0_1[name]
-    since = {"gate_time": None} | ({"orbit": "none"} if name == "mambonet" else {})
-    model = build_operator(parse_architecture({"name": name} | sizes | since)).double()
-    model.set_normalisation(0.5, 0.7)
-    state, drawn = model.state_dict(), torch.Generator().manual_seed(0)
-    for key in sorted(state.keys() - {"potential_mean", "potential_scale"}):
-        state[key] = 0.3 * torch.randn(state[key].shape, generator=drawn, dtype=torch.float64)
-    model.load_state_dict(state)
-    save_model(model, tmp_path, {})
-    rewrite_card(tmp_path, architecture={"name": name} | sizes)
-    potential = torch.linspace(2, -1, 8, dtype=torch.float64).square()[None]
-    times, initial = torch.tensor([[0.5, 1.3, 2.0]], dtype=torch.float64), torch.tensor([[0.2, -0.4]], dtype=torch.float64)
-    output = load_model(tmp_path)(potential, times, initial)
-    assert output.q[0].tolist() == pytest.approx(true_q, abs=2e-7)
-    assert output.p[0].tolist() == pytest.approx(true_p, abs=2e-7)
+@pytest.mark.parametrize("missing", ["system", "ensemble", "initial_state", "sensors", "horizon", "domain", "channels", "noise"])
+def test_what_a_card_does_not_say_is_not_guessed(folder, missing):
+    trained_for = read_card(folder)["trained_for"]
+    del trained_for[missing]
+    rewrite_card(folder, trained_for=trained_for)
+    refuses(folder, rf"(?s)model.json does not say what the model was trained for.*{missing}")
+
+
+def test_normalisation_of_several_channels_is_one_number_each(tmp_path):
+    task = Task(sensors=(5, 4), domain=((0.0, 1.0), (0.0, 1.0)), horizon=1.0, channels=3)
+    model = build_operator(parse_architecture({"name": "deeponet", "width": 8}), task)
+    model.set_normalisation(torch.tensor([1.0, 2.0, 3.0]), 2.0)
+    trained_for = TrainedFor.of(task, system="oscillators", ensemble={"name": "any"}, initial_state=None)
+    save_model(model, tmp_path, trained_for, {})
+    assert read_card(tmp_path)["normalisation"] == {"potential_mean": [1.0, 2.0, 3.0], "potential_scale": [2.0, 2.0, 2.0]}
+    assert load_model(tmp_path).task == task
+
+
+def test_recording_a_calibration_writes_todays_schema(folder):
+    record_calibration(folder, {"rows": 3})
+    card = json.loads((folder / "model.json").read_text())
+    assert card["calibration"] == {"rows": 3} and card["schema_version"] == MODEL_SCHEMA_VERSION
+    assert sorted(p.name for p in folder.iterdir()) == ["model.json", "model.safetensors"]

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
+from well_helpers import draw, polygon
 
-from neural_hamilton.physics import NAMED_POTENTIALS, Curves, Ensemble, InputError, draw_rows
+from neural_hamilton.physics import NAMED_POTENTIALS, Curves, InputError
 from neural_hamilton.physics import solve as solve_batch
 
 HARMONIC = NAMED_POTENTIALS["harmonic"]
@@ -67,10 +68,10 @@ class TestAgainstSciPy:
     @pytest.mark.parametrize("tolerance", [1e-6, 1e-10])
     def test_same_cost_and_errors_over_the_horizon(self, tolerance):
         """The steps of single orbits part; over many, neither solver is better or cheaper."""
-        rows, _ = draw_rows(Ensemble("phase-space", tolerance=1e-11), 0, "test", np.arange(40))
+        rows = draw("phase-space", 0, "test", np.arange(40), tolerance=1e-11)
         found = []
         for row in range(40):
-            orbit = (Curves.from_control_points(*rows.polygon(row)), rows.q0[row], rows.p0[row], rows.times[row], tolerance)
+            orbit = (Curves.from_control_points(*polygon(rows, row)), rows.q0[row], rows.p0[row], rows.times[row], tolerance)
             for states, num_evaluations in (solve(*orbit), scipys(*orbit)):
                 found.append((num_evaluations, np.log10(np.abs(states - [rows.q[row], rows.p[row]]).max())))
         ours, theirs = np.mean(found[::2], axis=0), np.mean(found[1::2], axis=0)

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from well_helpers import draw, polygon
 
-from neural_hamilton.physics import Curves, Ensemble, InputError, Rejection, certify, draw_rows, solve
+from neural_hamilton.physics import Curves, InputError, Rejection, certify, solve
 from neural_hamilton.physics.solvers import CERTIFYING_METHODS
 from neural_hamilton.physics.solvers.reference import solve_control_polygon
 
@@ -26,9 +27,9 @@ def certify_one(curve, q0, p0, times, **options):
 @pytest.mark.parametrize("preset", ["paper", "phase-space"])
 def test_certificates_bound_the_error(preset, integrator):
     """Rows from their control polygons alone, solved again by SciPy in the curve's parameter."""
-    rows, _ = draw_rows(Ensemble(preset, integrator=integrator), 11, "test", np.arange(25))
+    rows = draw(preset, 11, "test", np.arange(25), method=integrator)
     for row in range(0, 25, 3):
-        q, p = solve_control_polygon(*rows.polygon(row), rows.q0[row], rows.p0[row], rows.times[row])
+        q, p = solve_control_polygon(*polygon(rows, row), rows.q0[row], rows.p0[row], rows.times[row])
         error = max(np.abs(rows.q[row] - q).max(), np.abs(rows.p[row] - p).max())
         assert rows.integration_error[row] <= 1e-9
         assert error <= rows.integration_error[row] + 1e-10
@@ -85,9 +86,9 @@ def test_impossible_tolerance_is_not_certified(method):
 
 
 def test_a_batch_without_certificates_is_as_accurate_as_asked():
-    rows, _ = draw_rows(Ensemble("phase-space"), 11, "test", np.arange(60))
+    rows = draw("phase-space", 11, "test", np.arange(60))
     for tolerance in (1e-4, 1e-7, 1e-10):
-        q, p, _ = solve(rows.curves, rows.q0, rows.p0, rows.times, method="taylor", tolerance=tolerance)
+        q, p, _ = solve(rows.hamiltonians.curves, rows.q0, rows.p0, rows.times, method="taylor", tolerance=tolerance)
         error = np.maximum(np.abs(q - rows.q).max(axis=1), np.abs(p - rows.p).max(axis=1))
         assert np.median(error) < 0.2 * tolerance
         assert error.max() < 20 * tolerance, "an orbit near a barrier magnifies its errors, but not without end"
@@ -124,10 +125,10 @@ def test_a_looser_tolerance_costs_accuracy_no_more_than_it_says():
 
 @pytest.mark.parametrize("threads", [1, 2, None])
 def test_threads_change_nothing_in_series(threads):
-    rows, _ = draw_rows(Ensemble("phase-space"), 11, "test", np.arange(130))
-    found = solve(rows.curves, rows.q0, rows.p0, rows.times, method="taylor", tolerance=1e-7, num_threads=threads)
+    rows = draw("phase-space", 11, "test", np.arange(130))
+    found = solve(rows.hamiltonians.curves, rows.q0, rows.p0, rows.times, method="taylor", tolerance=1e-7, num_threads=threads)
     for b in (0, 63, 64, 129):
-        alone = solve(rows.curves[b], rows.q0[b], rows.p0[b], rows.times[b], method="taylor", tolerance=1e-7)
+        alone = solve(rows.hamiltonians.curves[b], rows.q0[b], rows.p0[b], rows.times[b], method="taylor", tolerance=1e-7)
         np.testing.assert_array_equal([found.q[b], found.p[b]], [alone.q, alone.p])
 
 

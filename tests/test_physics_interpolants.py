@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from scipy.interpolate import CubicHermiteSpline, CubicSpline, PchipInterpolator, make_interp_spline
+from well_helpers import draw_polygons
 
-from neural_hamilton.physics import Curves, Ensemble, InputError
-from neural_hamilton.physics.ensembles import draw_polygons
+from neural_hamilton.physics import Curves, InputError
 from neural_hamilton.physics.potentials.interpolants import INTERPOLANTS
 
 KINDS = list(INTERPOLANTS)
@@ -89,7 +89,7 @@ def test_order_of_convergence(kind, order):
 @pytest.mark.parametrize("preset", ["paper", "phase-space"])
 def test_cubics_stand_for_the_quintic(preset, num_sensors):
     """On curves of the ensembles the quintic errs by much more than its cubics depart from it."""
-    drawn = draw_polygons(Ensemble(preset), 5, "test", np.arange(200))
+    drawn = draw_polygons(preset, 5, "test", np.arange(200))
     exact = Curves.from_control_points(drawn["control_q"], drawn["control_v"], drawn["num_control"])
     q, fine = np.linspace(0.0, 1.0, num_sensors), np.linspace(0.0, 1.0, 32 * (num_sensors - 1) + 1)
     values = exact.sample(q)

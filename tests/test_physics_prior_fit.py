@@ -4,12 +4,13 @@ from functools import partial
 
 import numpy as np
 import pytest
+from well_helpers import draw_polygons
 
-from neural_hamilton.physics import Curves, Ensemble, InputError
-from neural_hamilton.physics.ensembles import draw_noise, draw_polygons
+from neural_hamilton.physics import Curves, InputError
 from neural_hamilton.physics.potentials import prior_fit
 from neural_hamilton.physics.potentials.curves import clamped_basis
 from neural_hamilton.physics.potentials.prior_fit import abscissa_cells
+from neural_hamilton.physics.systems import Draws
 
 FINE = np.linspace(0.0, 1.0, 1001)
 fit_prior = partial(prior_fit.fit_prior, wall_height=2.0)
@@ -19,9 +20,9 @@ NUM_ROWS = 120
 def problem(num_sensors, noise=0.0, preset="paper"):
     """Rows of a dataset: the exact V (N, 1001), the sensors as a network sees them (N, S), and b (N,)."""
     rows = np.arange(NUM_ROWS)
-    drawn = draw_polygons(Ensemble(preset), 11, "test", rows)
+    drawn = draw_polygons(preset, 11, "test", rows)
     curves = Curves.from_control_points(drawn["control_q"], drawn["control_v"], drawn["num_control"])
-    values = curves.sample(np.linspace(0.0, 1.0, num_sensors)) + noise * draw_noise(11, "test", rows, num_sensors)
+    values = curves.sample(np.linspace(0.0, 1.0, num_sensors)) + noise * Draws(11, "test", rows).noise(num_sensors)
     return curves.sample(FINE), values.astype(np.float32), drawn["num_control"] - 2
 
 
@@ -120,7 +121,7 @@ def test_linearisation_equals_differences(b):
 
 @pytest.mark.parametrize("most", [7, 12])
 def test_cells_are_where_ensembles_draw(most):
-    drawn = draw_polygons(Ensemble("paper", control_points=(2, most)), 0, "train", np.arange(5000))
+    drawn = draw_polygons("paper", 0, "train", np.arange(5000), control_points=(2, most))
     for b in range(2, most + 1):
         drawn_q = drawn["control_q"][drawn["num_control"] == b + 2, 1 : b + 1]
         low, high = abscissa_cells(b)

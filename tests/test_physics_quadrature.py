@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 from scipy.special import ellipk
+from well_helpers import draw, polygon
 
-from neural_hamilton.physics import NAMED_POTENTIALS, Curves, Ensemble, InputError, draw_rows, solve
+from neural_hamilton.physics import NAMED_POTENTIALS, Curves, InputError, solve
 from neural_hamilton.physics.solvers.reference import solve_control_polygon
 
 TIMES = np.linspace(0.0, 2.0, 101)
@@ -116,10 +117,9 @@ def test_energy_and_reversal(problem):
 @pytest.mark.parametrize("preset", ["paper", "phase-space"])
 def test_agrees_with_the_rows_of_datasets(preset):
     """Two truths of different make: Taylor series in time, and an integral over position."""
-    rows, _ = draw_rows(Ensemble(preset), 0, "test", np.arange(48))
+    rows = draw(preset, 0, "test", np.arange(48))
     for i in range(48):
-        n = rows.num_control[i]
-        potential = Curves.from_control_points(rows.control_q[i, :n], rows.control_v[i, :n])
+        potential = Curves.from_control_points(*polygon(rows, i))
         answer = by_quadrature(potential, float(rows.q0[i]), float(rows.p0[i]), rows.times[i])
         np.testing.assert_allclose(answer, [rows.q[i], rows.p[i]], atol=5e-12)
 

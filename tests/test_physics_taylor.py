@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from well_helpers import draw
 
-from neural_hamilton.physics import Curves, Ensemble, draw_rows
+from neural_hamilton.physics import Curves
 from neural_hamilton.physics.solvers import taylor
 
 TIMES = np.linspace(0.0, 2.0, 50)
@@ -53,5 +54,5 @@ def test_query_times_do_not_move_the_orbit():
 
 
 def test_energy_is_kept_to_rounding():
-    rows, _ = draw_rows(Ensemble("phase-space"), 5, "val", np.arange(200))
+    rows = draw("phase-space", 5, "val", np.arange(200))
     assert rows.energy_drift.max() < 1e-12

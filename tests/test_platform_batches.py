@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from neural_hamilton.architectures import build_operator, parse_architecture
+from neural_hamilton.architectures import Task, build_operator, parse_architecture
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform.config import load_config
+from neural_hamilton.platform.config import DataConfig, load_config
 from neural_hamilton.platform.data.datasets import list_files, read_rows, read_split
 from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.training import batches
@@ -27,7 +27,7 @@ KINDS = {Resident: {}, Streamed: {"training.resident_gib": 5e-6}, Endless: {"tra
 def dataset(tmp_path_factory):
     """Orbits with times of their own, in files of 8 rows."""
     folder = tmp_path_factory.mktemp("batches") / "dataset"
-    sizes = {"preset": "phase-space", "train": 60, "val": 4, "sensors": 12, "times": 9, "shard_rows": 8, "noise": 0.1}
+    sizes = {"ensemble": "phase-space", "train": 60, "val": 4, "sensors": 12, "times": 9, "shard_rows": 8, "noise": 0.1}
     generate(folder, load_config(None, {f"data.{key}": value for key, value in sizes.items()}).data, local=True)
     return folder
 
@@ -42,7 +42,7 @@ def source_of(kind, dataset, worker=ALONE, **settings):
 
 def rows_of(shares):
     """One number a row that tells rows apart, batch by batch, without what is there at weight zero."""
-    return [share.batch.q[:, 4].numpy() for share in shares if share.weight]
+    return [part.batch.q[:, 4].numpy() for part in shares if part.weight]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -70,9 +70,9 @@ def test_workers_together_see_the_batches_that_one_sees(dataset, kind, size):
     parts = [list(source_of(kind, dataset, Worker(rank, size)).epoch(1)) for rank in range(size)]
     for global_batch, *shares in zip(whole, *parts, strict=True):
         np.testing.assert_array_equal(np.sort(np.concatenate(rows_of(shares))), np.sort(global_batch.batch.q[:, 4].numpy()))
-        means = [share.weight * share.batch.q.double().mean() for share in shares]
+        means = [part.weight * part.batch.q.double().mean() for part in shares]
         assert float(sum(means)) / size == pytest.approx(float(global_batch.batch.q.double().mean()))
-        assert all(len(share.batch) and share.rows == len(global_batch.batch) for share in shares)
+        assert all(len(part.batch) and part.rows == len(global_batch.batch) for part in shares)
 
 
 def test_a_worker_without_rows_takes_one_at_weight_zero(dataset):
@@ -83,7 +83,7 @@ def test_a_worker_without_rows_takes_one_at_weight_zero(dataset):
 def test_rows_in_memory_and_from_files_are_the_same(dataset):
     columns = {}
     for kind in (Resident, Streamed):
-        batch = Batch.concatenate([share.batch for share in source_of(kind, dataset).epoch(0)])
+        batch = Batch.concatenate([part.batch for part in source_of(kind, dataset).epoch(0)])
         order = batch.q[:, 4].argsort()
         columns[kind] = [getattr(batch.take(order), name) for name in ("potential", "times", "q", "p", "initial")]
     assert all(torch.equal(a, b) for a, b in zip(columns[Resident], columns[Streamed], strict=True))
@@ -91,11 +91,10 @@ def test_rows_in_memory_and_from_files_are_the_same(dataset):
 
 def test_endless_rows_are_those_of_a_larger_dataset(dataset, tmp_path):
     """Noise and all: epoch 1 of 60 rows is rows 60 to 119 of the dataset of 120."""
-    config = load_config(None, {}).data
-    values = {"preset": "phase-space", "train": 120, "val": 4, "sensors": 12, "times": 9, "noise": 0.1}
-    generate(tmp_path / "larger", config.model_copy(update=values), local=True)
+    values = {"ensemble": "phase-space", "train": 120, "val": 4, "sensors": 12, "times": 9, "noise": 0.1}
+    generate(tmp_path / "larger", DataConfig(**values), local=True)
     larger = read_split(tmp_path / "larger", "train")
-    batch = Batch.concatenate([share.batch for share in source_of(Endless, dataset).epoch(1)])
+    batch = Batch.concatenate([part.batch for part in source_of(Endless, dataset).epoch(1)])
     order, truth = batch.q[:, 4].argsort(), np.argsort(larger.q[60:, 4])
     for name in ("potential", "times", "q", "p"):
         np.testing.assert_array_equal(getattr(batch, name)[order].numpy(), getattr(larger, name)[60:][truth])
@@ -103,8 +102,8 @@ def test_endless_rows_are_those_of_a_larger_dataset(dataset, tmp_path):
 
 def test_endless_batches_keep_orbits_of_one_potential_apart(dataset):
     owners = dict(zip(read_split(dataset, "train").q[:, 4].tolist(), np.arange(60) // 4, strict=True))
-    for share in source_of(Endless, dataset).epoch(0):
-        potentials = [owners[value] for value in share.batch.q[:, 4].tolist()]
+    for part in source_of(Endless, dataset).epoch(0):
+        potentials = [owners[value] for value in part.batch.q[:, 4].tolist()]
         assert len(set(potentials)) == len(potentials) >= 6
 
 
@@ -143,7 +142,7 @@ def test_shared_times_are_held_once_and_change_no_answer(tiny_dataset):
     assert shared.times.shape == (1, split.times.shape[1])
     assert Batch.concatenate([shared, shared]).times.shape == shared.times.shape
     torch.manual_seed(0)
-    model = build_operator(parse_architecture({"name": "deeponet", "num_sensors": 20, "width": 16}))
+    model = build_operator(parse_architecture({"name": "deeponet", "width": 16}), Task((20,), ((0.0, 1.0),), 2.0))
     rows = torch.arange(4)
     apart = dataclasses.replace(shared, times=torch.tensor(split.times, dtype=torch.float32))
     losses = [total_losses(model, batch.take(rows)) for batch in (shared, apart)]

@@ -7,6 +7,8 @@ import socket
 import pytest
 
 from neural_hamilton.architectures import build_operator, parse_architecture, save_model
+from neural_hamilton.platform.config import DataConfig
+from neural_hamilton.platform.training.trained_for import task_of, trained_for
 
 COMMANDS = [
     "generate", "inspect", "train", "evaluate", "compare", "sweep", "scale", "serve", "predict", "plan", "doctor", "demo", "reproduce",
@@ -18,7 +20,9 @@ FEW = ["--set", "evaluation.bootstrap=10", "--set", "evaluation.studies=[]"]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "model"
-    save_model(build_operator(parse_architecture({"name": "deeponet", "num_sensors": 20, "width": 8})), folder, {"preset": "paper"})
+    data = DataConfig(sensors=20)
+    network = build_operator(parse_architecture({"name": "deeponet", "width": 8}), task_of(data))
+    save_model(network, folder, trained_for(data), {})
     return folder
 
 
@@ -61,7 +65,21 @@ def mistakes(dataset, model, tmp_path):
         "unknown flag": (["train", dataset, "--otu", "x"], ["--otu", "--out"]),
         "missing flag": (["train", dataset], ["--out"]),
         "wrong type": (["generate", tmp_path / "d", "--train", "many"], ["--train", "many"]),
-        "wrong choice": (["generate", tmp_path / "d", "--preset", "papers"], ["--preset", "papers", "phase-space"]),
+        "wrong choice": (["generate", tmp_path / "d", "--train", "1", "--dtype", "int8"], ["--dtype", "int8", "float64"]),
+        "unknown ensemble": (["generate", tmp_path / "d", "--train", "1", "--ensemble", "papers"], ["papers", "paper, phase-space"]),
+        "unknown system": (["generate", tmp_path / "d", "--train", "1", "--system", "wel"], ["data.system", "wel", "well"]),
+        "key without effect": (
+            ["train", dataset, "--out", tmp_path / "r", "--set", "training.decay_fraction=0.1"],
+            ["training.decay_fraction is 0.1", "warmup-stable-decay"],
+        ),
+        "other noise than the dataset's": (
+            ["train", dataset, "--out", tmp_path / "r", "--set", "data.noise=0.1"],
+            ["data.noise is 0.1 and 0.0 in the dataset"],
+        ),
+        "other sensors than the dataset's": (
+            ["train", dataset, "--out", tmp_path / "r", "--set", "architecture.num_sensors=50"],
+            ["architecture.num_sensors", "50", "the dataset decides"],
+        ),
         "nothing asked for": (["generate", tmp_path / "d"], ["--train"]),
         "negative rows": (["generate", tmp_path / "d", "--train", "-3"], ["data.train", "-3"]),
         "unknown architecture": (["train", dataset, "--arch", "perceptron", "--out", tmp_path / "r"], ["perceptron", "mambonet"]),
@@ -71,7 +89,7 @@ def mistakes(dataset, model, tmp_path):
         "no dataset": (["train", tmp_path / "nothing", "--out", tmp_path / "r"], ["nothing", "manifest.json"]),
         "local with workers": (["train", dataset, "--local", "--workers", "2", "--out", tmp_path / "r"], ["--workers", "2", "--local"]),
         "destination is a file": (["generate", plain_file, "--train", "3"], ["file"]),
-        "no preset to reproduce": (["reproduce", "papers", "--out", tmp_path / "r"], ["papers", "phase-space"]),
+        "no ensemble to reproduce": (["reproduce", "papers", "--out", tmp_path / "r"], ["papers", "phase-space"]),
         "no number of minutes": (["train", dataset, "--out", tmp_path / "r", "--minutes", "nan"], ["--minutes", "nan"]),
         "no time at all": (["train", dataset, "--out", tmp_path / "r", "--minutes", "0"], ["--minutes", "0"]),
         "destination below a file": (["generate", plain_file / "d", "--train", "3"], ["file"]),
@@ -99,6 +117,39 @@ def test_mistake_gets_one_sentence_and_exit_code_2(cli, tiny_dataset, model, tmp
     assert err.startswith("error: ") and err.count("\n") == 1, err
     assert all(word in err for word in words), err
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_without_a_command_it_prints_its_help(run_cli):
+    done = run_cli()
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("Usage:") and "\n  train " in done.stderr and "error:" not in done.stderr
+
+
+def test_it_says_its_version(cli):
+    from neural_hamilton.platform.provenance import code_version
+
+    assert cli("--version") == (0, f"neural-hamilton {code_version()}\n", "")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare", "serve", "predict"])
+def test_a_run_folder_in_place_of_its_model_is_refused_with_the_model(cli, model, command):
+    arguments = {"compare": [model], "predict": ["--potential", "q"]}.get(command, [])
+    arguments += ["--dataset", "d", "--out", "o"] if command in ("evaluate", "compare") else []
+    code, _, err = cli(command, model.parent, *arguments)
+    assert code == 2 and err == f"error: {str(model.parent)!r} is a run folder; its model is {str(model)!r}\n"
+
+
+def test_a_shipped_configuration_is_meant_by_its_name_unless_a_file_has_it(cli, tiny_dataset, tmp_path):
+    (tmp_path / "deeponet").mkdir()
+    train = ["train", tiny_dataset, "--config", "deeponet", "--local", *TINY]
+    code, _, err = cli(*train, "--out", "a")
+    assert code == 0, err
+    (tmp_path / "deeponet").rmdir()
+    (tmp_path / "deeponet").write_text("training: {speed: 3}")
+    code, _, err = cli(*train, "--out", "b")
+    assert code == 2 and "training.speed" in err
+    code, _, err = cli("train", tiny_dataset, "--config", "./demo", "--local", "--out", "c")
+    assert code == 2 and "./demo" in err
 
 
 def test_model_of_another_schema_version_is_refused(cli, model, tiny_dataset, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neural_hamilton.architectures import ARCHITECTURES
+from neural_hamilton.architectures import available_architectures
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config import SHIPPED_CONFIGS, Config, load_config, load_data_config, parse_assignments
 
@@ -17,7 +17,7 @@ def test_every_shipped_configuration_loads_by_path_and_by_name(path):
     assert load_config(path) == load_config(path.stem)
 
 
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("name", available_architectures())
 def test_saved_tree_loads_back_equal(tmp_path, name):
     config = load_config(None, {"architecture.name": name, "training.epochs": 3})
     config.save(tmp_path / "config.yaml")

@@ -9,8 +9,10 @@ from neural_hamilton.architectures import load_model
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.data.datasets import list_files, read_rows
 from neural_hamilton.platform.data.generation import generate
+from neural_hamilton.platform.machine import default_device
 from neural_hamilton.platform.training.batches import Batch
-from neural_hamilton.platform.training.loop import default_device, train, validate
+from neural_hamilton.platform.training.learner import validate
+from neural_hamilton.platform.training.loop import train
 from neural_hamilton.platform.training.process_group import Worker
 from neural_hamilton.platform.training.run_folder import prepare_run
 
@@ -36,8 +38,6 @@ def dataset(tmp_path_factory):
 def config_of(name, **overrides):
     known = load_config(None, {"architecture.name": name}).dump()["architecture"]
     sizes = {f"architecture.{key}": value for key, value in SIZES.items() if key in known}
-    if name == "mambonet":
-        sizes["architecture.orbit"] = "none"
     return load_config(None, {"architecture.name": name} | sizes | TRAINING | {key.replace("__", "."): v for key, v in overrides.items()})
 
 

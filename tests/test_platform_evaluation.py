@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from neural_hamilton.architectures import build_operator, load_model, parse_architecture, read_card, save_model
+from neural_hamilton.architectures.layers.orbit_quadrature import quadrature_orbit
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform.cli import evaluation_table, main
+from neural_hamilton.platform.cli import main
+from neural_hamilton.platform.commands.tables import evaluation_table
 from neural_hamilton.platform.config import DataConfig, load_config
 from neural_hamilton.platform.data.datasets import read_split
 from neural_hamilton.platform.data.generation import generate, read_manifest
@@ -24,19 +26,32 @@ from neural_hamilton.platform.evaluation.figures import draw_losses
 from neural_hamilton.platform.evaluation.metrics import summarise
 from neural_hamilton.platform.evaluation.problems import truth_floor
 from neural_hamilton.platform.evaluation.report import verdict
-from neural_hamilton.platform.evaluation.studies.work_precision import break_even
+from neural_hamilton.platform.evaluation.studies import study_names
 from neural_hamilton.platform.provenance import hash_json
+from neural_hamilton.platform.training.trained_for import trained_for
 
 _FEW = {"bootstrap": 50, "solver_steps": [0.02, 0.005], "study_rows": 4, "work_batches": [1, 10], "windows": 2}
 SETTINGS = load_config(None, {f"evaluation.{key}": value for key, value in _FEW.items()}).evaluation
-QUICK = SETTINGS.model_copy(update={"studies": []})
+QUICK = SETTINGS.model_copy(update={"studies": []})  # all studies run once in this module, each takes seconds
+
+
+def only(*studies):
+    return SETTINGS.model_copy(update={"studies": list(studies)})
+
+
+def trained_on(ensemble, sensors=20):
+    return trained_for(DataConfig.model_validate({"ensemble": ensemble, "sensors": sensors}))
+
+
+def tiny(sensors=20):
+    return build_operator(parse_architecture({"name": "deeponet", "width": 8}), trained_on("paper", sensors).task)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model")
-    save_model(build_operator(parse_architecture({"name": "deeponet", "num_sensors": 20, "width": 8})), folder, {"preset": "paper"})
+    save_model(tiny(), folder, trained_on("paper"), {})
     return folder
 
 
@@ -69,7 +84,9 @@ def test_evaluation_json_follows_the_contract(evaluated):
     for figures in [result["metrics"], *result["baselines"].values()]:
         for metric in ("total_loss", "loss_q", "loss_p", "energy_drift"):
             assert {"median", "mean", "p95", "p99", "max"} <= set(figures[metric])
-    assert {"rough", "ensembles", "sensors", "maps", "horizons", "work", "calibration", "by_separatrix", "by_stratum"} <= set(result)
+    assert {*study_names(), "calibration", "groups", "not_measured"} <= set(result)
+    assert result["schema_version"] == 3 and result["not_measured"] == {}
+    assert result["model"]["trained_for"]["ensemble"]["name"] == result["dataset"]["ensemble"]["name"] == "paper"
     assert all("seconds_per_trajectory" in figures for figures in result["baselines"].values())
     assert all(set(losses) == {"model", *result["baselines"]} for losses in result["named"].values())
 
@@ -98,7 +115,8 @@ def test_report_is_one_self_contained_file_with_the_figures_beside_it(evaluated)
     assert all(
         name in page for name in [*result["baselines"], *result["named"], result["model"]["weights_sha256"], "neural-hamilton evaluate"]
     )
-    for figure in ("losses", "groups", "median_case", "worst_case", "sensors", "work", "calibration"):
+    assert "the model was trained on a single initial state" in page
+    for figure in ("losses", "groups", "median_case", "worst_case", "sensors", "work_precision", "calibration"):
         assert (out / f"{figure}.png").read_bytes().startswith(b"\x89PNG") and (out / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
 
 
@@ -110,14 +128,15 @@ def test_every_trajectory_is_on_file_and_its_losses_are_those_summarised(evaluat
     assert table["total_loss_dop853-quintic"].mean() == pytest.approx(result["baselines"]["dop853-quintic"]["total_loss"]["mean"])
 
 
-def test_command_in_the_report_repeats_it(evaluated, tmp_path):
-    out, result = evaluated
+def test_command_in_the_report_repeats_it(model, tiny_dataset, tmp_path):
+    out, settings = tmp_path / "first", only("non_smooth", "sensors")
+    result = evaluate(model, tiny_dataset, out, settings=settings.model_copy(update={"sensor_counts": [20], "noise_levels": []}))
     page = html.unescape((out / "report.html").read_text())
     command = re.search(r"<p><code>neural-hamilton (evaluate .*?)</code></p>", page).group(1)
     arguments = [str(tmp_path / "again") if word == str(out) else word for word in shlex.split(command)]
     assert main(arguments) == 0
     again = json.loads((tmp_path / "again" / "evaluation.json").read_text())
-    timed = ("timing", "work", "baselines")
+    timed = ("timing", "baselines")
     assert {key: again[key] for key in again if key not in timed} == {key: result[key] for key in result if key not in timed}
     assert [b["total_loss"] for b in again["baselines"].values()] == [b["total_loss"] for b in result["baselines"].values()]
 
@@ -125,54 +144,78 @@ def test_command_in_the_report_repeats_it(evaluated, tmp_path):
 def test_noisy_sensors_throw_solvers_out_and_the_report_is_made_all_the_same(model, tmp_path):
     sizes = {"train": 4, "val": 4, "test": 16, "sensors": 20, "times": 20, "noise": 0.05}
     generate(tmp_path / "noisy", load_config(None, {f"data.{key}": value for key, value in sizes.items()}).data, local=True)
-    result = evaluate(model, tmp_path / "noisy", tmp_path / "report", settings=SETTINGS)
-    assert result["dataset"]["noise"] == 0.05 and result["work"]["solvers"]
+    result = evaluate(model, tmp_path / "noisy", tmp_path / "report", settings=only("work_precision"))
+    assert result["dataset"]["noise"] == 0.05 and result["work_precision"]["solvers"]
     assert (tmp_path / "report" / "report.html").exists()
-    lost = {
-        "model": {"median": 1e-3, "seconds": {"1": 1e-3}},
-        "solvers": [{"track": "sensors", "name": "rk4", "median": None, "seconds": {"1": 1e-4}}],
-    }
-    assert break_even(lost, {}, 1e-4)["reason"] == "no solver on the sensors is as accurate by the median"
     figure = draw_losses({"model": np.array([1e-3, 1e-2]), "rk4": np.array([1e-3, 1e300])}, ["rk4"], 1e-15)
     figure.canvas.draw()  # an axis that reached for 1e300 would raise
 
 
-def test_what_is_not_asked_for_is_not_measured(model, tiny_dataset, tmp_path):
+def test_baselines_that_need_more_sensors_are_left_out_with_the_reason(tmp_path):
+    sizes = {"train": 4, "val": 4, "test": 4, "sensors": 4, "times": 10}
+    generate(tmp_path / "few", load_config(None, {f"data.{key}": value for key, value in sizes.items()}).data, local=True)
+    save_model(tiny(4), tmp_path / "model", trained_on("paper", 4), {})
+    result = evaluate(tmp_path / "model", tmp_path / "few", tmp_path / "report", settings=QUICK)
+    assert result["not_measured"] == {"dop853-quintic": "it needs 6 sensors along each axis, and the problems have 4"}
+    assert "dop853-quintic" not in result["baselines"] and "dop853-cubic" in result["baselines"]
+    assert all("dop853-quintic" not in losses for losses in result["named"].values())
+    assert "dop853-quintic is not measured: it needs 6 sensors" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_a_model_of_another_system_is_refused(model, tiny_dataset, tmp_path):
+    other = shutil.copytree(model, tmp_path / "model")
+    card = json.loads((other / "model.json").read_text())
+    card["trained_for"]["system"] = "pendula"
+    (other / "model.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match="trained for system 'pendula'.*has system 'well'"):
+        evaluate(other, tiny_dataset, tmp_path / "out", settings=QUICK)
+    with pytest.raises(InputError, match="trained for system 'pendula'.*has system 'well'"):
+        compare([other, model], tiny_dataset, tmp_path / "out", settings=QUICK)
+
+
+def test_what_was_not_asked_for_is_not_measured(model, tiny_dataset, tmp_path):
     result = evaluate(model, tiny_dataset, tmp_path, settings=QUICK)
-    assert result["sensors"] is result["work"] is result["rough"] is None
+    assert all(result[study] is None for study in study_names())
     assert "Work and precision" not in (tmp_path / "report.html").read_text()
 
 
-def test_what_a_network_is_told_is_measured_beside_what_it_says(model, tiny_dataset, tmp_path):
-    sizes = {"num_sensors": 20, "d_model": 8, "num_heads": 2, "num_mamba_layers": 1, "num_decoder_layers": 1, "d_feedforward": 8}
-    network = build_operator(parse_architecture({"name": "mambonet", "orbit": "state"} | sizes))
-    save_model(network, tmp_path / "model", {"preset": "paper"})
+def test_the_quadrature_that_orbitnet_has_built_in_is_a_baseline(model, tiny_dataset, tmp_path):
+    task = trained_on("paper").task
+    network = build_operator(parse_architecture({"name": "orbitnet", "d_model": 8, "num_mamba_layers": 1}), task)
+    torch.nn.init.constant_(network.between_sensors.say[-1].bias, 5.0)
+    save_model(network, tmp_path / "model", trained_on("paper"), {})
     result = evaluate(tmp_path / "model", tiny_dataset, tmp_path, settings=QUICK)
     split = read_split(tiny_dataset, "test")
-    told = network.told(*(torch.tensor(a, dtype=torch.float32) for a in (split.potential, split.times, split.initial)))
-    q, p = told.numpy().transpose(2, 0, 1)
+    states = quadrature_orbit(*(torch.tensor(a, dtype=torch.float32) for a in (split.potential, split.times, split.initial)), task)
+    q, p = states.numpy().transpose(2, 0, 1)
     losses = 0.5 * ((q - split.q) ** 2 + (p - split.p) ** 2).mean(axis=1)
-    assert result["inputs"]["total_loss"]["median"] == pytest.approx(np.median(losses), rel=1e-4)
-    assert pq.read_table(tmp_path / "trajectories.parquet")["total_loss_inputs"].to_numpy() == pytest.approx(losses, rel=1e-3, abs=1e-12)
-    assert losses.mean() < 1e-2 < result["metrics"]["total_loss"]["mean"], "an untrained network only makes it worse"
-    assert "What the model is told" in (tmp_path / "report.html").read_text()
-    assert "what it is told" in evaluation_table(result)
-    blind = evaluate(model, tiny_dataset, tmp_path / "blind", settings=QUICK)
-    assert blind["inputs"] is None and "What the model is told" not in (tmp_path / "blind" / "report.html").read_text()
-    assert "what it is told" not in evaluation_table(blind)
+    entry = result["baselines"]["quadrature"]
+    assert entry["total_loss"]["median"] == pytest.approx(np.median(losses), rel=1e-4) and entry["track"] == "sensors"
+    table = pq.read_table(tmp_path / "trajectories.parquet")
+    assert table["total_loss_quadrature"].to_numpy() == pytest.approx(losses, rel=1e-3, abs=1e-12)
+    assert losses.mean() < 1e-2 < result["metrics"]["total_loss"]["mean"], "a network that was not trained only makes it worse"
+    page = (tmp_path / "report.html").read_text()
+    assert "quadrature baseline" in page and "What the network has learnt does not reduce the median" in page
+    assert "quadrature" in evaluation_table(result)
+    direct = evaluate(model, tiny_dataset, tmp_path / "direct", settings=QUICK)
+    assert "quadrature" not in direct["baselines"] and "quadrature baseline" not in (tmp_path / "direct" / "report.html").read_text()
+
+
+def _result(model, baselines, floor):
+    """What `verdict` reads: one loss for the median and the mean of the model and of each baseline on the sensors."""
+    entries = {name: {"total_loss": {"median": loss, "mean": loss}, "track": "sensors"} for name, loss in baselines.items()}
+    return {"metrics": {"total_loss": {"median": model, "mean": model}}, "truth_floor": floor, "baselines": entries}
 
 
 def test_nothing_is_claimed_below_the_floor():
-    def result(model, solver, floor):
-        summary = {"total_loss": {"median": solver, "mean": solver}, "track": "sensors"}
-        of_model = {"total_loss": {"median": model, "mean": model}}
-        return {"metrics": of_model, "inputs": None, "truth_floor": floor, "baselines": {"rk4": summary}}
+    sentences = verdict(_result(1e-9, {"rk4": 1e-8}, 1e-12))
+    assert any("more accurate than 1 of 1 baselines that see the same sensors (rk4)" in sentence for sentence in sentences)
+    assert not any("(rk4)" in sentence for sentence in verdict(_result(1e-13, {"rk4": 5e-13}, 1e-12)))
 
-    assert any(
-        "closer to the truth than 1 of 1 solvers that see the same sensors (rk4)" in sentence
-        for sentence in verdict(result(1e-9, 1e-8, 1e-12))
-    )
-    assert not any("(rk4)" in sentence for sentence in verdict(result(1e-13, 5e-13, 1e-12)))
+
+def test_what_is_built_in_is_told_apart_from_what_is_learnt():
+    sentences = verdict(_result(1e-10, {"quadrature": 4e-9}, 1e-15))
+    assert any("alone it has median 4.0e-09" in sentence and "by a factor of 40" in sentence for sentence in sentences)
 
 
 def test_summary_gives_quantiles_and_intervals_that_hold_them():
@@ -191,12 +234,12 @@ def test_model_that_answers_nan_is_said_so_in_json_and_report(model, tiny_datase
     broken = load_model(model)
     with torch.no_grad():
         broken.bias.fill_(torch.nan)
-    save_model(broken, tmp_path / "model", {"preset": "phase-space"})
-    result = evaluate(tmp_path / "model", tiny_dataset, tmp_path / "out", settings=SETTINGS)
+    save_model(broken, tmp_path / "model", trained_on("phase-space"), {})
+    result = evaluate(tmp_path / "model", tiny_dataset, tmp_path / "out", settings=only("rollouts", "symplecticity"))
     assert result["calibration"]["scores"]["energy_drift"] | {"curve": []} == {
         "rank_correlation": None, "threshold": None, "coverage": 0.0, "curve": []
     }  # fmt: skip
-    assert result["horizons"]["solvers"]["model"]["not_finite"] == result["horizons"]["rows"]
+    assert result["rollouts"]["solvers"]["model"]["not_finite"] == result["rollouts"]["rows"]
     assert result["metrics"]["total_loss"]["median"] is None
     assert any("not finite on 16 of 16" in warning for warning in result["warnings"])
     assert any("phase-space" in warning for warning in result["warnings"])
@@ -206,15 +249,15 @@ def test_model_that_answers_nan_is_said_so_in_json_and_report(model, tiny_datase
 
 def test_rows_that_a_model_was_trained_on_are_no_test(model, tiny_dataset, tmp_path):
     rows = hash_json(rows_config(DataConfig(**read_manifest(tiny_dataset)["config"])))
-    save_model(load_model(model), tmp_path / "model", {"preset": "paper", "rows_config_hash": rows})
+    save_model(load_model(model), tmp_path / "model", trained_on("paper"), {"rows_config_hash": rows})
     for split, said in (("train", True), ("val", True), ("test", False)):
         result = evaluate(tmp_path / "model", tiny_dataset, tmp_path / split, split, QUICK)
         assert any(f"rows of split {split!r}" in warning for warning in result["warnings"]) is said
-        assert ("only &#39;test&#39; tells" in (tmp_path / split / "report.html").read_text()) is said
+        assert ("only &#39;test&#39; shows" in (tmp_path / split / "report.html").read_text()) is said
 
 
 def test_wrong_number_of_sensors_and_empty_split_are_refused(model, tiny_dataset, tmp_path):
-    save_model(build_operator(parse_architecture({"name": "deeponet", "num_sensors": 30, "width": 8})), tmp_path / "other", {})
+    save_model(tiny(30), tmp_path / "other", trained_on("paper", 30), {})
     with pytest.raises(InputError, match="reads 30 sensors.*has 20"):
         evaluate(tmp_path / "other", tiny_dataset, tmp_path / "out")
     empty = shutil.copytree(tiny_dataset, tmp_path / "empty")
@@ -227,15 +270,14 @@ def test_wrong_number_of_sensors_and_empty_split_are_refused(model, tiny_dataset
 
 class TestCompare:
     def test_models_of_any_sensors_in_one_table(self, model, tiny_dataset, evaluated, tmp_path):
-        other = build_operator(parse_architecture({"name": "deeponet", "num_sensors": 30, "width": 8}))
-        save_model(other, tmp_path / "run" / "model", {"preset": "phase-space"})
+        save_model(tiny(30), tmp_path / "run" / "model", trained_on("phase-space", 30), {})
         settings = SETTINGS.model_copy(update={"sensor_counts": [30, 20], "noise_levels": [0.01]})
         result = compare([model, tmp_path / "run" / "model"], tiny_dataset, tmp_path / "out", settings=settings)
         assert json.loads((tmp_path / "out" / "comparison.json").read_text()) == result
         # The same model has the same losses here as in its own evaluation.
         assert result["entries"][model.name]["total_loss"] == evaluated[1]["metrics"]["total_loss"]
         assert result["entries"]["dop853-cubic"]["total_loss"] == evaluated[1]["baselines"]["dop853-cubic"]["total_loss"]
-        assert result["entries"]["run"]["sensors"] == 30
+        assert result["entries"]["run"]["sensors"] == [30]
         assert [set(entry["total_loss"]) & {"run", model.name} for entry in result["sensors"]] == [{"run"}] * 2 + [{model.name}] * 2
         page = (tmp_path / "out" / "comparison.html").read_text()
         assert "phase-space" in page and "reads 30 sensors" in page and not re.search(r"""(src|href)=["'](?!data:)""", page)
@@ -252,11 +294,10 @@ class TestCompare:
 
 class TestRecord:
     def test_model_folder_learns_what_was_found(self, tiny_dataset, tmp_path):
-        network = build_operator(parse_architecture({"name": "deeponet", "num_sensors": 20, "width": 8}))
         config = load_config(None, {}).dump()
         cost = {"seconds": 120.0, "rows_drawn": 64, "dataset_hash": "0" * 64, "torch_version": "2"}
         metrics = {"epoch": 1, "device": "cpu", "precision": "float32", "validation_loss": 1.0}
-        save_model(network, tmp_path / "model", {"preset": "paper", "config": config, "metrics": metrics} | cost)
+        save_model(tiny(), tmp_path / "model", trained_on("paper"), {"config": config, "metrics": metrics} | cost)
         weights = (tmp_path / "model" / "model.safetensors").read_bytes()
         result = evaluate(tmp_path / "model", tiny_dataset, tmp_path / "out", settings=QUICK, record=True)
         assert read_card(tmp_path / "model")["calibration"]["scores"] == result["calibration"]["scores"]
@@ -265,5 +306,5 @@ class TestRecord:
         assert f"{result['metrics']['total_loss']['median']:.3g}"[:4] in page and "dop853-prior-fit" in page and "2 minutes" in page
 
     def test_a_model_of_unknown_origin_is_refused(self, model, tiny_dataset, tmp_path):
-        with pytest.raises(InputError, match="does not say how it was trained"):
+        with pytest.raises(InputError, match="does not record how it was trained"):
             evaluate(model, tiny_dataset, tmp_path / "out", settings=QUICK, record=True)

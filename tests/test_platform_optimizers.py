@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from neural_hamilton.architectures import build_operator, parse_architecture
+from neural_hamilton.architectures import Task, build_operator, parse_architecture
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.training.optimizers import Optimizer, WeightAverage
 from neural_hamilton.platform.training.schedules import learning_rate_at, ramp
+
+TASK = Task((10,), ((0.0, 1.0),), 2.0)
 
 
 def settings_with(**fields):
@@ -18,7 +20,7 @@ def settings_with(**fields):
 
 def network():
     torch.manual_seed(0)
-    return build_operator(parse_architecture({"name": "deeponet", "width": 16, "num_sensors": 10, "num_channels": 8}))
+    return build_operator(parse_architecture({"name": "deeponet", "width": 16, "num_channels": 8}), TASK)
 
 
 OPTIMIZERS = {
@@ -66,7 +68,8 @@ def test_what_averages_by_itself_is_judged_by_its_average(name):
 
 def test_muon_takes_hidden_matrices_and_adamw_the_rest():
     """By the effect of one step on random gradients: Muon's is near-orthogonal, every number of AdamW's is its rate."""
-    model = build_operator(parse_architecture({"name": "traonet", "num_encoder_layers": 1, "num_decoder_layers": 1, "d_feedforward": 64}))
+    sizes = {"num_encoder_layers": 1, "num_decoder_layers": 1, "d_feedforward": 64}
+    model = build_operator(parse_architecture({"name": "traonet", **sizes}), TASK)
     before = copy.deepcopy(dict(model.named_parameters()))
     optimizer = Optimizer(model, settings_with(optimizer="muon", weight_decay=0.0))
     for p in model.parameters():

@@ -12,10 +12,10 @@ import pytest
 
 from neural_hamilton.architectures import read_card
 from neural_hamilton.physics import InputError
+from neural_hamilton.platform import reproduction
 from neural_hamilton.platform.cli import main
-from neural_hamilton.platform.commands import reproduce as reproduction
-from neural_hamilton.platform.commands.reproduce import default_config, reproduce
 from neural_hamilton.platform.config import load_config
+from neural_hamilton.platform.reproduction import default_config, reproduce
 from neural_hamilton.platform.training.runs import run_training
 
 SIZES = {
@@ -110,7 +110,7 @@ def test_a_report_that_was_lost_is_made_again_and_a_damaged_record_too(whole, tm
 def test_a_precision_that_this_machine_lacks_is_refused_before_anything_is_made(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduction.torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="training.precision is 'tf32', which needs a CUDA device"):
-        reproduce(load_config("winner-paper"), tmp_path / "out")
+        reproduce(load_config("winner-orbitnet"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -134,7 +134,7 @@ def test_a_changed_way_of_measuring_measures_again_and_trains_nothing(whole, tmp
 def test_folders_and_sizes_that_cannot_be_are_refused(tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("")
-    with pytest.raises(InputError, match=r"holds 'thesis.tex', which is no part of a reproduction"):
+    with pytest.raises(InputError, match=r"holds 'thesis.tex', which is not part of a reproduction"):
         reproduce(CONFIG, tmp_path / "other")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
@@ -147,9 +147,9 @@ def test_folders_and_sizes_that_cannot_be_are_refused(tmp_path):
 def test_the_default_configuration_is_the_one_for_this_machine(monkeypatch):
     for has_gpu, kind in ((True, "winner"), (False, "shipped")):
         monkeypatch.setattr(reproduction.torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
-        for preset in ("paper", "phase-space"):
-            assert default_config(preset) == f"{kind}-{preset}"
-            assert load_config(default_config(preset)).data.preset == preset
+        for ensemble, model in (("paper", "orbitnet"), ("phase-space", "orbitnet-phase-space")):
+            assert default_config(ensemble) == f"{kind}-{model}"
+            assert load_config(default_config(ensemble)).data.distribution.name == ensemble
 
 
 def test_the_command_without_ray_killed_and_run_again(whole, tmp_path):

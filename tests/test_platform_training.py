@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import torch
 
-from neural_hamilton.architectures import build_operator, load_model, parse_architecture
+from neural_hamilton.architectures import Task, build_operator, load_model, parse_architecture
 from neural_hamilton.architectures.selective_scan import use_backend
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.data.datasets import read_split
 from neural_hamilton.platform.progress import Progress
-from neural_hamilton.platform.training import loop as training
+from neural_hamilton.platform.training import learner, loop
 from neural_hamilton.platform.training.batches import Batch
 from neural_hamilton.platform.training.checkpoints import load_checkpoint, save_checkpoint
 from neural_hamilton.platform.training.distributed import cpus_per_worker, train_with_ray
@@ -76,7 +76,7 @@ def test_loss_falls_and_the_run_folder_is_complete(tiny_dataset, tmp_path):
     card = json.loads((tmp_path / "run" / "model" / "model.json").read_text())
     assert card["provenance"]["dataset_hash"] == json.loads((tiny_dataset / "manifest.json").read_text())["dataset_hash"]
     assert card["provenance"]["metrics"]["validation_loss"] == result["validation_loss"]
-    assert load_model(tmp_path / "run" / "model").config.num_sensors == 20
+    assert load_model(tmp_path / "run" / "model").task.sensors == (20,)
     for record in (*lines, result):
         assert record["device"] in ("cpu", "cuda") and record["scan_backend"] is None  # of a DeepONet
 
@@ -146,7 +146,8 @@ def test_only_the_first_rows_are_used_when_asked(tiny_dataset, tmp_path):
     ("fields", "words"),
     [
         ({"training__train_rows": 65}, "has 64 training rows"),
-        ({"architecture__name": "traonet", "architecture__num_heads": 7}, "multiple of num_heads"),
+        ({"data__noise": 0.1}, r"data\.noise is 0\.1 and 0\.0 in the dataset"),
+        ({"data__ensemble__name": "phase-space"}, r"data\.ensemble\.name is 'phase-space' and 'paper' in the dataset"),
     ],
 )
 def test_impossible_configuration_is_refused_before_anything_is_written(tiny_dataset, tmp_path, fields, words):
@@ -193,8 +194,8 @@ def test_folder_with_other_things_is_left_alone(tiny_dataset, tmp_path):
 @pytest.mark.parametrize("at", [3, 10])
 def test_loss_that_is_not_finite_stops_names_the_step_and_keeps_the_last_good_checkpoint(tiny_dataset, tmp_path, monkeypatch, at):
     """A rate that ruins the weights in step `at`; the loss of the next one shows it. Seven steps an epoch."""
-    sane, steps = training.learning_rate_at, iter(range(1, 1000))
-    monkeypatch.setattr(training, "learning_rate_at", lambda *about: 1e30 if next(steps) == at + (at > 7) else sane(*about))
+    sane, steps = learner.learning_rate_at, iter(range(1, 1000))
+    monkeypatch.setattr(learner, "learning_rate_at", lambda *about: 1e30 if next(steps) == at + (at > 7) else sane(*about))
     epoch, step = divmod(at, 7)
     with pytest.raises(InputError, match=rf"not finite in epoch {epoch + 1}, step {step + 1} of 7"):
         train_in(tmp_path / "run", tiny_dataset, config_with())
@@ -228,14 +229,14 @@ def test_run_without_any_whole_checkpoint_is_refused(tiny_dataset, tmp_path):
 
 def test_the_latest_checkpoints_and_the_best_are_kept(tiny_dataset, tmp_path, monkeypatch):
     losses = iter([3.0, 2.0, 1.0, *range(4, 13)])
-    monkeypatch.setattr(training, "validate", lambda *_: next(losses))
+    monkeypatch.setattr(loop, "validate", lambda *_: next(losses))
     config = config_with(training__epochs=12, training__keep_checkpoints=3)
     assert train_in(tmp_path / "run", tiny_dataset, config)["best_epoch"] == 3
     assert [path.stem for path in checkpoints(tmp_path / "run")] == [f"epoch-{epoch:05d}" for epoch in (3, 10, 11, 12)]
 
 
 def test_weights_that_the_last_step_broke_are_not_recorded(tiny_dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "validate", lambda *_: math.nan)
+    monkeypatch.setattr(loop, "validate", lambda *_: math.nan)
     with pytest.raises(InputError, match="validation loss is not finite after epoch 1; .*lower training.learning_rate"):
         train_in(tmp_path / "run", tiny_dataset, config_with())
     assert not (tmp_path / "run" / "history.jsonl").exists()
@@ -343,8 +344,8 @@ def test_tracker_that_is_not_installed_is_refused_by_name(tiny_dataset, tmp_path
 
 def test_reduced_precision_changes_the_bulk_and_not_the_last_epochs(tiny_dataset, tmp_path):
     fields = {"training__epochs": 4, "training__float32_epochs": 2}
-    for precision in ("float32", "bf16"):
-        train_in(tmp_path / precision, tiny_dataset, config_with(training__precision=precision, **fields))
+    train_in(tmp_path / "float32", tiny_dataset, config_with(training__epochs=4))
+    train_in(tmp_path / "bf16", tiny_dataset, config_with(training__precision="bf16", **fields))
     assert [line["precision"] for line in history(tmp_path / "bf16")] == ["bf16", "bf16", "float32", "float32"]
     losses = {name: history(tmp_path / name)[0]["train_loss"] for name in ("float32", "bf16")}
     assert losses["bf16"] != losses["float32"] and losses["bf16"] == pytest.approx(losses["float32"], rel=0.05)
@@ -377,7 +378,7 @@ def test_compiled_network_trains_as_the_plain_one(tiny_dataset, tmp_path):
 
 
 def test_checkpoint_keeps_every_kind_of_state(tmp_path):
-    model = build_operator(parse_architecture({"name": "deeponet", "width": 4}))
+    model = build_operator(parse_architecture({"name": "deeponet", "width": 4}), Task((20,), ((0.0, 1.0),), 2.0))
     optimizer = torch.optim.AdamW(model.parameters())
     sum(p.square().sum() for p in model.parameters()).backward()
     optimizer.step()
@@ -489,7 +490,7 @@ def train_worker_pids(ray):
 def test_killed_driver_loses_at_most_the_current_epoch(tiny_dataset, tmp_path):
     config = config_with(training__epochs=150)
     train_in(tmp_path / "quiet", tiny_dataset, config)
-    config.save(tmp_path / "config.yaml")
+    config.save(tmp_path / "config.yaml", ("architecture", "training"))
     run = tmp_path / "killed"
     command = [
         sys.executable,

@@ -7,10 +7,12 @@ import optuna
 import pytest
 import torch
 
-from neural_hamilton.architectures import ARCHITECTURES, build_operator
+from neural_hamilton.architectures import Task, available_architectures, build_operator, get_architecture
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config import Config, load_config
 from neural_hamilton.tune.search_spaces import Choices, Range, default_space, dump_space, parse_space
+
+TASK = Task((100,), ((0.0, 1.0),), 2.0)
 
 
 def with_space(space: dict) -> Config:
@@ -18,7 +20,7 @@ def with_space(space: dict) -> Config:
 
 
 @pytest.mark.parametrize(
-    ("name", "preset"), [(name, preset) for name in sorted(ARCHITECTURES) for preset in ARCHITECTURES[name].Config.presets]
+    ("name", "preset"), [(name, preset) for name in available_architectures() for preset in get_architecture(name).Config.presets]
 )
 def test_every_corner_of_the_shipped_space_builds(name: str, preset: str) -> None:
     config = load_config(overrides={"architecture.name": name, "architecture.preset": preset})
@@ -30,7 +32,7 @@ def test_every_corner_of_the_shipped_space_builds(name: str, preset: str) -> Non
     with torch.device("meta"):
         combinations = list(itertools.product(*corners))
         for values in random.Random(0).sample(combinations, min(40, len(combinations))):
-            build_operator(config.override(dict(zip(sizes, values, strict=True))).architecture)
+            build_operator(config.override(dict(zip(sizes, values, strict=True))).architecture, TASK)
 
 
 def test_an_architecture_without_a_space_varies_the_optimiser() -> None:
@@ -79,7 +81,7 @@ def test_suggestions_stay_inside() -> None:
         ("training.schedule", {"low": 1, "high": 2}, ["training.schedule"]),
         ("training.epochs", {"low": 1, "high": 2}, ["training.epochs", "sweep.epochs"]),
         ("architecture.name", {"choices": ["deeponet", "mambonet"]}, ["architecture.name", "--arch"]),
-        ("architecture.preset", {"choices": ["default", "paper"]}, ["architecture.preset", "--set architecture.preset"]),
+        ("architecture.preset", {"choices": ["default", "published"]}, ["architecture.preset", "--set architecture.preset"]),
         ("data.seed", {"low": 1, "high": 2}, ["data.seed", "architecture and training"]),
         ("width", {"low": 1, "high": 2}, ["width", "architecture and training"]),
         ("training", {"choices": [1]}, ["training"]),

@@ -152,7 +152,8 @@ def _accept(config: Config, key: str, value: Any) -> Any:
     try:
         node: Any = config.override({key: value}).dump()
     except InputError as error:
-        raise InputError(f"sweep.space: {error}") from None
+        place = "sweep.space" if key in str(error) else f"sweep.space {key}"
+        raise InputError(f"{place}: {error}") from None
     for part in key.split("."):
         node = node[part]
     return node

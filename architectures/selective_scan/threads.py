@@ -1,8 +1,10 @@
-"""The threads that share a kernel: PyTorch's own where they can be borrowed, else some of Python's.
+"""The threads that share the work of a kernel: PyTorch's own where they can be borrowed, else Python threads.
 
-PyTorch's threads (GNU OpenMP's) go on spinning for milliseconds after their last piece of work, so that other threads
-would have to take turns with them on the same cores. Compiled code asks for them by the function `GOMP_parallel`, and so
-do we. They must not be used in a forked child, where OpenMP waits for threads that a fork does not copy.
+PyTorch's threads (GNU OpenMP's) go on spinning for milliseconds after their last piece of work, so other threads would have
+to take turns with them on the same cores. Compiled code asks for them by the function `GOMP_parallel`, and so does this module.
+
+A fork does not copy threads, and OpenMP in a forked child waits for them for ever, in PyTorch's own operations too. So a forked
+child of a process that has imported this module computes PyTorch's operations on one thread, and kernels on Python threads.
 """
 
 import ctypes
@@ -14,21 +16,35 @@ from typing import Any
 
 import torch  # loads the OpenMP that it brings along
 
-_WORK_PER_THREAD = 2**17  # exponentials, about 60 microseconds: what it costs to share work
-_SHARES_PER_THREAD = 4  # so that a thread which was held up leaves its last shares to the others
+_WORK_PER_THREAD = 2**17  # exponentials, about 60 microseconds: what it costs to divide work
+_PARTS_PER_THREAD = 4  # so that a thread which was held up leaves its last parts to the others
 
 _PROCESS = os.getpid()
 _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_inherited_threads = 1  # in a forked child, what its parent had
+
+
+def _begin_forked_child() -> None:
+    global _inherited_threads
+    _inherited_threads = max(_inherited_threads, torch.get_num_threads())
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_forked_child)
 
 
 def share(kernel: Callable[..., None], num_programs: int, work: int, *arguments: Any) -> None:
-    """Run all programs of a kernel on at most `torch.get_num_threads()` threads, this one among them."""
-    threads = min(torch.get_num_threads(), num_programs, work // _WORK_PER_THREAD)
+    """Run all programs of a kernel on at most `torch.get_num_threads()` threads, this one among them.
+
+    In a forked child, where that is 1, on at most as many as the parent had.
+    """
+    threads = min(max(torch.get_num_threads(), _inherited_threads), num_programs, work // _WORK_PER_THREAD)
     if threads <= 1:
         kernel(*arguments, 0, num_programs)
         return
-    size = -(-num_programs // (threads * _SHARES_PER_THREAD))
-    starts = iter(range(0, num_programs, size))  # `next` on it is atomic: the shares are handed out under the GIL
+    size = -(-num_programs // (threads * _PARTS_PER_THREAD))
+    starts = iter(range(0, num_programs, size))  # `next` on it is atomic: the parts are handed out under the GIL
     failures: list[BaseException] = []
 
     def work_through() -> None:

@@ -16,9 +16,11 @@ import torch
 from neural_hamilton.architectures import Operator, build_operator, load_model
 from neural_hamilton.physics import InputError
 from neural_hamilton.physics.diagnostics import total_loss
+from neural_hamilton.physics.systems import Problems
+from neural_hamilton.physics.systems.well.baselines.reconstructions import INTERPOLATED
+from neural_hamilton.physics.systems.well.baselines.solver import WellSolver
 from neural_hamilton.platform.config.data import DataConfig
-from neural_hamilton.platform.evaluation.problems import Problems
-from neural_hamilton.platform.evaluation.solvers import Baseline, reconstruct, run_solver
+from neural_hamilton.platform.evaluation.problems import draw_problems, unstack_fields
 from neural_hamilton.platform.training.batches import Batch
 from neural_hamilton.platform.training.precision import matmul_precision
 from neural_hamilton.platform.training.trained_for import task_of
@@ -34,6 +36,7 @@ _SOLVED_UP_TO = 100_000  # a solver's time per trajectory no longer depends on t
 _PROBLEMS = 1000  # that are distinct
 _STEPS = (0.02, 0.01, 0.005, 0.002, 0.001)  # the first is the gap between query times
 _AS_GOOD = 1.1
+_CUBIC = INTERPOLATED["cubic"]
 
 
 def cells(bench: Bench) -> Iterator[Cell]:
@@ -109,10 +112,9 @@ def _solver(bench: Bench, name: str, folder: Path, size: int) -> Callable[[], di
             raise Skipped("the network has learnt nothing, so nothing is as accurate")
         problems = _problems(data, bench.size(_PROBLEMS, 4))
         accuracy = _median_loss(model.to(bench.device), data, bench, "float32")
-        curves = reconstruct("cubic", problems).curves
         losses = {}
         for step in _STEPS:
-            q, p, _ = run_solver(_rk4(step), curves, problems)
+            q, p, _ = _rk4(step).states(problems)
             losses[step] = _median(q, p, problems.q, problems.p)
             if losses[step] <= accuracy:
                 break
@@ -122,10 +124,10 @@ def _solver(bench: Bench, name: str, folder: Path, size: int) -> Callable[[], di
         reached = accuracy if least <= accuracy else _AS_GOOD * least
         best = next(step for step, loss in losses.items() if loss <= reached)
         chosen = np.arange(size) % len(problems)
-        batch, some = problems.take(chosen), [curves[i] for i in chosen]
+        batch = problems.take(chosen)
         cpu = torch.device("cpu")
-        seconds = clock.median_seconds(lambda: run_solver(_rk4(best), some, batch), cpu)
-        rebuilding = clock.median_seconds(lambda: reconstruct("cubic", batch), cpu)
+        seconds = clock.median_seconds(lambda: _rk4(best).states(batch), cpu)
+        rebuilding = clock.median_seconds(lambda: _CUBIC.rebuild(batch), cpu)
         return {
             "step": best,
             "median_loss": losses[best],
@@ -137,12 +139,14 @@ def _solver(bench: Bench, name: str, folder: Path, size: int) -> Callable[[], di
     return measure
 
 
-def _rk4(step: float) -> Baseline:
-    return Baseline("rk4", "rk4", "cubic", step=step)
+def _rk4(step: float) -> WellSolver:
+    return WellSolver("rk4", "rk4", _CUBIC, step=step)
 
 
 @cache
 def _problems(data: DataConfig, count: int) -> Problems:
     """The rows that the network is asked, with the readings it has."""
-    drawn = Problems.draw(data.ensemble, data.seed, count, data.sensors)
-    return replace(drawn, sensors=draw(data, count).potential.double().numpy(), noise=data.noise)
+    system = data.get_system()
+    drawn = draw_problems(system, data.distribution, data.distribution, data.seed, count, data.sensor_shape)
+    fields = unstack_fields(draw(data, count).potential.double().numpy(), system)
+    return replace(drawn, fields=fields, noise=data.noise)

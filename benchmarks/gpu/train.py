@@ -15,7 +15,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from neural_hamilton.platform.config import Config
-from neural_hamilton.platform.training.batches import Endless, Share
+from neural_hamilton.platform.training.batches import Endless, Part
 from neural_hamilton.platform.training.learner import Learner
 from neural_hamilton.platform.training.precision import matmul_precision
 from neural_hamilton.platform.training.process_group import Worker
@@ -61,7 +61,7 @@ def _steps(bench: Bench, name: str, batch: int, precision: str, mode: str) -> Ce
         bench.check_precision(precision)
         config = network_config(name, bench.tiny, {"training.batch_size": batch, "training.precision": precision})
         learner = _learner(config, bench, mode)
-        share = Share(repeat(config.data, batch, bench.device), 1.0, batch)
+        share = Part(repeat(config.data, batch, bench.device), 1.0, batch)
         with matmul_precision(precision, bench.device) as autocast:
             first = float(learner.step(share, 0.0, autocast)[1])
             seconds = clock.sustained_seconds(lambda: learner.step(share, 0.0, autocast), bench.device, bench.size(_SECONDS, 0.01))
@@ -114,7 +114,7 @@ def _stream(bench: Bench, name: str) -> Callable[[], dict[str, Any]]:
         config = network_config(name, bench.tiny, {"training.endless": True, "training.batch_size": batch})
         source = Endless(config.data, _BATCHES_AN_EPOCH * batch, config.training, bench.device, _ALONE)
         learner = _learner(config, bench, "eager")
-        there = Share(repeat(config.data, batch, bench.device), 1.0, batch)
+        there = Part(repeat(config.data, batch, bench.device), 1.0, batch)
         drawn = _epochs(source)
         with matmul_precision("float32", bench.device) as autocast:
             alone = clock.sustained_seconds(lambda: next(drawn), bench.device, seconds)
@@ -133,7 +133,7 @@ def _stream(bench: Bench, name: str) -> Callable[[], dict[str, Any]]:
     return measure
 
 
-def _epochs(source: Endless) -> Generator[Share]:
+def _epochs(source: Endless) -> Generator[Part]:
     """One epoch after another."""
     for epoch in itertools.count():
         yield from source.epoch(epoch)

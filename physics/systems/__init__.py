@@ -10,21 +10,32 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from ..errors import InputError
-from .base import Column, Drawn, Ensemble, Hamiltonians, Names, Rejection, System, Trajectories
+from .base import Column, Drawn, Ensemble, Group, Hamiltonians, NamedCase, Names, Rejection, System, Trajectories
+from .baselines import Baseline, FixedSteps, Reconstruction, Role, States, with_role
 from .draws import SPLITS, Draws, between
+from .problems import Predictions, Problems
 from .rows import ROWS_VERSION, Rows, draw_rows, own_columns
 
 __all__ = [
     "ROWS_VERSION",
     "SPLITS",
+    "Baseline",
     "Column",
     "Drawn",
     "Draws",
     "Ensemble",
+    "FixedSteps",
+    "Group",
     "Hamiltonians",
+    "NamedCase",
     "Names",
+    "Predictions",
+    "Problems",
+    "Reconstruction",
     "Rejection",
+    "Role",
     "Rows",
+    "States",
     "System",
     "Trajectories",
     "between",
@@ -32,10 +43,11 @@ __all__ = [
     "get_system",
     "own_columns",
     "system_names",
+    "with_role",
 ]
 
 _GROUP = "neural_hamilton.systems"
-_NOT_SYSTEMS = {"base", "draws", "functions", "generic", "rows"}
+_NOT_SYSTEMS = {"base", "baselines", "draws", "functions", "generic", "problems", "rows"}
 
 
 def system_names() -> list[str]:

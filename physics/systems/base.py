@@ -5,9 +5,11 @@ d of them; initial states are (R,) and (R, d).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -16,7 +18,11 @@ from ..solvers.certify import Rejection, Trajectories
 from . import generic
 from .draws import Draws
 
-__all__ = ["Column", "Drawn", "Ensemble", "Hamiltonians", "Names", "Rejection", "State", "System", "Trajectories"]
+if TYPE_CHECKING:
+    from .baselines import Baseline
+    from .problems import Problems
+
+__all__ = ["Column", "Drawn", "Ensemble", "Group", "Hamiltonians", "NamedCase", "Names", "Rejection", "State", "System", "Trajectories"]
 
 State = tuple[float, ...]
 
@@ -105,6 +111,30 @@ class Ensemble(ABC):
         return {"name": self.name} | asdict(self)
 
 
+@dataclass(frozen=True)
+class NamedCase:
+    """A single problem with a name and a known solution.
+
+    `hamiltonian` holds one row: oracle baselines integrate it, and its sensors are read. `truth(times)` returns q, p of shape
+    (T,) or (T, d). Cases of one `kind` stand in one table; those of kind "textbook" are part of every evaluation.
+    """
+
+    name: str
+    kind: Literal["textbook", "non-smooth"]
+    hamiltonian: Any
+    q0: State
+    p0: State
+    truth: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class Group(NamedTuple):
+    """A division of N problems: the rows (N,), as booleans, under each label. `title` says what the labels measure."""
+
+    name: str
+    title: str
+    rows: dict[str, np.ndarray]
+
+
 class System(ABC):
     """A Hamiltonian system: one instance, without state.
 
@@ -187,6 +217,38 @@ class System(ABC):
         for row, axis in np.argwhere(~((positions >= low) & (positions <= high)))[:1]:
             place = f"[{axis}]" if self.degrees_of_freedom > 1 else ""
             raise InputError(f"{names[row].q0}{place} is {positions[row, axis]:.6g}; it must be between {low[axis]:g} and {high[axis]:g}")
+
+    def rates(self, hamiltonians: Any, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """dq/dt and dp/dt by Hamilton's equations at states along trajectories, (R, T) or (R, T, d)."""
+        return generic.rates(hamiltonians, q, p)
+
+    def second_rates(self, hamiltonians: Any, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """d²q/dt² and d²p/dt² there."""
+        return generic.second_rates(hamiltonians, q, p)
+
+    def tangents(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """d(q, p) / d(q0, p0) of the exact motion at sorted times (R, T): (R, T, 2d, 2d), rows q then p, columns q0 then p0."""
+        return generic.tangents(self, hamiltonians, q0, p0, times)
+
+    def baselines(self, steps: Sequence[float]) -> "list[Baseline]":
+        """The solvers that networks are measured against; those of fixed step at each of `steps`.
+
+        A system that is a package has one file for each family in its folder `baselines`. Any other system has general ones.
+        """
+        from .baselines import discover_baselines, general_baselines
+
+        package = type(self).__module__.rpartition(".")[0] + ".baselines"
+        if package != f"{__package__}.baselines" and find_spec(package) is not None:
+            return discover_baselines(import_module(package), steps)
+        return general_baselines(self, steps)
+
+    def named_cases(self, initial_state: tuple[State, State] | None) -> "list[NamedCase]":
+        """Problems with names and exact solutions, from `initial_state`, or from anywhere where it is None."""
+        return []
+
+    def groups(self, problems: "Problems") -> "list[Group]":
+        """Ways to divide problems into groups, to see where a prediction is hard."""
+        return []
 
     def check_method(self, method: str) -> None:
         if method not in self.methods:

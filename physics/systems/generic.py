@@ -5,18 +5,37 @@ steps until each row has converged. The reference is SciPy's adaptive DOP853, ro
 """
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from scipy.integrate import DOP853, solve_ivp
 from scipy.interpolate import NdBSpline, make_interp_spline
 
+from ..diagnostics import jacobian_by_differences
 from ..errors import InputError
 from ..solvers.certify import Rejection, Trajectories
 
-_A, _B, _NUM_STAGES = DOP853.A[:12, :12], DOP853.B, 12
+if TYPE_CHECKING:
+    from .base import System
+
+
+class Scheme(NamedTuple):
+    """The coefficients of an explicit Runge-Kutta scheme: stages (s, s) and weights (s,)."""
+
+    stages: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def num_stages(self) -> int:
+        return self.weights.size
+
+
+ORDER_8 = Scheme(DOP853.A[:12, :12], DOP853.B)  # Dormand and Prince
+RK4 = Scheme(np.diag([0.5, 0.5, 1.0], -1), np.array([1.0, 2.0, 2.0, 1.0]) / 6.0)
 _MAX_HALVINGS = 8
 _MARGIN = 0.1  # of the domain's width, beyond its ends: a coarse solution may overshoot
+_INSTANT = 1e-5  # over which the rates are differenced; the horizon is of order 1
+_TANGENT_TOLERANCE = 1e-10
 _REFERENCE: dict[str, Any] = {"rtol": 1e-13, "atol": 1e-15, "max_step": 0.01}
 _PLAIN: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -69,8 +88,10 @@ def _reason(outside: bool, error: float, tolerance: float) -> Rejection | None:
     return None if error <= tolerance else Rejection.NOT_CERTIFIED
 
 
-def integrate(hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """q, p at sorted times (R, T), in `num_steps` equal steps of order 8 between neighbouring times."""
+def integrate(
+    hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray, num_steps: int, scheme: Scheme = ORDER_8
+) -> tuple[np.ndarray, np.ndarray]:
+    """q, p at sorted times (R, T), in `num_steps` equal steps between neighbouring times."""
     q, p = q0.copy(), p0.copy()
     qs, ps = np.empty((*times.shape, *q0.shape[1:])), np.empty((*times.shape, *q0.shape[1:]))
     widen = (slice(None), *[None] * (q0.ndim - 1))
@@ -78,26 +99,54 @@ def integrate(hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarr
     for i in range(times.shape[1]):
         h = ((times[:, i] - before) / num_steps)[widen]
         for _ in range(num_steps):
-            q, p = _step(hamiltonians, q, p, h)
+            q, p = _step(hamiltonians, q, p, h, scheme)
         before = times[:, i]
         qs[:, i], ps[:, i] = q, p
     return qs, ps
 
 
-def _step(hamiltonians: Any, q: np.ndarray, p: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _step(hamiltonians: Any, q: np.ndarray, p: np.ndarray, h: np.ndarray, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
     rates_q: list[np.ndarray] = []
     rates_p: list[np.ndarray] = []
-    for stage in range(_NUM_STAGES):
-        weights = _A[stage, :stage]
+    for stage in range(scheme.num_stages):
+        weights = scheme.stages[stage, :stage]
         by_q, by_p = hamiltonians.gradient(q + h * _weighted(weights, rates_q), p + h * _weighted(weights, rates_p))
         rates_q.append(by_p)
         rates_p.append(-by_q)
-    return q + h * _weighted(_B, rates_q), p + h * _weighted(_B, rates_p)
+    return q + h * _weighted(scheme.weights, rates_q), p + h * _weighted(scheme.weights, rates_p)
 
 
 def _weighted(weights: np.ndarray, rates: list[np.ndarray]) -> Any:
     """The weighted sum, term by term: a matrix product may round a row by its neighbours."""
     return sum((w * rate for w, rate in zip(weights, rates, strict=True) if w), 0.0)
+
+
+def rates(hamiltonians: Any, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """dq/dt and dp/dt by Hamilton's equations at states along trajectories, (R, T) or (R, T, d)."""
+    columns = [hamiltonians.gradient(q[:, t], p[:, t]) for t in range(q.shape[1])]
+    by_q, by_p = (np.stack([column[i] for column in columns], axis=1) for i in (0, 1))
+    return by_p, -by_q
+
+
+def second_rates(hamiltonians: Any, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """d²q/dt² and d²p/dt² there: the change of `rates` along the motion, by a central difference."""
+    rate_q, rate_p = rates(hamiltonians, q, p)
+    ahead, behind = (rates(hamiltonians, q + h * rate_q, p + h * rate_p) for h in (_INSTANT, -_INSTANT))
+    second_q, second_p = ((a - b) / (2.0 * _INSTANT) for a, b in zip(ahead, behind, strict=True))
+    return second_q, second_p
+
+
+def tangents(system: "System", hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """d(q, p) / d(q0, p0) of certified orbits at sorted times (R, T), by differences: (R, T, 2d, 2d)."""
+
+    def flow(start_q: np.ndarray, start_p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.arange(len(start_q)) % len(times)
+        moved = system.certify(
+            hamiltonians.take(rows), start_q, start_p, times[rows], method=system.methods[0], tolerance=_TANGENT_TOLERANCE
+        )
+        return moved.q, moved.p
+
+    return jacobian_by_differences(flow, q0, p0)
 
 
 def reference(hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

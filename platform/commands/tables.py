@@ -23,8 +23,6 @@ def _format_cell(value: Any) -> str:
 def evaluation_table(result: dict[str, Any]) -> str:
     """Losses and seconds per trajectory of the model and every baseline, and the warnings of an evaluation."""
     entries = [("model", result["metrics"], result["timing"]["model_seconds_per_trajectory"])]
-    if result["inputs"]:
-        entries.append(("quadrature baseline", result["inputs"], result["inputs"]["seconds_per_trajectory"]))
     entries += [(name, figures, figures["seconds_per_trajectory"]) for name, figures in result["baselines"].items()]
     return _loss_table(entries, result["warnings"])
 

@@ -5,18 +5,16 @@ Nothing here imports the networks before an `architecture` section is read, so a
 
 from .data import DataConfig, Section
 from .load import SHIPPED_CONFIGS, load_config, load_data_config, parse_assignments
-from .tree import STUDIES, Config, EvaluationConfig, ScalingConfig, ServingConfig, Study, SweepConfig, TrainingConfig
+from .tree import Config, EvaluationConfig, ScalingConfig, ServingConfig, SweepConfig, TrainingConfig
 
 __all__ = [
     "SHIPPED_CONFIGS",
-    "STUDIES",
     "Config",
     "DataConfig",
     "EvaluationConfig",
     "ScalingConfig",
     "Section",
     "ServingConfig",
-    "Study",
     "SweepConfig",
     "TrainingConfig",
     "load_config",

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Condition:
-    """`key` has an effect only where `holds`; `requirement` says the same in words."""
+    """`key` has an effect only where `holds`; `requirement` is the same in words."""
 
     key: str
     depends_on: tuple[str, ...]
@@ -22,7 +22,7 @@ class Condition:
         return getattr(getattr(config, section), name)
 
     def is_given(self, config: "Config") -> bool:
-        """Whether the key was set by somebody, rather than left at its default."""
+        """Whether the key was set explicitly."""
         section, name = self.key.split(".")
         return section in config.model_fields_set and name in getattr(config, section).model_fields_set
 
@@ -68,11 +68,11 @@ CONDITIONS = (
         lambda config: bool(getattr(config.architecture, "kl_weight", 0.0)),
         "the architecture must have a kl_weight above 0, as varonet has",
     ),
-    _study("study_rows", "ensembles", "sensors", "maps", "horizons", "work"),
+    _study("study_rows", "ensembles", "rollouts", "sensors", "symplecticity", "work_precision"),
     _study("sensor_counts", "sensors"),
     _study("noise_levels", "sensors"),
-    _study("work_batches", "work"),
-    _study("windows", "horizons"),
+    _study("work_batches", "work_precision"),
+    _study("windows", "rollouts"),
 )
 
 

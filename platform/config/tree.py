@@ -1,12 +1,13 @@
 """The sections of the configuration and the tree that holds them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SerializeAsAny, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SerializeAsAny, model_validator
 
 from ...physics.files import write_file
+from ..evaluation.studies import study_names
 from .conditions import CONDITIONS, check_effects, keys_without_effect
 from .data import DataConfig, Section
 from .values import DEFAULT_ARCHITECTURE, merge, validate, without
@@ -78,8 +79,10 @@ class ScalingConfig(Section):
     confidence: float = Field(default=0.95, gt=0, lt=1)
 
 
-Study = Literal["rough", "ensembles", "sensors", "maps", "horizons", "work"]
-STUDIES: tuple[Study, ...] = get_args(Study)
+def _known_study(name: str) -> str:
+    if name not in study_names():
+        raise ValueError(f"{name!r} is no study; choose from {', '.join(study_names())}")
+    return name
 
 
 class EvaluationConfig(Section):
@@ -92,16 +95,18 @@ class EvaluationConfig(Section):
     max_rows: int | None = Field(default=None, ge=1, description="measure only the first rows of the split")
     bootstrap: int = Field(default=1000, ge=10, description="resamples behind the intervals")
     seed: int = Field(default=0, ge=0)
-    studies: list[Study] = Field(default=list(STUDIES), description="what is measured beside the split")
+    studies: list[Annotated[str, AfterValidator(_known_study)]] = Field(
+        default_factory=study_names, description="what is measured beside the split"
+    )
     study_rows: int = Field(default=200, ge=1, description="problems of a study")
     sensor_counts: list[Annotated[int, Field(ge=6)]] = Field(
-        default=[100, 50, 25, 13], min_length=1, description="sensors of the study of sensors"
+        default=[100, 50, 25, 13], min_length=1, description="sensors along each axis, in the study sensors"
     )
-    noise_levels: list[NonNegativeFloat] = Field(default=[1e-3, 1e-2], description="standard deviations of V at the sensors, beside none")
+    noise_levels: list[NonNegativeFloat] = Field(default=[1e-3, 1e-2], description="noise in the study sensors, beside none")
     work_batches: list[PositiveInt] = Field(
-        default=[1, 100, 10_000], min_length=1, description="trajectories at once, in the study of work"
+        default=[1, 100, 10_000], min_length=1, description="trajectories at once, in the study work_precision"
     )
-    windows: int = Field(default=10, ge=1, description="windows chained in the study of long horizons")
+    windows: int = Field(default=10, ge=1, description="windows of a rollout, each as long as the horizon")
     tolerated_error: float = Field(default=0.01, gt=0, description="largest error of q or p of a prediction that counts as correct")
     risk: float = Field(default=0.01, gt=0, lt=1, description="largest fraction of wrong predictions that a trusted score may accept")
 

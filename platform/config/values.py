@@ -15,7 +15,6 @@ _RENAMED = {
     "data.preset": "it is called data.ensemble now",
     **{f"data.{key}": f"it is called data.ensemble.{key} now" for key in ("control_points", "length_scale", "depth")},
     "training.decay_share": "it is called training.decay_fraction now",
-    "architecture.num_sensors": "the dataset fixes it: choose it with `generate --sensors`",
 }
 
 _Tree = TypeVar("_Tree", bound=BaseModel)

@@ -1,43 +1,60 @@
-"""What answers are worth: their distance from the truth, trajectory by trajectory, and summaries that say how sure they are.
+"""The quality of predictions: their distance from the truth, trajectory by trajectory, and summaries with confidence intervals.
 
-Shapes: N problems, T query times.
+Shapes: N problems, T query times, d degrees of freedom.
 """
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from scipy.stats import bootstrap
 
-from ...physics.diagnostics import energy_drift, total_loss
-from ...physics.potentials.textbook import WALL_HEIGHT
-from .problems import Problems
+from ...physics.systems import Problems
 
 METRICS = ("total_loss", "loss_q", "loss_p", "energy_drift")
-SEPARATRIX_EDGES = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
 
 
 def measure(problems: Problems, q: np.ndarray, p: np.ndarray) -> dict[str, np.ndarray]:
-    """The `METRICS` of answers (N, T), each (N,); not finite where an answer is not."""
-    with np.errstate(all="ignore"):  # an answer can be anything
-        values = problems.exact.value(q)
+    """The `METRICS` of predicted q, p, each (N,); not finite where a prediction is not.
+
+    `loss_q` and `loss_p` are mean squares over times and components. `energy_drift` is the largest abs(H - H0) over the
+    system's energy scale.
+    """
+    with np.errstate(all="ignore"):  # a prediction can be anything
+        energy = problems.hamiltonians.energy(q, p)
         return {
-            "total_loss": total_loss(q, p, problems.q, problems.p),
-            "loss_q": np.mean((q - problems.q) ** 2, axis=1),
-            "loss_p": np.mean((p - problems.p) ** 2, axis=1),
-            "energy_drift": energy_drift(values, p, problems.energy, WALL_HEIGHT - problems.lowest),
+            "total_loss": total_losses(problems, q, p),
+            "loss_q": _mean_squares(q - problems.q),
+            "loss_p": _mean_squares(p - problems.p),
+            "energy_drift": np.max(np.abs(energy - problems.energy[:, None]), axis=1) / problems.energy_scale,
         }
 
 
+def total_losses(problems: Problems, q: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Half the sum of the mean squared errors of q and p over times and components, (N,)."""
+    with np.errstate(all="ignore"):
+        return 0.5 * (_mean_squares(q - problems.q) + _mean_squares(p - problems.p))
+
+
+def largest_errors(problems: Problems, q: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """The largest absolute error of any component of q or p, (N,); infinite where a prediction is not finite."""
+    with np.errstate(all="ignore"):
+        errors = np.maximum(*(np.abs(x).reshape(len(x), -1).max(axis=1) for x in (q - problems.q, p - problems.p)))
+    return np.where(np.isfinite(errors), errors, np.inf)
+
+
+def _mean_squares(errors: np.ndarray) -> np.ndarray:
+    return np.mean(errors.reshape(len(errors), -1) ** 2, axis=1)
+
+
 def count_broken(losses: np.ndarray) -> int:
-    """Rows whose answer is not finite."""
+    """Rows whose prediction is not finite."""
     return int(np.sum(~np.isfinite(losses)))
 
 
 def summarise(values: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
     """median, mean, p95, p99, max of (N,), with 95% bootstrap intervals of median and mean.
 
-    A value that is not finite counts as larger than any other, so it may leave the median and takes the mean with it. A
+    A value that is not finite counts as larger than any other: it may leave the median finite, and makes the mean infinite. A
     statistic that is not finite is None.
     """
     ordered = np.sort(np.where(np.isfinite(values), values, np.inf))
@@ -67,19 +84,3 @@ def _interval(values: np.ndarray, statistic: Any, resamples: int, seed: int) -> 
     rng = np.random.default_rng(seed)
     result = bootstrap((values,), statistic, n_resamples=resamples, batch=100, method="percentile", rng=rng)
     return [float(x) for x in result.confidence_interval]
-
-
-def group_by_stratum(problems: Problems) -> dict[str, np.ndarray]:
-    """Rows (N,) of each stratum of energies, by number; empty for a preset without strata."""
-    return {str(k): problems.stratum == k for k in np.unique(problems.stratum) if k >= 0}
-
-
-def group_by_separatrix(problems: Problems) -> dict[str, np.ndarray]:
-    """Rows (N,) by their distance in energy from the nearest barrier top, as a share of the depth of the well; and those without one.
-
-    At a distance of 0 the motion takes for ever to reach the top: there every answer is ill-conditioned.
-    """
-    distance = problems.exact.separatrix_distance(problems.energy) / (WALL_HEIGHT - problems.lowest)
-    groups = {f"{low:g} to {high:g}": (low <= distance) & (distance < high) for low, high in pairwise(SEPARATRIX_EDGES)}
-    last = SEPARATRIX_EDGES[-1]
-    return groups | {f"{last:g} and more": (distance >= last) & np.isfinite(distance), "no barrier": np.isinf(distance)}

@@ -4,26 +4,50 @@ from pathlib import Path
 from typing import Any
 
 from ...physics.files import write_file
-from .report import display_name, render
+from ...physics.systems import with_role
+from ..config.data import DataConfig
+from ..data.card import reproduction_command
+from .quadrature import QUADRATURE
+from .report import describe_task, display_name, render
+from .study import Subject
 
 CARD_PAGE = "README.md"
-_OPPONENTS = ("dop853-quintic", "dop853-cubic", "dop853-hermite", "dop853-prior-fit", "rk4-as-published")
+_BAD_LOSS = 1e-5  # of a non-smooth case, which the card then names
 
 
-def write_model_card(folder: Path, card: dict[str, Any], result: dict[str, Any], dataset_config: dict[str, Any]) -> None:
-    """Write README.md to a model folder from its `model.json`, the entries of evaluation.json and the manifest's configuration."""
-    rows = [("this model", result["metrics"]["total_loss"])]
-    if result["inputs"]:
-        rows.append(("what it is told of q and p", result["inputs"]["total_loss"]))
-    rows += [(name, result["baselines"][name]["total_loss"]) for name in _OPPONENTS]
+def write_model_card(folder: Path, subject: Subject, result: dict[str, Any], config: DataConfig) -> None:
+    """Write README.md to a model folder from its `model.json`, the entries of evaluation.json and the dataset's configuration."""
+    measured = {name: entry["total_loss"] for name, entry in result["baselines"].items() if entry["track"] == "sensors"}
+    labels = {QUADRATURE: "quadrature baseline (built in)"}
+    mean = result["metrics"]["total_loss"]["mean"]
+    non_smooth = result["non_smooth"] if result["non_smooth"] and "not_measured" not in result["non_smooth"] else {}
+    ensembles = result["ensembles"] if result["ensembles"] and "not_measured" not in result["ensembles"] else {}
+    shown = [baseline.name for baseline in with_role(subject.baselines, "figures") if baseline.name in measured]
     page = render(
         "model_card.md.j2",
-        result=result,
-        provenance=card["provenance"],
-        dataset_config=dataset_config,
-        rows=rows,
         name=display_name(result["model"]["name"]),
-        any_start=card["trained_for"]["initial_state"] is None,
-        drift_threshold=result["calibration"]["scores"]["energy_drift"]["threshold"],
+        result=result,
+        provenance=subject.card["provenance"],
+        trained_for=subject.trained_for,
+        ensemble=subject.ensemble,
+        initial_states=_initial_states(subject),
+        dataset_config=config,
+        generate_command=reproduction_command(config).replace("DEST", result["dataset"]["folder"], 1),
+        rows=[("this model", result["metrics"]["total_loss"]), *((labels.get(name, name), loss) for name, loss in measured.items())],
+        cases=["model", *shown],
+        bad_cases={case: losses["model"] for case, losses in non_smooth.items() if (losses["model"] or 0.0) > _BAD_LOSS},
+        variants={name: entry["model"]["mean"] for name, entry in ensembles.items() if "model" in entry},
+        better=[name for name, loss in measured.items() if mean is not None and loss["mean"] is not None and loss["mean"] < mean],
+        drift=result["calibration"]["scores"]["energy_drift"],
+        **describe_task(subject.problems),
     )
     write_file(folder / CARD_PAGE, page.encode())
+
+
+def _initial_states(subject: Subject) -> str:
+    """Which initial states the model accepts, as a sentence."""
+    if subject.trained_for.initial_state is None:
+        return "It accepts any initial state from which the motion stays in the domain."
+    q0, p0 = subject.trained_for.initial_state
+    q, p = (str(state[0] if len(state) == 1 else tuple(state)) for state in (q0, p0))
+    return f"It accepts one initial state: q0 = {q}, p0 = {p}."

@@ -1,109 +1,88 @@
-"""What is asked of networks and solvers alike: potentials, starts and times, with the certified truth.
-
-Shapes: N problems, S sensors, T query times.
-"""
-
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+"""Problems for an evaluation: the rows of a dataset, new draws of an ensemble, and the named cases of a system."""
 
 import numpy as np
 
-from ...physics import Curves
-from ...physics.systems import Ensemble, draw_rows, get_system
+from ...physics.systems import Ensemble, NamedCase, Problems, System, draw_rows, own_columns
 from ..config.data import DataConfig
 from ..data.datasets import Split
 
 
-@dataclass(frozen=True)
-class Problems:
-    """N problems. `exact` is the potential itself; `sensors` (N, S), its readings, is all that a network sees of it.
+def read_problems(split: Split, config: DataConfig) -> Problems:
+    """The rows of a dataset as stored; `config` says how they were drawn and read."""
+    system = config.get_system()
+    times, q, p, fields = (x.astype(np.float64) for x in (split.times, split.q, split.p, split.potential))
+    q0, p0 = _split_state(split.initial, system)
+    return Problems(
+        system=system,
+        ensemble=config.distribution,
+        hamiltonians=system.rebuild(split.own),
+        fields=unstack_fields(fields, system),
+        noise=config.noise,
+        q0=q0,
+        p0=p0,
+        times=times,
+        q=q,
+        p=p,
+        energy=split.energy,
+        columns=split.own,
+        floor=truth_floor(split),
+    )
 
-    times, q, p (N, T) and initial (N, 2) are float64; `energy` (N,) is H at the start; `floor` is the mean total loss
-    that exact answers could be charged with, from the integration error and the rounding of the labels. `control_points`
-    are the fewest and the most of the family that a fit may look in, `noise` the standard deviation of the readings' noise.
-    """
 
-    exact: Curves
-    sensors: np.ndarray
-    times: np.ndarray
-    initial: np.ndarray
-    q: np.ndarray
-    p: np.ndarray
-    energy: np.ndarray
-    stratum: np.ndarray
-    floor: float
-    control_points: tuple[int, int] = (2, 7)
-    noise: float = 0.0
+def draw_problems(system: System, ensemble: Ensemble, assumed: Ensemble, seed: int, count: int, sensors: tuple[int, ...]) -> Problems:
+    """The first `count` test problems of an ensemble, with float64 labels. Baselines may assume that they come from `assumed`."""
+    rows, _ = draw_rows(system, ensemble, seed, "test", np.arange(count))
+    drawn = Problems(
+        system=system,
+        ensemble=assumed,
+        hamiltonians=rows.hamiltonians,
+        fields={},
+        noise=0.0,
+        q0=rows.q0,
+        p0=rows.p0,
+        times=rows.times,
+        q=rows.q,
+        p=rows.p,
+        energy=rows.energy,
+        columns=own_columns(rows.columns, system),
+        floor=float(np.mean(rows.integration_error**2)),
+    )
+    return drawn.at_sensors(sensors)
 
-    @classmethod
-    def of_split(cls, split: Split, manifest: dict[str, Any]) -> "Problems":
-        """The rows of a dataset, as stored; its manifest says how they were drawn and read."""
-        times, q, p, sensors = (x.astype(np.float64) for x in (split.times, split.q, split.p, split.potential))
-        exact = _curves_of(split)
-        drawn = DataConfig.model_validate(manifest["config"])
-        known = drawn.ensemble.control_points, drawn.noise
-        return cls(exact, sensors, times, split.initial, q, p, split.energy, split.own["stratum"], truth_floor(split), *known)
 
-    @classmethod
-    def draw(cls, ensemble: Ensemble, seed: int, count: int, num_sensors: int) -> "Problems":
-        """The first `count` test problems of an ensemble, with float64 labels."""
-        rows, _ = draw_rows(get_system("well"), ensemble, seed, "test", np.arange(count))
-        floor = float(np.mean(rows.integration_error**2))
-        unread = cls(
-            rows.hamiltonians.curves,
-            np.empty((count, 0)),
-            rows.times,
-            np.stack([rows.q0, rows.p0], 1),
-            rows.q,
-            rows.p,
-            rows.energy,
-            rows.stratum,
-            floor,
-        )
-        return unread.at_sensors(num_sensors)
+def case_problem(case: NamedCase, system: System, ensemble: Ensemble, sensors: tuple[int, ...], times: np.ndarray) -> Problems:
+    """One named case at query times (T,), as a single problem."""
+    q, p = case.truth(times)
+    q0, p0 = (np.array([state[0]]) if system.degrees_of_freedom == 1 else np.array([state]) for state in (case.q0, case.p0))
+    energy = case.hamiltonian.energy(q0, p0)
+    problem = Problems(system, ensemble, case.hamiltonian, {}, 0.0, q0, p0, times[None], q[None], p[None], energy)
+    return problem.at_sensors(sensors)
 
-    def __len__(self) -> int:
-        return len(self.exact)
 
-    @property
-    def distinct_times(self) -> np.ndarray:
-        """(1, T) where all problems share their query times, so that networks may use it, else (N, T)."""
-        return self.times[:1] if np.all(self.times == self.times[:1]) else self.times
-
-    @cached_property
-    def lowest(self) -> np.ndarray:
-        """min V between the walls, (N,)."""
-        return self.exact.extrema()[0]
-
-    def take(self, rows: slice | np.ndarray) -> "Problems":
-        """Some of the problems; an array may repeat them."""
-        chosen = np.arange(len(self))[rows]
-        arrays = {name: getattr(self, name)[chosen] for name in ("sensors", "times", "initial", "q", "p", "energy", "stratum")}
-        return replace(self, exact=self.exact.take(chosen), **arrays)
-
-    def at_sensors(self, num_sensors: int, noise: float = 0.0, seed: int = 0) -> "Problems":
-        """The same problems read by other sensors: `num_sensors` of them, rounded to float32 as datasets are, with Gaussian noise."""
-        readings = self.exact.sample(np.linspace(0.0, 1.0, num_sensors))
-        readings += noise * np.random.default_rng([seed, num_sensors]).standard_normal(readings.shape)
-        return replace(self, sensors=readings.astype(np.float32).astype(np.float64), noise=noise)
+def unstack_fields(potential: np.ndarray, system: System) -> dict[str, np.ndarray]:
+    """Fields as datasets stack them for a network, by name again: the inverse of `datasets.stack_fields`."""
+    if potential.ndim == 1 + system.degrees_of_freedom:
+        return {next(iter(system.fields)): potential}
+    fields, first = {}, 0
+    for name, channels in system.fields.items():
+        part = potential[:, first : first + channels]
+        fields[name] = part if channels > 1 else part[:, 0]
+        first += channels
+    return fields
 
 
 def truth_floor(split: Split) -> float:
-    """The mean total loss that exact answers could be charged with: integration error and rounding of the labels.
+    """The mean total loss that perfect predictions could be charged with: integration error and rounding of the labels.
 
-    A loss below this says nothing about the model.
+    A loss below it says nothing about a model.
     """
     unit = float(np.finfo(split.q.dtype).eps) / 2
-    error = split.integration_error[:, None]
+    error = split.integration_error.reshape(-1, *[1] * (split.q.ndim - 1))
     squares = [(error + unit * np.abs(states.astype(np.float64))) ** 2 for states in (split.q, split.p)]
     return float(0.5 * (squares[0] + squares[1]).mean())
 
 
-def _curves_of(split: Split) -> Curves:
-    """The exact potentials of a dataset's rows, from their control polygons of various lengths."""
-    counts = np.array([len(control_q) for control_q, _ in split.control])
-    control = np.zeros((2, counts.size, counts.max(initial=4)))
-    for row, polygon in enumerate(split.control):
-        control[:, row, : counts[row]] = polygon
-    return Curves.from_control_points(control[0], control[1], counts)
+def _split_state(initial: np.ndarray, system: System) -> tuple[np.ndarray, np.ndarray]:
+    """q0 and p0, (N,) or (N, d), from initial states (N, 2d)."""
+    q0, p0 = np.split(initial, 2, axis=1)
+    return (q0[:, 0], p0[:, 0]) if system.degrees_of_freedom == 1 else (q0, p0)

@@ -1,45 +1,53 @@
-"""The report: one self-contained HTML file for a reader who trusts nothing, and its figures beside it as PNG and PDF."""
+"""The report: one self-contained HTML file, with its figures beside it as PNG and PDF."""
 
 import base64
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
+from markupsafe import Markup
 
 from ...architectures import get_architecture
 from ...physics.files import write_file
+from ...physics.systems import Baseline, Predictions, Problems, with_role
 from ..config import EvaluationConfig
 from . import figures
-from .answers import Answers
-from .problems import Problems
+from .quadrature import QUADRATURE
+from .studies import get_study, study_names
 
 _TEMPLATES = Path(__file__).parent
 _DPI = 110
+_FIGURE = """<figure><img alt="{0}" src="{1}"><figcaption>{0} <code>{2}.pdf</code>, made again by <code>{3}</code></figcaption></figure>"""
+_LABELS = {QUADRATURE: "quadrature baseline"}
 
 
 def write_report(
-    out: Path, result: dict[str, Any], problems: Problems, answers: dict[str, Answers], metrics: dict[str, dict[str, np.ndarray]]
+    out: Path,
+    result: dict[str, Any],
+    problems: Problems,
+    baselines: list[Baseline],
+    predictions: dict[str, Predictions],
+    metrics: dict[str, dict[str, np.ndarray]],
 ) -> Path:
     """Write report.html and its figures to `out`; returns the path of the report."""
     losses = {name: values["total_loss"] for name, values in metrics.items()}
-    shown = solvers_to_show(result)
+    shown = [baseline.name for baseline in with_role(baselines, "figures") if baseline.name in losses]
     order = np.argsort(losses["model"])  # a loss that is not finite sorts last: it is the worst case
     images = _save_all(
         out,
         {
             "losses": lambda: figures.draw_losses(losses, shown, result["truth_floor"]),
-            "groups": lambda: figures.draw_groups(result["by_stratum"], result["by_separatrix"], shown),
-            "median_case": lambda: figures.draw_case(problems, answers["model"], int(order[len(order) // 2])),
-            "worst_case": lambda: figures.draw_case(problems, answers["model"], int(order[-1])),
+            "groups": lambda: figures.draw_groups(result["groups"], shown),
+            "median_case": lambda: figures.draw_case(problems, predictions["model"], int(order[len(order) // 2])),
+            "worst_case": lambda: figures.draw_case(problems, predictions["model"], int(order[-1])),
             "calibration": lambda: figures.draw_calibration(result["calibration"]),
-            "sensors": lambda: figures.draw_sensors(result["sensors"], ["model"]) if result["sensors"] else None,
-            "work": lambda: figures.draw_work(result["work"]) if result["work"] else None,
-            "horizons": lambda: figures.draw_horizons(result["horizons"]) if "solvers" in (result["horizons"] or {}) else None,
         },
     )
+    measured = [study for study in study_names() if result[study] and "not_measured" not in result[study]]
     page = render(
         "report.html.j2",
         result=result,
@@ -48,23 +56,57 @@ def write_report(
         command=command_of(result, out),
         verdict=verdict(result),
         shown=shown,
+        labels=_LABELS,
+        quadrature=QUADRATURE in result["baselines"],
+        sections=[_study_section(study, result, out) for study in measured],
+        not_measured={study: result[study]["not_measured"] for study in study_names() if result[study] and study not in measured},
+        reconstructions={b.reconstruction.name: b.reconstruction.description for b in baselines if b.reconstruction},
+        **describe_task(problems),
     )
     path = out / "report.html"
     write_file(path, page.encode())
     return path
 
 
-def write_comparison(out: Path, result: dict[str, Any]) -> Path:
+def describe_task(problems: Problems) -> dict[str, str]:
+    """The equations of the system, what the sensors read, and how many there are."""
+    system = problems.system
+    fields = [name.replace("_", " ") for name in system.fields]
+    return {
+        "equations": system.equations,
+        "fields": "V" if list(system.fields) == ["potential"] else " and ".join(fields),
+        "sensors": " × ".join(map(str, problems.sensors)),
+    }
+
+
+def _study_section(name: str, result: dict[str, Any], out: Path) -> Markup:
+    """The section of a study, with its figure and the command that draws it again."""
+    study, entry = get_study(name), result[name]
+    images = _save_all(out, {name: lambda: study.figure(entry) if study.figure else None})
+    command = command_of(result, out, {"studies": [name]})
+
+    def figure(caption: str) -> Markup:
+        return Markup(_FIGURE).format(caption, images[name], name, command) if name in images else Markup()
+
+    return Markup(render(f"studies/{study.section}", entry=entry, figure=figure))
+
+
+def write_comparison(out: Path, result: dict[str, Any], draw_sensors: Callable[[], figures.Figure]) -> Path:
     """Write comparison.html and its figure to `out`; returns the path of the page."""
-    images = _save_all(out, {"sensors": lambda: figures.draw_sensors(result["sensors"], list(result["models"]))})
+    images = _save_all(out, {"sensors": draw_sensors})
     path = out / "comparison.html"
     write_file(path, render("comparison.html.j2", result=result, images=images).encode())
     return path
 
 
 def render(template: str, **values: Any) -> str:
+    """A template of this folder; numbers are formatted by the filter `number`. HTML is escaped, Markdown is not."""
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, loader=jinja2.FileSystemLoader(_TEMPLATES)
+        autoescape=jinja2.select_autoescape(enabled_extensions=("html.j2",)),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
     )
     environment.filters["number"] = _number
     return environment.get_template(template).render(**values)
@@ -75,49 +117,51 @@ def display_name(architecture: str) -> str:
     return get_architecture(architecture).__name__
 
 
-def solvers_to_show(result: dict[str, Any]) -> list[str]:
-    """The solvers drawn beside the model: one of each kind, so that a figure can be read."""
-    wanted = ("dop853-cubic", "dop853-hermite", "dop853-prior-fit", "rk4-as-published")
-    coarse = [name for name in result["baselines"] if name.startswith("rk4-sensors")][:1]
-    return [*coarse, *(name for name in wanted if name in result["baselines"])]
-
-
 def verdict(result: dict[str, Any]) -> list[str]:
-    """Where the model stands against the solvers, by median and by mean, sentence by sentence; nothing claimed below the floor."""
-    figures_of_model, floor = result["metrics"]["total_loss"], result["truth_floor"]
-    if figures_of_model["median"] is None:
-        return ["The model gave answers that are not finite."]
-    sentences = [f"Total loss: median {figures_of_model['median']:.2e}, mean {figures_of_model['mean']:.2e} (label floor {floor:.1e})."]
-    if result["inputs"]:
-        told = result["inputs"]["total_loss"]
-        sentences.append(
-            f"What it reads says q and p to {told['median']:.1e} and {told['mean']:.1e} already, "
-            "by a quadrature of the same sensors: what it has learnt is the difference."
-        )
+    """Where the model stands against the baselines, by median and by mean; nothing is claimed below the floor.
+
+    What a network has built in is told apart from what it has learnt.
+    """
+    model, floor = result["metrics"]["total_loss"], result["truth_floor"]
+    if model["median"] is None:
+        return ["The model predicted states that are not finite."]
+    sentences = [f"Total loss: median {model['median']:.2e}, mean {model['mean']:.2e} (label floor {floor:.1e})."]
+    if QUADRATURE in result["baselines"]:
+        sentences.append(_built_in(model, result["baselines"][QUADRATURE]["total_loss"]))
     for statistic in ("median", "mean"):
-        value = max(figures_of_model[statistic], floor)
+        value = max(model[statistic], floor)
         known = {n: b["total_loss"][statistic] for n, b in result["baselines"].items() if b["total_loss"][statistic] is not None}
-        for track, label in (("sensors", "solvers that see the same sensors"), ("oracle", "solvers that know V exactly")):
+        for track, label in (("sensors", "baselines that see the same sensors"), ("oracle", "baselines that know the exact Hamiltonian")):
             group = {name: max(loss, floor) for name, loss in known.items() if result["baselines"][name]["track"] == track}
             if not group:
                 continue
             beaten, best = [name for name, loss in group.items() if value < loss], min(group, key=group.__getitem__)
             sentences.append(
-                f"By the {statistic}, the model is closer to the truth than {len(beaten)} of {len(group)} {label}{_names(beaten)}; "
-                f"the closest of them, {best}, has {known[best]:.1e}."
+                f"By the {statistic}, the model is more accurate than {len(beaten)} of {len(group)} {label}{_names(beaten)}; "
+                f"the most accurate of them, {best}, has {known[best]:.1e}."
             )
     return sentences
+
+
+def _built_in(model: dict[str, Any], quadrature: dict[str, Any]) -> str:
+    """How much of the accuracy is mechanics, and how much was learnt."""
+    built_in = f"A quadrature of the orbit from the same sensors is built into this network: alone it has median {quadrature['median']:.1e}"
+    built_in += f" and mean {quadrature['mean']:.1e}. " if quadrature["mean"] is not None else ". "
+    factor = quadrature["median"] / model["median"] if model["median"] else float("inf")
+    if factor > 1.0:
+        return f"{built_in}What the network has learnt reduces the median by a factor of {factor:.3g}."
+    return f"{built_in}What the network has learnt does not reduce the median."
 
 
 def _names(names: list[str]) -> str:
     return f" ({', '.join(names)})" if names else ""
 
 
-def command_of(result: dict[str, Any], out: Path) -> str:
-    """The command that writes this report again, with the settings that differ from the defaults."""
+def command_of(result: dict[str, Any], out: Path, overrides: dict[str, Any] | None = None) -> str:
+    """The command that writes this report again, with the settings that differ from the defaults; `overrides` replace some."""
     model, dataset = result["model"]["folder"], result["dataset"]
     usual = EvaluationConfig().model_dump(mode="json")
-    changed = {key: value for key, value in result["settings"].items() if value != usual[key]}
+    changed = {key: value for key, value in (result["settings"] | (overrides or {})).items() if value != usual[key]}
     settings = "".join(f" --set 'evaluation.{key}={json.dumps(value)}'" for key, value in changed.items())
     return f"neural-hamilton evaluate {model} --dataset {dataset['folder']} --split {dataset['split']} --out {out}{settings}"
 

@@ -1,18 +1,19 @@
 """Where batches come from: a split held on the device, streamed from its files, or drawn without end.
 
-All three give the same global batches whatever the number of workers; a worker takes its share of each. Shapes: N rows,
+All three give the same global batches whatever the number of workers; a worker takes its part of each. Shapes: N rows,
 S sensors, T query times.
 """
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -25,15 +26,15 @@ from ..data.shards import make_rows, row_values
 from .process_group import Worker
 
 _GIB = 1 << 30
-_ROWS_AT_ONCE = 4096  # gathered or drawn in one go, for many batches
-_DRAWN_AHEAD = 4  # such goes, a thread
+_ROWS_AT_ONCE = 4096  # rows gathered or drawn together, for many batches
+_DRAWN_AHEAD = 4  # such groups per thread
 
 
 @dataclass(frozen=True)
 class Batch:
     """Rows as tensors on one device. Shapes: potential (N, S), q, p (N, T), initial (N, 2).
 
-    `times` is (N, T), or (1, T) where all rows share them: networks then compute what depends on them alone once.
+    `times` is (N, T), or (1, T) where all rows share them: networks then compute what depends on times alone once.
     """
 
     potential: Tensor
@@ -55,7 +56,7 @@ class Batch:
         return Batch(self.potential[rows], times, self.q[rows], self.p[rows], self.initial[rows])
 
     def split(self, sizes: list[int]) -> "list[Batch]":
-        """The first rows, the next ones, and so on, without a copy."""
+        """Consecutive groups of rows of the given sizes, without a copy."""
         times = [self.times] * len(sizes) if len(self.times) == 1 else self.times.split(sizes)
         others = (getattr(self, name).split(sizes) for name in ("potential", "q", "p", "initial"))
         return [Batch(v, t, q, p, i) for t, v, q, p, i in zip(times, *others, strict=True)]
@@ -73,10 +74,10 @@ class Batch:
         return Batch(potential, times, q, p, initial)
 
 
-class Share(NamedTuple):
+class Part(NamedTuple):
     """A worker's part of a global batch of `rows` rows. The mean over workers of `weight` times the mean of `batch` is the batch's mean.
 
-    All workers step equally often, so one that has no part takes some row at weight zero.
+    All workers step equally often, so one without rows takes the batch's first row at weight zero.
     """
 
     batch: Batch
@@ -85,13 +86,13 @@ class Share(NamedTuple):
 
 
 class Source(Protocol):
-    """What an epoch is made of."""
+    """Where the batches of an epoch come from."""
 
     kind: str  # "resident", "streamed" or "endless", for the records
     num_rows: int  # of an epoch
 
-    def epoch(self, number: int) -> Iterator[Share]:
-        """The shares of epoch 0, 1, ..., a pure function of the number."""
+    def epoch(self, number: int) -> Iterator[Part]:
+        """The parts of epoch 0, 1, ..., a pure function of the number."""
         ...
 
 
@@ -126,10 +127,10 @@ class Resident:
         self.num_rows = len(rows)
         self._rows, self._settings, self._worker = rows, settings, worker
 
-    def epoch(self, number: int) -> Iterator[Share]:
+    def epoch(self, number: int) -> Iterator[Part]:
         order = order_of_rows(self.num_rows, self._settings.seed, number).to(self._rows.potential.device)
         for batches in _groups(order.split(self._settings.batch_size)):
-            yield from _shares(self._rows.take, batches, self._worker)
+            yield from _parts(self._rows.take, batches, self._worker)
 
 
 class Streamed:
@@ -146,7 +147,7 @@ class Streamed:
         self._files, self._settings, self._device, self._worker = files, settings, device, worker
         self._window_rows = max(settings.batch_size, int(settings.resident_gib * _GIB / 8 / bytes_per_row))
 
-    def epoch(self, number: int) -> Iterator[Share]:
+    def epoch(self, number: int) -> Iterator[Part]:
         rest: Batch | None = None
         windows = self._windows(number)
         for position, window in enumerate(_ahead((lambda w=w: Batch.from_rows(read_rows(w)) for w in windows), threads=1, ahead=1)):
@@ -154,7 +155,7 @@ class Streamed:
             rows = rows if rest is None else Batch.concatenate([rest, rows])
             whole = len(rows) if position == len(windows) - 1 else len(rows) // self._settings.batch_size * self._settings.batch_size
             for batches in _groups(torch.arange(whole).split(self._settings.batch_size)) if whole else ():
-                yield from _shares(lambda chosen, rows=rows: rows.take(chosen).to(self._device), batches, self._worker)
+                yield from _parts(lambda chosen, rows=rows: rows.take(chosen).to(self._device), batches, self._worker)
             rest = rows.take(torch.arange(whole, len(rows))) if whole < len(rows) else None
 
     def _windows(self, epoch: int) -> list[list[RowFile]]:
@@ -182,32 +183,32 @@ class Endless:
         self.num_rows = num_rows
         self._settings, self._device = settings, device
         self._draws = _Draws(data, num_rows, settings.batch_size, worker)
-        self._stream, self._next_epoch = iter(list[Share]()), -1
+        self._stream, self._next_epoch = iter(list[Part]()), -1
 
-    def epoch(self, number: int) -> Iterator[Share]:
+    def epoch(self, number: int) -> Iterator[Part]:
         if number != self._next_epoch or number >= self._settings.epochs:  # else it is under way already
             tasks = self._draws.of_epochs(range(number, max(number + 1, self._settings.epochs)))
             self._stream = itertools.chain.from_iterable(_ahead(tasks, torch.get_num_threads(), _DRAWN_AHEAD))
         self._next_epoch = -1
-        for share in itertools.islice(self._stream, self._draws.num_batches):
-            yield share._replace(batch=share.batch.to(self._device))
+        for part in itertools.islice(self._stream, self._draws.num_batches):
+            yield part._replace(batch=part.batch.to(self._device))
         self._next_epoch = number + 1
 
 
 class _Draws:
-    """The work of an `Endless`, as tasks for threads. It holds no reference to it: one that is dropped ends its threads at once."""
+    """The work of an `Endless`, as tasks for threads. It does not refer back to it, so dropping an `Endless` ends its threads at once."""
 
     def __init__(self, data: DataConfig, num_rows: int, batch_size: int, worker: Worker) -> None:
         self.num_batches = -(-num_rows // batch_size)
         self._data, self._num_rows, self._worker = data, num_rows, worker
 
-    def of_epochs(self, epochs: range) -> Iterator[Callable[[], list[Share]]]:
-        """Each gives the shares of some batches, in order."""
+    def of_epochs(self, epochs: range) -> Iterator[Callable[[], list[Part]]]:
+        """Each gives the parts of some batches, in order."""
         batches = [torch.arange(first, self._num_rows, self.num_batches) for first in range(self.num_batches)]
-        return (functools.partial(self._draw_shares, epoch, group) for epoch in epochs for group in _groups(batches))
+        return (functools.partial(self._draw_parts, epoch, group) for epoch in epochs for group in _groups(batches))
 
-    def _draw_shares(self, epoch: int, batches: Sequence[Tensor]) -> list[Share]:
-        return list(_shares(functools.partial(self._draw, epoch), batches, self._worker))
+    def _draw_parts(self, epoch: int, batches: Sequence[Tensor]) -> list[Part]:
+        return list(_parts(functools.partial(self._draw, epoch), batches, self._worker))
 
     def _draw(self, epoch: int, rows: Tensor) -> Batch:
         indices, place = torch.unique(rows, return_inverse=True)
@@ -216,26 +217,26 @@ class _Draws:
 
 
 def _groups(batches: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
-    """Batches of some thousand rows together: one gather for all of them costs what one for each of them would."""
+    """Groups of batches of some thousand rows together: one gather for a group costs as much as one for each batch would."""
     size = max(1, _ROWS_AT_ONCE // len(batches[0]))
     for start in range(0, len(batches), size):
         yield batches[start : start + size]
 
 
-def _shares(take: Callable[[Tensor], Batch], batches: Sequence[Tensor], worker: Worker) -> Iterator[Share]:
-    """The worker's shares of global batches, given as the numbers of their rows."""
-    mine = [worker.share(batch) for batch in batches]
+def _parts(take: Callable[[Tensor], Batch], batches: Sequence[Tensor], worker: Worker) -> Iterator[Part]:
+    """The worker's parts of global batches, given as the numbers of their rows."""
+    mine = [worker.part_of(batch) for batch in batches]
     taken = [own if len(own) else batch[:1] for own, batch in zip(mine, batches, strict=True)]
-    parts = take(torch.cat(taken)).split([len(rows) for rows in taken])
-    for own, batch, part in zip(mine, batches, parts, strict=True):
-        yield Share(part, worker.size * len(own) / len(batch), len(batch))
+    gathered = take(torch.cat(taken)).split([len(rows) for rows in taken])
+    for own, batch, rows in zip(mine, batches, gathered, strict=True):
+        yield Part(rows, worker.size * len(own) / len(batch), len(batch))
 
 
 _T = TypeVar("_T")
 
 
 def _ahead(work: Iterable[Callable[[], _T]], threads: int, ahead: int) -> Iterator[_T]:
-    """The results in order, the next `ahead` a thread already being made; what is under way is dropped when the reader stops."""
+    """The results in order, computed up to `ahead` tasks per thread in advance; pending tasks are cancelled when the reader stops."""
     with ThreadPoolExecutor(threads) as pool:
         waiting: list[Future[_T]] = []
         pending = iter(work)
@@ -251,11 +252,23 @@ def _ahead(work: Iterable[Callable[[], _T]], threads: int, ahead: int) -> Iterat
                 future.cancel()
 
 
-def normalisation(dataset: Path, settings: TrainingConfig) -> tuple[float, float]:
-    """Mean and standard deviation of V over the sensors and rows of the training split, however it is read."""
-    count, total, squares = 0, 0.0, 0.0
+def normalisation(dataset: Path, settings: TrainingConfig) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of the fields (C,), over the sensors and rows of the training split."""
+    fields = read_config(read_manifest(dataset)).get_system().fields
+    counts, totals, squares = (np.zeros(sum(fields.values())) for _ in range(3))
     for file in list_files(dataset, "train", settings.train_rows):
-        values = tensor_column(file.read(["potential"]), "potential").astype(np.float64)
-        count, total, squares = count + values.size, total + float(values.sum()), squares + float(np.square(values).sum())
-    mean = total / count
-    return mean, float(np.sqrt(max(squares / count - mean**2, 0.0) * count / max(count - 1, 1)))
+        table = file.read(list(fields))
+        for channel, values in enumerate(_channels(table, fields)):
+            counts[channel] += values.size
+            totals[channel] += values.sum()
+            squares[channel] += np.square(values).sum()
+    means = totals / counts
+    variances = np.maximum(squares / counts - means**2, 0.0) * counts / np.maximum(counts - 1, 1)
+    return torch.from_numpy(means), torch.from_numpy(np.sqrt(variances))
+
+
+def _channels(table: pa.Table, fields: Mapping[str, int]) -> Iterator[np.ndarray]:
+    """The values of each channel of the fields in turn, all rows and sensors."""
+    for name, count in fields.items():
+        values = tensor_column(table, name).astype(np.float64)
+        yield from values.swapaxes(0, 1) if count > 1 else [values]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...architectures import Operator, build_operator
 from ...physics import InputError
 from ..config import Config
-from .batches import Batch, Share, Source
+from .batches import Batch, Part, Source
 from .objectives import Objective, total_losses
 from .optimizers import Optimizer, WeightAverage
 from .precision import check_precision, matmul_precision, precision_at
@@ -25,7 +25,7 @@ _CHECK_EVERY = 100  # steps between looks at the losses: each look makes a GPU w
 class Learner:
     """A network, its optimizer and, where `training.ema_decay` is set, the average of its weights."""
 
-    def __init__(self, config: Config, statistics: tuple[float, float], device: torch.device, worker: Worker) -> None:
+    def __init__(self, config: Config, statistics: tuple[Tensor, Tensor], device: torch.device, worker: Worker) -> None:
         self._settings, self._device, self._worker = config.training, device, worker
         check_precision(self._settings, device)
         torch.manual_seed(self._settings.seed)
@@ -45,16 +45,16 @@ class Learner:
         self._seed(epoch)
         self.model.train()
         num_steps = -(-source.num_rows // self._settings.batch_size)
-        figures, shares = list[tuple[Tensor, Tensor, Tensor]](), list[tuple[float, int]]()
+        figures, weights = list[tuple[Tensor, Tensor, Tensor]](), list[tuple[float, int]]()
         with matmul_precision(precision_at(self._settings, epoch), self._device) as autocast:
-            for step, share in enumerate(source.epoch(epoch)):
-                figures.append(self.step(share, epoch + step / num_steps, autocast))
-                shares.append((share.weight / self._worker.size, share.rows))
+            for step, part in enumerate(source.epoch(epoch)):
+                figures.append(self.step(part, epoch + step / num_steps, autocast))
+                weights.append((part.weight / self._worker.size, part.rows))
                 if (step + 1) % _CHECK_EVERY == 0 or step + 1 == num_steps:
                     self._check_finite(figures, epoch, num_steps)
                 on_step()
         objective, total, norm = (torch.stack(column).double() for column in zip(*figures, strict=True))
-        weight, rows = torch.tensor(shares, dtype=torch.float64, device=self._device).T
+        weight, rows = torch.tensor(weights, dtype=torch.float64, device=self._device).T
         losses = self._worker.sum(torch.stack([weight * objective, weight * total]) * rows).sum(dim=1) / source.num_rows
         return {
             "train_loss": float(losses[1]),
@@ -64,12 +64,12 @@ class Learner:
             "steps": num_steps,
         }
 
-    def step(self, share: Share, epoch: float, autocast: Callable[[], Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """One step of the optimizer; the share's mean objective and total loss, and the gradient's norm, on the device."""
+    def step(self, part: Part, epoch: float, autocast: Callable[[], Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of the optimizer; the part's mean objective and total loss, and the gradient's norm, on the device."""
         with autocast():
-            objective_B, total_B, auxiliary = self._objective(share.batch)
+            objective_B, total_B, auxiliary = self._objective(part.batch)
         objective = objective_B.mean()
-        (share.weight * (objective + ramp(epoch, self._settings.kl_warmup_epochs) * auxiliary)).backward()
+        (part.weight * (objective + ramp(epoch, self._settings.kl_warmup_epochs) * auxiliary)).backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._settings.gradient_clip)
         self._optimizer.step(learning_rate_at(self._settings, epoch))
         if self._average:
@@ -77,7 +77,7 @@ class Learner:
         return objective.detach(), total_B.detach().mean(), norm
 
     def _check_finite(self, figures: list[tuple[Tensor, Tensor, Tensor]], epoch: int, num_steps: int) -> None:
-        """Every rank learns of it at once, so that none waits for another in vain."""
+        """All ranks check together, so that none waits for a rank that has stopped."""
         recent = torch.stack([torch.stack(step) for step in figures[-_CHECK_EVERY:]]).isfinite().all(dim=1)
         finite = self._worker.sum((~recent).float()) == 0
         if not finite.all():
@@ -85,12 +85,12 @@ class Learner:
             raise diverged(f"the loss or its gradient is not finite in epoch {epoch + 1}, step {step} of {num_steps}")
 
     def _seed(self, epoch: int) -> None:
-        """What networks draw depends on (seed, epoch, rank) alone: a resumed run draws what an uninterrupted one does."""
+        """Random numbers depend on (seed, epoch, rank) alone, so a resumed run draws the same as an uninterrupted one."""
         torch.manual_seed(int(np.random.SeedSequence([self._settings.seed, epoch, self._worker.rank]).generate_state(1)[0]))
 
     @contextmanager
     def judged(self) -> Iterator[Operator]:
-        """The network whose loss counts and that is saved: an average of weights where there is one."""
+        """The network that is evaluated and saved: with averaged weights, where an average is kept."""
         with self._optimizer.evaluating():
             yield self._average.model if self._average else self.model
 
@@ -118,7 +118,7 @@ def validate(model: Operator, rows: Batch, batch_size: int, worker: Worker) -> f
     total = torch.zeros((), dtype=torch.float64, device=rows.potential.device)
     with matmul_precision("float32", rows.potential.device):
         for batch in torch.arange(len(rows), device=rows.potential.device).split(batch_size):
-            mine = worker.share(batch)
+            mine = worker.part_of(batch)
             if len(mine):
                 total += total_losses(model, rows.take(mine)).double().sum()
     return float(worker.sum(total)) / len(rows)

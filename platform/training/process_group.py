@@ -1,4 +1,4 @@
-"""This process among those that train together; alone, where there is no process group."""
+"""This process within the group that trains together; a group of one where there is no process group."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Worker:
             dist.all_reduce(value)
         return value
 
-    def share(self, rows: Tensor) -> Tensor:
+    def part_of(self, rows: Tensor) -> Tensor:
         """This worker's part of a global batch."""
         return rows[self.rank :: self.size]
 

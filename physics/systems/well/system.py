@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -15,8 +15,12 @@ from ...potentials.curves import Curves
 from ...solvers.certify import CERTIFYING_METHODS, certify
 from ...solvers.reference import solve_control_polygon
 from ...solvers.solve import solve
-from ..base import Column, Ensemble, Names, System, Trajectories
+from ...solvers.tangents import solve_tangents
+from ..base import Column, Ensemble, Group, NamedCase, Names, State, System, Trajectories
 from .polygons import WALL_HEIGHT
+
+if TYPE_CHECKING:
+    from ..problems import Problems
 
 _WALL_TOLERANCE = 0.1  # of the heights of the walls, which sensors may read with noise
 _ENERGY_TOLERANCE = 1e-6
@@ -48,6 +52,10 @@ class Wells:
     def potential(self, q: np.ndarray) -> np.ndarray:
         """V(q) of each row, (R,) or (R, T)."""
         return self.curves.value(q)
+
+    def curvature(self, q: np.ndarray) -> np.ndarray:
+        """V''(q) of each row, (R, T)."""
+        return self.curves.curvature(q)
 
     def sense(self, sensors: tuple[int, ...]) -> dict[str, np.ndarray]:
         return {"potential": self.curves.sample(np.linspace(0.0, 1.0, sensors[0]))}
@@ -178,6 +186,29 @@ rebuilds the exact potential; the sensors are what a network sees of it."""
             method=method,
             tolerance=tolerance,
         )
+
+    def rates(self, hamiltonians: Wells, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        slope, momentum = hamiltonians.gradient(q, p)
+        return momentum, -slope
+
+    def second_rates(self, hamiltonians: Wells, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Exact, by V' and V''."""
+        slope, _ = hamiltonians.gradient(q, p)
+        return -slope, -hamiltonians.curvature(q) * p
+
+    def tangents(self, hamiltonians: Wells, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """By the variational equation."""
+        return np.stack([solve_tangents(hamiltonians.curves[row], q0[row], p0[row], times[row])[2] for row in range(len(times))])
+
+    def named_cases(self, initial_state: tuple[State, State] | None) -> list[NamedCase]:
+        from .cases import named_cases
+
+        return named_cases(initial_state)
+
+    def groups(self, problems: "Problems") -> list[Group]:
+        from .groups import groups
+
+        return groups(problems)
 
     def reference(
         self, columns: Mapping[str, Sequence[Any]], q0: np.ndarray, p0: np.ndarray, times: np.ndarray

@@ -1,95 +1,107 @@
-"""Beyond the horizon: windows chained end to end, for networks that take any start.
+"""Rollouts beyond the horizon: each window starts where the network ended the one before.
 
-Shapes: N problems, W windows, T times of all windows together.
+Shapes: N problems, W windows, T times of all windows together, d degrees of freedom.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from ....architectures import Operator
-from ....physics import certify
-from ....physics.diagnostics import energy_drift
-from ....physics.potentials.textbook import WALL_HEIGHT
-from ....physics.systems import get_system
-from ..answers import predict
+from ....physics.systems import Baseline, Problems
+from .. import figures
 from ..metrics import count_broken
-from ..problems import Problems
-from ..solvers import Baseline, reconstruct, run_solver
+from ..study import Study, Subject, takes_any_initial_state
 
-HORIZON = get_system("well").horizon
+LOST = 0.1  # distance in phase space, over the width of the domain, at which a prediction no longer says where the particle is
+TIMES_PER_WINDOW = 20
 
-LOST = 0.1  # distance in the plane of q and p at which an answer no longer says where the particle is
-_TIMES_A_WINDOW = 20
+Predict = Callable[[Problems], Any]
 
 
-def measure_horizons(model: Operator, baselines: list[Baseline], problems: Problems, num_windows: int, batch_size: int) -> dict[str, Any]:
-    """The network chained over `num_windows` windows, and solvers over the whole time, against certified orbits.
+def measure(subject: Subject) -> dict[str, Any]:
+    """See `measure_rollouts`."""
+    baselines = subject.with_role("rollouts", subject.problems)
+    return measure_rollouts(subject.predict, baselines, subject.problems, subject.settings.windows, subject.trained_for.horizon)
 
-    Per solver: `valid_time` (median, and its p05), until the answer is further than `LOST` from the truth; `phase_error`, the
-    median over orbits of abs(lag) at the end of each window, in units of time; `drift_slope`, the median slope of
-    the energy's error per unit of time, as a share of the well's depth; `error`, the median distance at the end of each window.
+
+def measure_rollouts(predict: Predict, baselines: list[Baseline], problems: Problems, num_windows: int, horizon: float) -> dict[str, Any]:
+    """The network over `num_windows` windows of one horizon each, and baselines over the whole time, against certified orbits.
+
+    For each: `valid_time` (median and p05) until the prediction is further than `LOST` from the truth, and the fraction that
+    never is; `error`, the median distance at the end of each window; `phase_error`, the median delay there, in units of time;
+    `drift_slope`, the median slope of the energy's error per unit of time, over the energy scale; and `energy_drift`.
     """
-    times = np.arange(1, num_windows * _TIMES_A_WINDOW + 1) * (HORIZON / _TIMES_A_WINDOW)
-    everyone = np.tile(times, (len(problems), 1))
-    depth, (q0, p0) = WALL_HEIGHT - problems.lowest, problems.initial.T
-    truth = certify(problems.exact, q0, p0, everyone, energy_scale=depth, domain=(0.0, 1.0), largest_potential=10.0)
+    times = np.arange(1, num_windows * TIMES_PER_WINDOW + 1) * (horizon / TIMES_PER_WINDOW)
+    system, everyone = problems.system, np.tile(times, (len(problems), 1))
+    truth = system.certify(problems.hamiltonians, problems.q0, problems.p0, everyone, method=system.methods[0], tolerance=_TRUTH_TOLERANCE)
     known = np.array([reason is None for reason in truth.rejection])
-    kept = problems.take(np.flatnonzero(known))
-    asked = replace(kept, times=everyone[known], q=truth.q[known], p=truth.p[known])
-    answers = {"model": _chain(model, asked, num_windows, batch_size)}
-    for baseline in baselines:
-        solution = run_solver(baseline, reconstruct(baseline.potential, asked).curves, asked)
-        answers[baseline.name] = solution.q, solution.p
+    kept = replace(problems.take(np.flatnonzero(known)), times=everyone[known], q=truth.q[known], p=truth.p[known])
+    states = {"model": roll_out(predict, kept, num_windows)}
+    states |= {baseline.name: baseline.states(kept)[:2] for baseline in baselines}
     return {
         "windows": num_windows,
-        "horizon": num_windows * HORIZON,
-        "rows": len(asked),
+        "horizon": num_windows * horizon,
+        "rows": len(kept),
         "rows_without_certified_truth": int(np.sum(~known)),
-        "solvers": {name: _judge(asked, q, p) for name, (q, p) in answers.items()},
+        "solvers": {name: _judge(kept, q, p) for name, (q, p) in states.items()},
     }
 
 
-def _chain(model: Operator, problems: Problems, num_windows: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """q, p (N, T): each window starts where the one before ended. Kept within the walls, outside which no start is known."""
-    parts, start = [], problems.initial
-    window = problems.times[:, :_TIMES_A_WINDOW]
+_TRUTH_TOLERANCE = 1e-9
+
+
+def roll_out(predict: Predict, problems: Problems, num_windows: int) -> tuple[np.ndarray, np.ndarray]:
+    """q, p at all times, in windows of equally many. Between windows positions are clipped to the domain: outside it no initial
+    state was ever seen.
+    """
+    low, high = np.array(problems.system.domain).T if problems.q0.ndim > 1 else problems.system.domain[0]
+    window = problems.times[:, : problems.times.shape[1] // num_windows]
+    parts, q0, p0 = [], problems.q0, problems.p0
     for _ in range(num_windows):
-        answer = predict(model, replace(problems, times=window, initial=start), batch_size)
-        parts.append((answer.q, answer.p))
-        start = np.stack([np.clip(answer.q[:, -1], 0.0, 1.0), answer.p[:, -1]], axis=1)
+        prediction = predict(replace(problems, times=window, q0=q0, p0=p0))
+        parts.append((prediction.q, prediction.p))
+        q0, p0 = np.clip(prediction.q[:, -1], low, high), prediction.p[:, -1]
     q, p = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
     return q, p
 
 
 def _judge(problems: Problems, q: np.ndarray, p: np.ndarray) -> dict[str, Any]:
-    times = problems.times[0]
+    system, times = problems.system, problems.times[0]
+    lost_at = LOST * max(high - low for low, high in system.domain)
     with np.errstate(all="ignore"):
-        error_q, error_p = q - problems.q, p - problems.p
-        distance = np.hypot(error_q, error_p)
-        lost = ~(distance <= LOST)
+        errors = _components(q - problems.q, p - problems.p)
+        distance = reduce(np.hypot, errors)
+        lost = ~(distance <= lost_at)
         valid = np.where(lost.any(axis=1), times[lost.argmax(axis=1)], times[-1])
-        force = -problems.exact.gradient(problems.q)
+        rates = _components(*system.rates(problems.hamiltonians, problems.q, problems.p))
         # The part of an error along the orbit is a delay; the rest leaves the orbit.
-        lag = (error_q * problems.p + error_p * force) / (problems.p**2 + force**2)
-        energy = 0.5 * p**2 + problems.exact.value(q)
-        drift = (energy - problems.energy[:, None]) / (WALL_HEIGHT - problems.lowest)[:, None]
+        lag = sum(e * rate for e, rate in zip(errors, rates, strict=True)) / sum(rate**2 for rate in rates)
+        excess = problems.hamiltonians.energy(q, p) - problems.energy[:, None]
+        drift = excess / problems.energy_scale[:, None]
         slope = np.abs((drift * (times - times.mean())).sum(axis=1) / ((times - times.mean()) ** 2).sum())
-        largest = energy_drift(energy - 0.5 * p**2, p, problems.energy, WALL_HEIGHT - problems.lowest)
-    ends = slice(_TIMES_A_WINDOW - 1, None, _TIMES_A_WINDOW)
+        largest = np.abs(excess).max(axis=1) / problems.energy_scale
+    ends = slice(TIMES_PER_WINDOW - 1, None, TIMES_PER_WINDOW)
     return {
         "not_finite": count_broken(distance.max(axis=1)),
         "valid_time": {
             "median": float(np.median(valid)),
             "p05": float(np.quantile(valid, 0.05)),
-            "share_to_the_end": float(np.mean(~lost.any(axis=1))),
+            "fraction_to_the_end": float(np.mean(~lost.any(axis=1))),
         },
         "error": _medians(distance[:, ends]),
         "phase_error": _medians(np.abs(lag[:, ends])),
         "drift_slope": _median(slope),
         "energy_drift": _median(largest),
     }
+
+
+def _components(q: np.ndarray, p: np.ndarray) -> list[np.ndarray]:
+    """The components of states, (N, T) each: those of q, then those of p."""
+    return [part[..., i] for part in (x.reshape(*x.shape[:2], -1) for x in (q, p)) for i in range(part.shape[-1])]
 
 
 def _medians(values: np.ndarray) -> list[float | None]:
@@ -99,3 +111,19 @@ def _medians(values: np.ndarray) -> list[float | None]:
 def _median(values: np.ndarray) -> float | None:
     finite = values[np.isfinite(values)]
     return float(np.median(finite)) if finite.size else None
+
+
+def draw_rollouts(entry: dict[str, Any]) -> Figure:
+    """Median distance from the truth, and median delay, at the end of each window."""
+    figure, axes = figures.plt.subplots(1, 2, figsize=(9, 3.7), layout="constrained")
+    ends = np.linspace(entry["horizon"] / entry["windows"], entry["horizon"], entry["windows"])
+    for name, values in entry["solvers"].items():
+        figures.draw_line(axes[0], ends, values["error"], name)
+        figures.draw_line(axes[1], ends, values["phase_error"], name)
+    axes[0].set(yscale="log", xlabel="t", ylabel="median distance in (q, p)")
+    axes[1].set(yscale="log", xlabel="t", ylabel="median delay, units of time")
+    figures.legend_below(figure, axes)
+    return figure
+
+
+STUDY = Study("rollouts", measure, "rollouts.html.j2", (takes_any_initial_state,), draw_rollouts)

@@ -1,48 +1,60 @@
-"""The map from the start to the state: does it keep area, and does it shear as the exact one does?
+"""Symplecticity: does the map from the initial state to the state preserve phase space, and does it shear as the exact one does?
 
-For networks that take any start. Derivatives are central differences of a float64 copy of the network.
+Derivatives are central differences of a float64 copy of the network.
 
-Shapes: N problems, T query times.
+Shapes: N problems, T query times, d degrees of freedom.
 """
 
 import copy
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import torch
 
-from ....architectures import Operator
 from ....physics.diagnostics import jacobian_by_differences, symplecticity_defect, tangent_error
-from ....physics.solvers import solve_tangents
-from ..problems import Problems
+from ....physics.systems import Problems
+from ..predictions import predict
+from ..study import Study, Subject, takes_any_initial_state
 
 _STEP = 1e-4
-_MARGIN = 2.0 * _STEP  # starts are shifted by so much
+_MARGIN = 2.0 * _STEP  # by which an initial state is shifted at most
+_NUM_TIMES = 5
 
 
-def measure_maps(model: Operator, problems: Problems, num_times: int = 5) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """`symplecticity`, abs(det J - 1), and `tangent_error`, each the mean over `num_times` query times (M,), and the M rows.
+def measure(subject: Subject) -> dict[str, Any]:
+    """Summaries of `symplecticity` and `tangent_error` over the rows that could be measured."""
+    values, rows = measure_maps(subject.model, subject.problems)
+    return {"rows": int(rows.size)} | {name: subject.summarise(x) for name, x in values.items()}
 
-    Rows that start too near a wall to be shifted are left out.
+
+def measure_maps(model: Any, problems: Problems) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """`symplecticity` and `tangent_error`, each the mean over some query times, (M,), and the M rows.
+
+    Symplecticity is the largest entry of J^T Omega J - Omega; with one degree of freedom abs(det J - 1). Rows that
+    start too near the boundary of the domain to be shifted are left out.
     """
-    q0 = problems.initial[:, 0]
-    rows = np.flatnonzero((q0 > _MARGIN) & (q0 < 1.0 - _MARGIN))
+    low, high = np.array(problems.system.domain).T
+    q0 = problems.q0.reshape(len(problems), -1)
+    rows = np.flatnonzero(((q0 > low + _MARGIN) & (q0 < high - _MARGIN)).all(axis=1))
     chosen = problems.take(rows)
     if not rows.size:
         return {"symplecticity": np.empty(0), "tangent_error": np.empty(0)}, rows
-    columns = np.linspace(0, chosen.times.shape[1] - 1, num_times + 1).astype(int)[1:]
+    columns = np.linspace(0, chosen.times.shape[1] - 1, _NUM_TIMES + 1).astype(int)[1:]
     times = np.ascontiguousarray(chosen.times[:, columns])
     network = copy.deepcopy(model).double()
 
     def flow(start_q: np.ndarray, start_p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        repeats = start_q.size // len(chosen)
-        arrays = (np.tile(chosen.sensors, (repeats, 1)), np.tile(times, (repeats, 1)), np.stack([start_q, start_p], axis=1))
-        with torch.inference_mode():
-            output = network(*(torch.from_numpy(array) for array in arrays))
-        return output.q.numpy(), output.p.numpy()
+        repeated = chosen.take(np.arange(len(start_q)) % len(chosen))
+        moved = replace(repeated, q0=start_q, p0=start_p, times=np.tile(times, (len(start_q) // len(chosen), 1)))
+        prediction = predict(network, moved, len(moved))
+        return prediction.q, prediction.p
 
-    jacobians = jacobian_by_differences(flow, chosen.initial[:, 0], chosen.initial[:, 1], step=_STEP)
-    exact = np.stack([solve_tangents(chosen.exact[i], chosen.initial[i, 0], chosen.initial[i, 1], times[i])[2] for i in range(len(chosen))])
+    jacobians = jacobian_by_differences(flow, chosen.q0, chosen.p0, step=_STEP)
+    exact = chosen.system.tangents(chosen.hamiltonians, chosen.q0, chosen.p0, times)
     return {
         "symplecticity": symplecticity_defect(jacobians).mean(axis=1),
         "tangent_error": tangent_error(jacobians, exact).mean(axis=1),
     }, rows
+
+
+STUDY = Study("symplecticity", measure, "symplecticity.html.j2", (takes_any_initial_state,))

@@ -1,4 +1,4 @@
-"""What accuracy costs: networks and compiled solvers on the same problems and CPUs, one at a time and by the thousand.
+"""Work and precision: what accuracy costs, for the network and for solvers on the same problems and CPUs.
 
 Shapes: N problems, T query times.
 """
@@ -8,127 +8,70 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
 from ....architectures import Operator
-from ....physics.systems import draw_rows, get_system
-from ..answers import predict
-from ..metrics import finite_or_none, measure
-from ..problems import Problems
-from ..solvers import ADAPTIVE_METHOD, EXACT, Baseline, reconstruct, run_solver
+from ....physics.systems import Baseline, Ensemble, Problems, System, draw_rows
+from .. import figures
+from ..metrics import finite_or_none, total_losses
+from ..predictions import predict
+from ..study import Study, Subject, takes_any_initial_state
 
-QUERY_TIMES = (10, 100, 1_000)
-_STEPS = (0.02, 0.005, 0.001)
-_TOLERANCES = (1e-4, 1e-7, 1e-10)
-_METHODS = ("stormer-verlet", "yoshida4", "rk4", "gauss-legendre4")
+_QUERY_TIMES = (10, 100, 1_000)
+_WINDOWS = (1, 2, 5, 10)
+_TIMES_PER_WINDOW = 100
 _REPEATS = 5  # of which the median counts; of large batches, which time well, one
 _LARGE = 1_000
-HORIZON = get_system("well").horizon
-# Of the force on a cubic spline in V: the piece, its parameter, a quadratic, and the multiply-adds of one stage.
-_FLOPS_PER_FORCE = 20
 
 
-def study_work(model: Operator, problems: Problems, sizes: list[int], batch_size: int) -> dict[str, Any]:
-    """`solvers`, a line for each method and step or tolerance, on the sensors' cubic spline and on V itself; `model`, the same.
+def measure(subject: Subject) -> dict[str, Any]:
+    """The cost of accuracy, the cost of longer trajectories, and when training has paid for itself."""
+    work = measure_work(subject.model, subject.baselines, subject.problems, subject.settings.work_batches, subject.settings.batch_size)
+    work |= measure_length(subject)
+    row_cost = measure_row_cost(subject.system, subject.ensemble)
+    return work | {"break_even": break_even(work, subject.card.get("provenance", {}), row_cost)}
 
-    Each line: median and mean total loss, forces evaluated and floating-point operations a trajectory, and seconds a
-    trajectory in a batch of each of `sizes`, that of rebuilding V from the sensors included.
+
+def measure_work(model: Operator, baselines: list[Baseline], problems: Problems, sizes: list[int], batch_size: int) -> dict[str, Any]:
+    """`solvers`, a line for each baseline with the role work-precision; and `model`, the same for the network.
+
+    Each line: median and mean total loss, forces evaluated and floating-point operations per trajectory, and seconds per
+    trajectory in a batch of each of `sizes`, with the time of rebuilding the Hamiltonian from its sensors.
     """
-    lines = [line for potential in ("cubic", EXACT) for line in _solver_lines(potential, problems, sizes)]
-    answer = predict(model, problems, batch_size)
-    losses = measure(problems, answer.q, answer.p)["total_loss"]
+    points = [b for b in baselines if "work-precision" in b.roles and b.why_not(problems) is None]
+    points.sort(key=lambda baseline: baseline.reconstruction.name if baseline.reconstruction else "")
+    lines = []
+    for _, group in groupby(points, key=lambda baseline: baseline.reconstruction):
+        lines += _lines(list(group), problems, sizes)
+    prediction = predict(model, problems, batch_size)
+    losses = total_losses(problems, prediction.q, prediction.p)
     network = {
         "median": finite_or_none(np.median(losses)),
         "mean": finite_or_none(losses.mean()),
         "flops": count_flops(model, problems.take(slice(1))),
         "seconds": {str(size): _time_each(lambda some: predict(model, some, batch_size), _batch(problems, size)) for size in sizes},
     }
-    return {"model": network, "solvers": lines, "threads": torch.get_num_threads(), "flops_per_force": _FLOPS_PER_FORCE}
+    return {"model": network, "solvers": lines, "threads": torch.get_num_threads()}
 
 
-def study_length(model: Operator, problems: Problems, chains: bool, batch_size: int) -> dict[str, list[dict[str, Any]]]:
-    """Seconds a trajectory as it grows: `query_times` in one window, and `windows` chained, where the network can be chained."""
-    rk4 = Baseline("rk4 0.02", "rk4", "cubic", step=0.02)
-    by_times = []
-    for count in QUERY_TIMES:
-        some = replace(problems, times=np.tile(np.linspace(0.0, HORIZON, count), (len(problems), 1)))
-        by_times.append({"query_times": count, **_both(model, rk4, some, batch_size, 1)})
-    by_windows = []
-    for windows in (1, 2, 5, 10) if chains else ():
-        longer = replace(problems, times=np.tile(np.linspace(0.0, windows * HORIZON, 100 * windows), (len(problems), 1)))
-        by_windows.append({"horizon": windows * HORIZON, **_both(model, rk4, longer, batch_size, windows)})
-    return {"query_times": by_times, "windows": by_windows}
-
-
-def _both(model: Operator, baseline: Baseline, problems: Problems, batch_size: int, windows: int) -> dict[str, float]:
-    """A window's start is the end of the one before: so a chain costs a network its windows one after the other."""
-    window = replace(problems, times=problems.times[:, : problems.times.shape[1] // windows])
-    return {
-        "model": windows * _time_each(lambda some: predict(model, some, batch_size), window),
-        baseline.name: _time_each(lambda some: _rebuild_and_solve(baseline, some), problems),
-    }
-
-
-def break_even(work: dict[str, Any], card: dict[str, Any], seconds_per_row: float) -> dict[str, Any]:
-    """How many trajectories must be asked for until making the data and training has paid, against the cheapest solver on the
-    sensors with no larger median loss. `queries` is None where the solver is the cheaper one a trajectory, or none is as accurate.
-    """
-    batch = max(work["model"]["seconds"], key=int)
-    loss, cost = work["model"]["median"], work["model"]["seconds"][batch]
-    known = [line for line in work["solvers"] if line["track"] == "sensors" and line["median"] is not None]
-    able = [line for line in known if loss is not None and line["median"] <= loss]
-    training = card.get("provenance", {}).get("seconds")
-    rows = card.get("provenance", {}).get("rows_drawn")
-    data = seconds_per_row * rows if rows is not None else None
-    result: dict[str, Any] = {"batch": int(batch), "training_seconds": training, "data_seconds": data, "queries": None}
-    if not able:
-        return result | {"reason": "no solver on the sensors is as accurate by the median"}
-    cheapest = min(able, key=lambda line: line["seconds"][batch])
-    result |= {"solver": cheapest["name"], "solver_seconds": cheapest["seconds"][batch], "model_seconds": cost}
-    saved = result["solver_seconds"] - cost
-    if saved <= 0:
-        return result | {"reason": "the solver is quicker at the same accuracy"}
-    if training is None or data is None:
-        return result | {"reason": "the model folder does not say what its training cost"}
-    return result | {"queries": round((training + data) / saved)}
-
-
-def measure_row_cost(preset: str, count: int = 100) -> float:
-    """Seconds that a certified training row costs on one CPU, drawn here."""
-    system = get_system("well")
-    ensemble = system.get_ensemble(preset)()
-    draw_rows(system, ensemble, 0, "train", np.arange(4))  # compiles
-    started = time.perf_counter()
-    draw_rows(system, ensemble, 0, "train", np.arange(count))
-    return (time.perf_counter() - started) / count
-
-
-def count_flops(model: Operator, problems: Problems) -> int | None:
-    """Floating-point operations of one answer, in matrix products, convolutions and attention, as PyTorch counts them."""
-    with FlopCounterMode(display=False) as counter:
-        predict(model, problems, 1)
-    return int(counter.get_total_flops()) or None
-
-
-def _solver_lines(potential: str, problems: Problems, sizes: list[int]) -> list[dict[str, Any]]:
-    """A line for each method and step or tolerance, all on one reconstruction of V, timed once for each size of batch."""
+def _lines(baselines: list[Baseline], problems: Problems, sizes: list[int]) -> list[dict[str, Any]]:
+    """A line for each of several baselines on one reconstruction, which is timed once for each size of batch."""
     batches = [_batch(problems, size) for size in sizes]
-    rebuilding = [_time_each(lambda some: reconstruct(potential, some), batch) for batch in batches]
-    own, curves = reconstruct(potential, problems).curves, [reconstruct(potential, batch).curves for batch in batches]
-    baselines = [Baseline(f"{method} {step:g}", method, potential, step=step) for method in _METHODS for step in _STEPS]
-    baselines += [Baseline(f"dop853 {tolerance:g}", ADAPTIVE_METHOD, potential, tolerance=tolerance) for tolerance in _TOLERANCES]
+    rebuilding = [_time_each(partial(_rebuild, baselines[0]), batch) for batch in batches]
     lines = []
     for baseline in baselines:
-        solution = run_solver(baseline, own, problems)
-        losses = measure(problems, solution.q, solution.p)["total_loss"]
-        forces = float(solution.num_evaluations.mean())
+        states = baseline.states(problems)
+        losses = total_losses(problems, states.q, states.p)
+        forces = float(states.num_evaluations.mean())
         seconds = {
-            str(size): rebuilt + _time_each(partial(run_solver, baseline, known), batch)
-            for size, rebuilt, known, batch in zip(sizes, rebuilding, curves, batches, strict=True)
+            str(size): rebuilt + _time_each(baseline.states, batch)  # the first of several runs, which rebuilds, does not count
+            for size, rebuilt, batch in zip(sizes, rebuilding, batches, strict=True)
         }
         lines.append(
             {
@@ -138,24 +81,91 @@ def _solver_lines(potential: str, problems: Problems, sizes: list[int]) -> list[
                 "median": finite_or_none(np.median(losses)),
                 "mean": finite_or_none(losses.mean()),
                 "forces": forces,
-                "flops": forces * _FLOPS_PER_FORCE,
+                "flops": forces * baseline.flops_per_evaluation if baseline.flops_per_evaluation else None,
                 "seconds": seconds,
             }
         )
     return lines
 
 
-def _batch(problems: Problems, size: int) -> Problems:
-    """So many problems, in order, over again where there are fewer."""
-    return problems.take(np.arange(size) % len(problems))
+def _rebuild(baseline: Baseline, problems: Problems) -> Any:
+    """The Hamiltonians that the baseline integrates, made afresh."""
+    return baseline.reconstruction.rebuild(problems) if baseline.reconstruction else problems.hamiltonians
 
 
 def _rebuild_and_solve(baseline: Baseline, problems: Problems) -> None:
-    run_solver(baseline, reconstruct(baseline.potential, problems).curves, problems)
+    baseline.integrate(_rebuild(baseline, problems), problems)
+
+
+def measure_length(subject: Subject) -> dict[str, list[dict[str, Any]]]:
+    """Seconds per trajectory as it grows: with more `query_times` in one window, and over more `windows` of a rollout.
+
+    A rollout's windows follow one another; its cost is only measured where the model accepts any initial state.
+    """
+    problems, horizon = subject.problems, subject.trained_for.horizon
+    solvers = subject.with_role("studies", problems)[:1]
+
+    def cost(times: np.ndarray, windows: int) -> dict[str, float]:
+        longer = replace(problems, times=np.tile(times, (len(problems), 1)))
+        window = replace(longer, times=longer.times[:, : times.size // windows])
+        seconds = {"model": windows * _time_each(subject.predict, window)}
+        return seconds | {solver.name: _time_each(partial(_rebuild_and_solve, solver), longer) for solver in solvers}
+
+    by_times = [{"query_times": count, **cost(np.linspace(0.0, horizon, count), 1)} for count in _QUERY_TIMES]
+    windows = _WINDOWS if takes_any_initial_state(subject) is None else ()
+    by_windows = [
+        {"horizon": count * horizon, **cost(np.linspace(0.0, count * horizon, _TIMES_PER_WINDOW * count), count)} for count in windows
+    ]
+    return {"query_times": by_times, "windows": by_windows}
+
+
+def break_even(work: dict[str, Any], provenance: dict[str, Any], seconds_per_row: float) -> dict[str, Any]:
+    """The number of trajectories after which making the data and training has paid.
+
+    The comparison is with the cheapest solver on the sensors whose median loss is no larger. `queries` is None, with a
+    `reason`, where the solver is cheaper per trajectory, or none is as accurate.
+    """
+    batch = max(work["model"]["seconds"], key=int)
+    loss, cost = work["model"]["median"], work["model"]["seconds"][batch]
+    known = [line for line in work["solvers"] if line["track"] == "sensors" and line["median"] is not None]
+    able = [line for line in known if loss is not None and line["median"] <= loss]
+    training, rows = provenance.get("seconds"), provenance.get("rows_drawn")
+    data = seconds_per_row * rows if rows is not None else None
+    result: dict[str, Any] = {"batch": int(batch), "training_seconds": training, "data_seconds": data, "queries": None}
+    if not able:
+        return result | {"reason": "no solver on the sensors is as accurate by the median"}
+    cheapest = min(able, key=lambda line: line["seconds"][batch])
+    result |= {"solver": cheapest["name"], "solver_seconds": cheapest["seconds"][batch], "model_seconds": cost}
+    saved = result["solver_seconds"] - cost
+    if saved <= 0:
+        return result | {"reason": "the solver is faster at the same accuracy"}
+    if training is None or data is None:
+        return result | {"reason": "the model folder does not record what its training cost"}
+    return result | {"queries": round((training + data) / saved)}
+
+
+def measure_row_cost(system: System, ensemble: Ensemble, count: int = 100) -> float:
+    """Seconds that a certified training row costs on one CPU, drawn here."""
+    draw_rows(system, ensemble, 0, "train", np.arange(4))  # compiles
+    started = time.perf_counter()
+    draw_rows(system, ensemble, 0, "train", np.arange(count))
+    return (time.perf_counter() - started) / count
+
+
+def count_flops(model: Operator, problems: Problems) -> int | None:
+    """Floating-point operations of one prediction, in matrix products, convolutions and attention, as PyTorch counts them."""
+    with FlopCounterMode(display=False) as counter:
+        predict(model, problems, 1)
+    return int(counter.get_total_flops()) or None
+
+
+def _batch(problems: Problems, size: int) -> Problems:
+    """`size` problems, in order, over again where there are fewer."""
+    return problems.take(np.arange(size) % len(problems))
 
 
 def _time_each(work: Callable[[Problems], Any], problems: Problems) -> float:
-    """Seconds a trajectory, all problems in one go; the first of several runs does not count."""
+    """Seconds per trajectory, all problems at once; the first of several runs does not count."""
     repeats = _REPEATS if len(problems) < _LARGE else 1
     seconds = []
     for _ in range(repeats):
@@ -163,3 +173,33 @@ def _time_each(work: Callable[[Problems], Any], problems: Problems) -> float:
         work(problems)
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[1:] or seconds) / len(problems)
+
+
+def draw_work(work: dict[str, Any]) -> Figure:
+    """Error against forces evaluated, operations, and seconds in the smallest and in the largest batch."""
+    few, many = (f(work["model"]["seconds"], key=int) for f in (min, max))
+    panels = [
+        ("forces evaluated per trajectory", lambda line: line.get("forces")),
+        ("floating-point operations per trajectory", lambda line: line["flops"]),
+        (f"seconds per trajectory, batch of {int(few):,}", lambda line: line["seconds"][few]),
+        (f"seconds per trajectory, batch of {int(many):,}", lambda line: line["seconds"][many]),
+    ]
+    methods = list(dict.fromkeys(line["method"] for line in work["solvers"]))
+    figure, axes = figures.plt.subplots(2, 2, figsize=(9.5, 7.4), layout="constrained", sharey=True)
+    for axis, (label, cost) in zip(axes.flat, panels, strict=True):
+        for number, method in enumerate(methods):
+            for track, style in (("sensors", "-"), ("oracle", ":")):
+                lines = [line for line in work["solvers"] if (line["method"], line["track"]) == (method, track) and cost(line)]
+                lines.sort(key=cost)
+                look = {"color": f"C{number}", "ls": style}
+                figures.draw_line(axis, [cost(line) for line in lines], [line["median"] for line in lines], f"{method}, {track}", **look)
+        if work["model"]["median"] is not None and cost(work["model"]):
+            axis.plot([cost(work["model"])], [work["model"]["median"]], "*", ms=13, color=figures.MODEL_COLOUR, label="model", zorder=4)
+        axis.set(xscale="log", yscale="log", xlabel=label)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("median total loss")
+    figures.legend_below(figure, axes.flat)
+    return figure
+
+
+STUDY = Study("work_precision", measure, "work_precision.html.j2", figure=draw_work)

@@ -1,4 +1,4 @@
-"""The orbit that energy conservation gives, against exact motion; MambONet answers with it, or reads it beside V."""
+"""The orbit by quadrature against exact motion, and its slopes by V between the sensors."""
 
 import math
 
@@ -7,16 +7,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from well_helpers import draw
 
-from neural_hamilton.architectures import build_operator, parse_architecture
-from neural_hamilton.architectures.layers.orbits import AngleFeatures, BetweenSensors, OrbitFinder, fine, passage_time
-from neural_hamilton.physics.ensembles import Ensemble, draw_rows
+from neural_hamilton.architectures import Task
+from neural_hamilton.architectures.layers.orbit_quadrature import AngleFeatures, OrbitFinder, fine, passage_time, quadrature_orbit
+from neural_hamilton.physics import InputError
 
 SENSORS = np.linspace(0.0, 1.0, 100)
 
 
+def task_with(num_sensors, domain=(0.0, 1.0)):
+    return Task(sensors=(num_sensors,), domain=(domain,), horizon=2.0)
+
+
 def find(values, q0, p0, num_sensors=100):
-    finder = OrbitFinder(num_sensors).double()
+    finder = OrbitFinder(task_with(num_sensors)).double()
     return finder(torch.as_tensor(values)[None].double(), torch.tensor([[q0, p0]], dtype=torch.float64))
 
 
@@ -65,7 +70,7 @@ class TestWells:
 
     def test_at_rest_on_the_bottom(self):
         orbit = find(8 * (SENSORS - 0.5) ** 2, 0.5, 0.0)
-        assert all(torch.isfinite(part).all() for part in orbit)
+        assert all(torch.isfinite(part).all() for part in orbit if torch.is_tensor(part))
         state = orbit.state_at(torch.linspace(0, 2, 9).double()[None])
         torch.testing.assert_close(state, torch.tensor([0.5, 0.0]).double().expand_as(state), atol=2e-3, rtol=0)
 
@@ -80,10 +85,10 @@ class TestWells:
 @pytest.mark.parametrize(("preset", "typical"), [("paper", 1e-3), ("phase-space", 2e-4)])
 def test_what_is_read_off_is_nearly_right(preset, typical):
     """On random potentials, without a network: q and p to a thousandth, and q by straight lines between the sensors' angles."""
-    rows, _ = draw_rows(Ensemble(preset), 0, "val", np.arange(200))
-    potential = torch.tensor(rows.curves.sample(SENSORS), dtype=torch.float32)
+    rows = draw(preset, 0, "val", np.arange(200))
+    potential = torch.tensor(rows.hamiltonians.curves.sample(SENSORS), dtype=torch.float32)
     times = torch.tensor(rows.times, dtype=torch.float32)
-    orbit = OrbitFinder(100)(potential, torch.tensor(np.stack([rows.q0, rows.p0], axis=1), dtype=torch.float32))
+    orbit = OrbitFinder(task_with(100))(potential, torch.tensor(np.stack([rows.q0, rows.p0], axis=1), dtype=torch.float32))
     angles = folded(orbit.angle_at(times).numpy())
     by_lines = np.stack([np.interp(angles[i], orbit.angle[i].numpy(), SENSORS) for i in range(len(rows))])
     errors = np.sqrt(np.mean((by_lines - rows.q) ** 2, axis=1))
@@ -95,8 +100,8 @@ def test_what_is_read_off_is_nearly_right(preset, typical):
 
 @given(st.integers(0, 199), st.floats(0.0, 2.0))
 def test_states_conserve_the_energy_of_the_cells_and_come_back_after_a_period(row, time):
-    rows, _ = draw_rows(Ensemble("phase-space"), 0, "val", np.array([row]))
-    orbit = find(rows.curves.sample(SENSORS)[0], rows.q0[0], rows.p0[0])
+    rows = draw("phase-space", 0, "val", np.array([row]))
+    orbit = find(rows.hamiltonians.curves.sample(SENSORS)[0], rows.q0[0], rows.p0[0])
     period = float(2.0 * math.pi / orbit.rate)
     (q, p), later = orbit.state_at(torch.tensor([[time, time + period]], dtype=torch.float64))[0].tolist()
     assert later == pytest.approx([q, p], abs=1e-7)
@@ -105,9 +110,9 @@ def test_states_conserve_the_energy_of_the_cells_and_come_back_after_a_period(ro
 
 
 def test_an_orbit_begins_at_its_start():
-    rows, _ = draw_rows(Ensemble("phase-space"), 0, "val", np.arange(200))
+    rows = draw("phase-space", 0, "val", np.arange(200))
     start = torch.tensor(np.stack([rows.q0, rows.p0], axis=1))
-    orbit = OrbitFinder(100).double()(torch.tensor(rows.curves.sample(SENSORS)), start)
+    orbit = OrbitFinder(task_with(100)).double()(torch.tensor(rows.hamiltonians.curves.sample(SENSORS)), start)
     torch.testing.assert_close(orbit.state_at(torch.zeros(len(rows), 1).double())[:, 0], start, atol=1e-9, rtol=0)
 
 
@@ -131,59 +136,18 @@ def test_angle_features_are_even_and_odd():
     torch.testing.assert_close(features(-angle)[:, 3:], -features(angle)[:, 3:])
 
 
-def test_an_orbit_does_not_depend_on_the_normalisation():
-    """The network sees V normalised, but its energies are in V's own units: a network that only shifts its statistics changes."""
-    model = build_operator(
-        parse_architecture({"name": "mambonet", "d_model": 16, "num_heads": 2, "num_mamba_layers": 1, "d_feedforward": 16})
-    )
-    potential = torch.tensor(8 * (SENSORS - 0.5) ** 2, dtype=torch.float32)[None]
-    seen = []
-    hook = model.find_orbit.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    for mean, scale in ((0.0, 1.0), (0.7, 1.3)):
-        model.set_normalisation(mean, scale)
-        model(potential, torch.tensor([[1.0]]), torch.zeros(1, 2))
-    hook.remove()
-    torch.testing.assert_close(seen[0], seen[1], atol=1e-6, rtol=0)
-    torch.testing.assert_close(seen[0], potential, atol=1e-6, rtol=0)
-
-
-def test_published_layers_read_v_alone():
-    with pytest.raises(ValueError, match="orbit is 'angle'"):
-        parse_architecture({"name": "mambonet", "preset": "paper", "orbit": "angle"})
-
-
-_TINY_NETWORK = {"d_model": 16, "num_heads": 2, "num_mamba_layers": 1, "d_feedforward": 16}
-
-
-@pytest.mark.parametrize("reads", ["angle", "state"])
-def test_what_a_query_carries(reads):
-    """The angle and the pace of the motion, or these and q and p."""
-    model = build_operator(parse_architecture({"name": "mambonet", "orbit": reads} | _TINY_NETWORK))
-    seen = []
-    model.embed_orbit.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    potential, start = torch.tensor(8 * (SENSORS - 0.5) ** 2, dtype=torch.float32)[None], torch.tensor([[0.2, 0.0]])
-    times = torch.linspace(0, 2, 5)[None]
-    model(potential, times, start)
-    features, orbit = seen[0], model.find_orbit(potential, start)
-    assert features.shape[-1] == 2 * 16 + 1 + 2 * (reads == "state")
-    torch.testing.assert_close(features[..., :32], model.angle_features(orbit.angle_at(times)), atol=1e-4, rtol=0)
-    if reads == "state":
-        q, p = orbit.state_at(times).unbind(-1)
-        torch.testing.assert_close(features[..., -2:], torch.stack([2.0 * q - 1.0, p], dim=-1))
-
-
-class TestSolved:
+class TestCorrected:
     """V is corrected between the sensors, and the orbit follows."""
 
     @pytest.mark.parametrize("num_sensors", [13, 25])
     def test_with_the_right_v_between_the_sensors_few_are_enough(self, num_sensors):
-        rows, _ = draw_rows(Ensemble("paper"), 0, "val", np.arange(100))
+        rows = draw("paper", 0, "val", np.arange(100))
         sensors = np.linspace(0.0, 1.0, num_sensors)
-        finder = OrbitFinder(num_sensors).double()
-        potential = torch.tensor(rows.curves.sample(sensors))
+        finder = OrbitFinder(task_with(num_sensors)).double()
+        potential = torch.tensor(rows.hamiltonians.curves.sample(sensors))
         start, times = torch.tensor(np.stack([rows.q0, rows.p0], axis=1)), torch.tensor(rows.times)
         grid = np.linspace(0.0, 1.0, fine(num_sensors).cells * (num_sensors - 1) + 1)
-        missing = torch.tensor(rows.curves.sample(grid)) - finder.refine(potential)
+        missing = torch.tensor(rows.hamiltonians.curves.sample(grid)) - finder.refine(potential)
         losses = []
         for correction in (None, missing):
             q, p = finder(potential, start, correction).state_at(times).numpy().transpose(2, 0, 1)
@@ -193,9 +157,9 @@ class TestSolved:
     @pytest.mark.parametrize(("row", "p0"), [(0, 0.0), (1, 0.0), (2, 0.7), (3, -0.4)])
     def test_slopes_are_those_of_differences(self, row, p0):
         """Of q and p with respect to V between the sensors, at a start on a wall as elsewhere."""
-        rows, _ = draw_rows(Ensemble("paper"), 0, "val", np.array([row]))
-        finder, cells = OrbitFinder(100).double(), fine(100).cells
-        potential, times = torch.tensor(rows.curves.sample(SENSORS)), torch.linspace(0.05, 2.0, 40).double()[None]
+        rows = draw("paper", 0, "val", np.array([row]))
+        finder, cells = OrbitFinder(task_with(100)).double(), fine(100).cells
+        potential, times = torch.tensor(rows.hamiltonians.curves.sample(SENSORS)), torch.linspace(0.05, 2.0, 40).double()[None]
         start = torch.tensor([[0.0 if p0 == 0.0 else 0.5, p0]]).double()
         x = torch.arange(cells) / cells
         bump = (torch.rand(99, 1, generator=torch.Generator().manual_seed(row)) * x * (1 - x)).double().flatten()
@@ -214,62 +178,30 @@ class TestSolved:
         """At rest on the bottom, at a wall, on a sensor's slope; V flat in places, rising inward from no wall."""
         values = torch.tensor(np.maximum(8 * (SENSORS - 0.5) ** 2, 0.3), dtype=torch.float32)[None]
         correction = torch.zeros(1, 99 * fine(100).cells + 1, requires_grad=True)
-        OrbitFinder(100)(values, torch.tensor([[q0, p0]]), correction).state_at(torch.linspace(0, 2, 33)[None]).sum().backward()
+        OrbitFinder(task_with(100))(values, torch.tensor([[q0, p0]]), correction).state_at(torch.linspace(0, 2, 33)[None]).sum().backward()
         assert torch.isfinite(correction.grad).all()
 
-    def test_a_correction_vanishes_at_the_sensors_and_scales_with_their_distance(self):
-        for num_sensors in (25, 100):
-            between = BetweenSensors(num_sensors, 16, 4)
-            memory = torch.randn(2, num_sensors, 16)
-            assert between(memory).shape == (2, (num_sensors - 1) * fine(num_sensors).cells + 1) and torch.all(between(memory) == 0)
-            torch.nn.init.zeros_(between.say[-1].weight)
-            between.say[-1].bias.data.copy_(torch.tensor([1.0, 0, 0, 0]))
-            correction = between(memory)
-            assert torch.all(correction[:, :: fine(num_sensors).cells] == 0)
-            assert float(correction.detach().max()) == pytest.approx(1 / (num_sensors - 1), rel=1e-3)
 
-    def test_noisy_sensors_are_corrected_too_and_lines_join_them(self):
-        between = BetweenSensors(25, 16, 4, exact_sensors=False)
-        memory = torch.randn(2, 25, 16)
-        assert torch.all(between(memory) == 0)
-        torch.nn.init.normal_(between.say_of_sensor[-1].weight)
-        correction, said = between(memory).detach(), between.say_of_sensor(memory).detach()[..., 0] / 24
-        torch.testing.assert_close(correction[:, :: fine(25).cells], said)
-        torch.testing.assert_close(correction[:, fine(25).cells // 2 :: fine(25).cells], 0.5 * (said[:, 1:] + said[:, :-1]))
+@pytest.mark.parametrize("domain", [(-1.0, 1.0), (0.0, 3.0), (2.0, 2.5)])
+def test_a_domain_is_a_change_of_units(domain):
+    """With q = left + length x and time in units of the length, the motion is that on [0, 1]."""
+    left, length = domain[0], domain[1] - domain[0]
+    rows = draw("phase-space", 0, "val", np.arange(20))
+    potential, times = torch.tensor(rows.hamiltonians.curves.sample(SENSORS)), torch.tensor(rows.times)
+    start = torch.tensor(np.stack([rows.q0, rows.p0], axis=1))
+    inside = quadrature_orbit(potential, times, start, task_with(100))
+    moved = torch.stack([left + length * start[:, 0], start[:, 1]], dim=1)
+    found = quadrature_orbit(potential, length * times, moved, task_with(100, domain))
+    torch.testing.assert_close((found[..., 0] - left) / length, inside[..., 0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(found[..., 1], inside[..., 1], atol=1e-5, rtol=0)
 
-    @pytest.mark.parametrize(
-        "sizes", [{}, {"gate_time": None}, {"hard_initial_condition": False}], ids=["gate", "powers of t", "start learnt"]
-    )
-    def test_an_untrained_network_answers_what_it_is_told(self, sizes):
-        model = build_operator(parse_architecture({"name": "mambonet"} | _TINY_NETWORK | sizes)).eval()
-        potential, start = torch.tensor(8 * (SENSORS - 0.5) ** 2, dtype=torch.float32)[None], torch.tensor([[0.2, 0.3]])
-        times = torch.linspace(0, 2, 9)[None]
-        output, told = model(potential, times, start), model.told(potential, times, start)
-        torch.testing.assert_close(torch.stack([output.q, output.p], dim=-1), told, atol=1e-6, rtol=0)
-        torch.nn.init.constant_(model.between_sensors.say[-1].bias, 1.0)
-        assert (model(potential, times, start).q - told[..., 0]).abs().max() > 1e-3
 
-    def test_it_has_no_decoder(self):
-        solved, attentive = (
-            build_operator(parse_architecture({"name": "mambonet", "orbit": x} | _TINY_NETWORK)) for x in ("solved", "none")
-        )
-        assert not any("decoder" in name or "query" in name or "head" in name for name, _ in solved.named_parameters())
-        assert any("decoder" in name for name, _ in attentive.named_parameters())
-
-    def test_it_learns_from_trajectories_what_the_sensors_miss(self):
-        rows, _ = draw_rows(Ensemble("paper"), 0, "val", np.arange(8))
-        potential = torch.tensor(rows.curves.sample(np.linspace(0.0, 1.0, 25)), dtype=torch.float32)
-        times, start = (torch.tensor(x, dtype=torch.float32) for x in (rows.times, np.stack([rows.q0, rows.p0], axis=1)))
-        q, p = (torch.tensor(x, dtype=torch.float32) for x in (rows.q, rows.p))
-        torch.manual_seed(0)
-        model = build_operator(parse_architecture({"name": "mambonet", "num_sensors": 25} | _TINY_NETWORK))
-        optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-        losses = []
-        for _ in range(250):
-            output = model(potential, times, start)
-            loss = 0.5 * ((output.q - q).square().mean() + (output.p - p).square().mean())
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(float(loss.detach()))
-        assert min(losses) < losses[0] / 10
+def test_the_quadrature_baseline_is_the_orbit_without_a_network():
+    rows = draw("paper", 0, "val", np.arange(5))
+    potential, times = torch.tensor(rows.hamiltonians.curves.sample(SENSORS)), torch.tensor(rows.times)
+    start = torch.tensor(np.stack([rows.q0, rows.p0], axis=1))
+    found = quadrature_orbit(potential, times, start, task_with(100))
+    assert torch.equal(found, OrbitFinder(task_with(100)).double()(potential, start).state_at(times))
+    assert quadrature_orbit(potential.float(), times.float(), start.float(), task_with(100)).dtype == torch.float32
+    with pytest.raises(InputError, match="supports one degree of freedom and one channel; this task has 2 and 1"):
+        quadrature_orbit(potential, times, start, Task((10, 10), ((0.0, 1.0), (0.0, 1.0)), 2.0))

@@ -1,0 +1,303 @@
+"""Every configuration key has an effect: changed alone, it changes what its command makes. Without effect, it is refused by name."""
+
+import hashlib
+import inspect
+import json
+
+import optuna
+import pytest
+import torch
+from pydantic import BaseModel
+
+from neural_hamilton.architectures import (
+    Task,
+    available_architectures,
+    build_operator,
+    get_architecture,
+    parse_architecture,
+    save_model,
+)
+from neural_hamilton.physics import InputError
+from neural_hamilton.physics.systems import get_system
+from neural_hamilton.platform import ray_runtime
+from neural_hamilton.platform.config import Config, EvaluationConfig, load_config
+from neural_hamilton.platform.config.conditions import CONDITIONS
+from neural_hamilton.platform.data.generation import generate
+from neural_hamilton.platform.evaluation import evaluate
+from neural_hamilton.platform.training.loop import train
+from neural_hamilton.platform.training.run_folder import prepare_run
+from neural_hamilton.platform.training.trained_for import task_of, trained_for
+from neural_hamilton.tune import scaling as scaling_module
+from neural_hamilton.tune import sweep as sweep_module
+
+DEEPONET = {"architecture.name": "deeponet", "architecture.width": 8, "architecture.num_layers": 1, "architecture.num_channels": 4}
+VARONET = {
+    "architecture.name": "varonet", "architecture.hidden_size": 4, "architecture.num_encoder_layers": 1,
+    "architecture.num_decoder_layers": 1, "architecture.latent_size": 2,
+}  # fmt: skip
+WSD = {"training.schedule": "warmup-stable-decay"}
+
+# Key -> another value, or (another value, what else the configuration needs for the key to have an effect).
+DATA = {
+    "data.ensemble": "phase-space", "data.train": 5, "data.val": 1, "data.test": 1, "data.sensors": 13, "data.times": 10, "data.seed": 1,
+    "data.noise": 0.1, "data.dtype": "float64", "data.integrator": "rk4", "data.tolerance": 1e-13, "data.shard_rows": 2,
+}  # fmt: skip
+TRAINING = {
+    "training.epochs": 3, "training.batch_size": 20, "training.train_rows": 30, "training.endless": True, "training.resident_gib": 1e-5,
+    "training.seed": 1, "training.optimizer": "soap", "training.learning_rate": 2e-3, "training.final_learning_rate": 1e-4,
+    "training.schedule": "constant", "training.warmup_epochs": 1.0, "training.decay_fraction": (0.5, WSD),
+    "training.weight_decay": 0.5, "training.gradient_clip": 1e-3, "training.ema_decay": 0.5, "training.loss": "log-cosh",
+    "training.energy_weight": 1.0, "training.sobolev_weight": 1.0, "training.kl_warmup_epochs": (2.0, VARONET),
+    "training.patience": (1, {"training.epochs": 6, "training.learning_rate": 1.0, "training.schedule": "constant"}),
+    "training.precision": "bf16", "training.float32_epochs": (1, {"training.precision": "bf16"}), "training.compile": True,
+    "training.keep_checkpoints": 1, "training.trackers": [],
+}  # fmt: skip
+SWEEP = {
+    "sweep.epochs": 3, "sweep.grace_epochs": 1, "sweep.max_concurrent": 1, "sweep.seed": 1,
+    "sweep.space": {"training.seed": {"choices": [0, 1]}},
+}  # fmt: skip
+SCALING = {"scaling.max_concurrent": 1, "scaling.confidence": 0.5}
+SERVING = {
+    "serving.solver_threshold": 0.1, "serving.num_replicas": 2, "serving.max_ongoing_requests": 3, "serving.max_queued_requests": 5,
+}  # fmt: skip
+ADDRESS = {"serving.host", "serving.port"}
+ELSEWHERE = {"data.system"}  # tests/test_project_systems.py takes a second system through every command
+
+
+def leaves(section: str, model: type[BaseModel]) -> set[str]:
+    return {f"{section}.{key}" for key in model.model_fields}
+
+
+def test_these_tests_cover_every_key():
+    sections = {name: field.annotation for name, field in Config.model_fields.items() if name != "architecture"}
+    every = set().union(*(leaves(name, model) for name, model in sections.items()))
+    evaluation = leaves("evaluation", EvaluationConfig)
+    assert every == {*DATA, *TRAINING, *SWEEP, *SCALING, *SERVING, *ADDRESS, *ELSEWHERE, *evaluation}
+
+
+def both(table, key, base):
+    """The configurations without and with the key."""
+    value, needs = table[key] if isinstance(table[key], tuple) else (table[key], {})
+    usual = load_config(None, base).override(needs)
+    return usual, usual.override({key: value})
+
+
+def digest(*contents):
+    return hashlib.sha256(b"".join(contents)).hexdigest()
+
+
+def files_of(folder):
+    return {path.relative_to(folder).as_posix(): digest(path.read_bytes()) for path in sorted(folder.rglob("*.parquet"))}
+
+
+@pytest.mark.parametrize("key", DATA)
+def test_a_key_of_data_changes_the_rows_or_their_files(tmp_path, key):
+    made = []
+    for index, config in enumerate(both(DATA, key, {"data.train": 4, "data.sensors": 12, "data.times": 9, "data.tolerance": 1e-9})):
+        generate(tmp_path / str(index), config.data, local=True)
+        made.append(files_of(tmp_path / str(index)))
+    assert made[0] != made[1]
+
+
+ENSEMBLE_KEYS = [
+    (name, key) for name, ensemble in get_system("well").ensembles.items() for key, field in ensemble.__dataclass_fields__.items()
+    if "ClassVar" not in str(field.type)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("ensemble", "key"), ENSEMBLE_KEYS)
+def test_a_key_of_an_ensemble_changes_the_rows(tmp_path, ensemble, key):
+    sizes = {"data.ensemble.name": ensemble, "data.train": 4, "data.sensors": 12, "data.times": 9}
+    usual = load_config(None, sizes)
+    limits = usual.dump()["data"]["ensemble"][key]
+    changed = usual.override({f"data.ensemble.{key}": [limit + 1 if isinstance(limit, int) else 1.5 * limit for limit in limits]})
+    for config, name in ((usual, "usual"), (changed, "changed")):
+        generate(tmp_path / name, config.data, local=True)
+    assert files_of(tmp_path / "usual") != files_of(tmp_path / "changed")
+
+
+@pytest.mark.parametrize("key", TRAINING)
+def test_a_key_of_training_changes_the_run(tiny_dataset, tmp_path, monkeypatch, key):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda module, **_: compiled.append(module) or module)
+    made = []
+    for index, config in enumerate(both(TRAINING, key, DEEPONET | {"training.epochs": 4, "training.batch_size": 10})):
+        run = tmp_path / str(index)
+        train(prepare_run(run, tiny_dataset, config, False), tiny_dataset, run)
+        timed = {"seconds", "rows_per_second", "memory_bytes"}
+        history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+        figures = [{name: value for name, value in line.items() if name not in timed} for line in history]
+        folders = sorted(path.name for path in run.iterdir())
+        checkpoints = {path.name: digest(path.read_bytes()) for path in (run / "checkpoints").iterdir()}
+        made.append((figures, folders, checkpoints, len(compiled)))
+        compiled.clear()
+    assert made[0] != made[1]
+
+
+SMALL = {
+    "d_model": 8, "num_heads": 2, "num_mamba_layers": 1, "num_encoder_layers": 1, "num_decoder_layers": 1, "d_feedforward": 8,
+    "d_state": 4, "width": 8, "num_layers": 1, "num_channels": 4, "hidden_size": 4, "latent_size": 2, "num_modes": 3,
+    "num_fourier_layers": 1, "num_frequencies": 2, "num_shapes": 4, "kl_weight": 0.1,
+}  # fmt: skip
+NEEDS = {"published_layers": {"num_frequencies": 0}}
+ARCHITECTURE_KEYS = [
+    (name, key) for name in available_architectures() for key in get_architecture(name).Config.model_fields if key != "name"
+]
+
+
+@pytest.mark.parametrize(("name", "key"), ARCHITECTURE_KEYS)
+def test_a_key_of_an_architecture_changes_the_network(name, key):
+    fields = get_architecture(name).Config.model_fields
+    sizes = {field: value for field, value in (SMALL | NEEDS.get(key, {})).items() if field in fields}
+    usual = parse_architecture({"name": name, **sizes})
+    before, changed = getattr(usual, key), None
+    for value in [not before] if isinstance(before, bool) else [2 * before, before + 1]:
+        try:
+            changed = load_config(None, {f"architecture.{field}": v for field, v in ({"name": name} | sizes | {key: value}).items()})
+            break
+        except InputError as error:
+            assert key in str(error)
+    assert changed is not None, "no other value is accepted"
+    assert describe(usual) != describe(changed.architecture)
+
+
+def describe(config):
+    """Shapes of the weights, prediction and auxiliary loss of a network."""
+    torch.manual_seed(0)
+    network = build_operator(config, Task((20,), ((0.0, 1.0),), 2.0)).train()
+    for parameter in network.parameters():  # heads may start at zero, where nothing before them shows
+        torch.nn.init.normal_(parameter, std=0.1)
+    q = torch.linspace(0, 1, 20)
+    potential = torch.stack([8 * (q - 0.5) ** 2, 2 * (2 * q - 1) ** 4]) + 0.01 * torch.sin(9 * q)
+    output = network(potential, torch.linspace(0, 2, 7), torch.tensor([[0.3, 0.2]]))
+    return {key: tuple(value.shape) for key, value in network.state_dict().items()}, *(part.tolist() for part in output)
+
+
+class Stop(Exception):
+    """Ends a command where its trials would begin."""
+
+
+@pytest.mark.parametrize("key", SWEEP)
+def test_a_key_of_the_sweep_changes_how_trials_run(tiny_dataset, tmp_path, monkeypatch, key):
+    seen, seeds = [], []
+    sampler = optuna.samplers.TPESampler
+    monkeypatch.setattr(optuna.samplers, "TPESampler", lambda seed=None: seeds.append(seed) or sampler(seed=seed))
+    monkeypatch.setattr(ray_runtime, "connect", lambda: None)
+
+    def run_trials(work, scratch, progress, max_concurrent, *, search_alg, scheduler, **_):
+        rungs = [str(bracket) for bracket in scheduler._brackets]
+        seen.append((max_concurrent, scheduler._max_t, rungs, seeds[-1], list(search_alg._space.space)))
+        raise Stop
+
+    monkeypatch.setattr(sweep_module, "run_trials", run_trials)
+    base = DEEPONET | {"training.epochs": 9, "sweep.grace_epochs": 3, "sweep.epochs": 9}
+    for index, config in enumerate(both(SWEEP, key, base)):
+        with pytest.raises(Stop):
+            sweep_module.sweep(config, tiny_dataset, tmp_path / str(index), 2)
+    assert seen[0] != seen[1]
+
+
+@pytest.mark.parametrize("key", SCALING)
+def test_a_key_of_scaling_changes_the_study(tiny_dataset, tmp_path, monkeypatch, key):
+    """Cells that are there already are not trained again: the fit is made from them."""
+    monkeypatch.setattr(ray_runtime, "connect", lambda: None)
+    seen = []
+
+    def run_trials(work, scratch, progress, max_concurrent, *, param_space):
+        seen.append(max_concurrent)
+        for run in param_space["run"]["grid_search"]:
+            size = int(run.split("-")[-2])
+            cell = dict.fromkeys(("mean", "validation_loss", "epochs", "seconds", "num_parameters", "rows"), 1.0)
+            (scaling_module.Path(run) / scaling_module.CELL_FILE).write_text(json.dumps(cell | {"median": 1 / size + (size == 20)}))
+
+    monkeypatch.setattr(scaling_module, "run_trials", run_trials)
+    for index, config in enumerate(both(SCALING, key, DEEPONET)):
+        result = scaling_module.scale(config, tiny_dataset, tmp_path / str(index), ["deeponet"], [10, 20, 40], 1)
+        seen.append(result["fits"]["deeponet"]["median"]["b_interval"])
+    assert seen[:2] != seen[2:]
+
+
+def save_tiny_model(folder, data):
+    save_model(build_operator(parse_architecture({"name": "deeponet", "width": 4}), task_of(data)), folder, trained_for(data), {})
+
+
+def test_every_key_of_evaluation_is_read(tiny_dataset, tmp_path, monkeypatch):
+    """By one real evaluation with every study."""
+    data = load_config(None, {"data.sensors": 20, "data.ensemble.name": "phase-space"}).data
+    save_model(
+        build_operator(parse_architecture({"name": "deeponet", "width": 4}), task_of(data)), tmp_path / "model", trained_for(data), {}
+    )
+    read = set()
+    plain = EvaluationConfig.__getattribute__
+
+    def recording(self, name):
+        read.add(name)
+        return plain(self, name)
+
+    settings = load_config(None, {f"evaluation.{key}": value for key, value in TINY_EVALUATION.items()}).evaluation
+    monkeypatch.setattr(EvaluationConfig, "__getattribute__", recording)
+    evaluate(tmp_path / "model", tiny_dataset, tmp_path / "report", settings=settings)
+    assert set(EvaluationConfig.model_fields) <= read
+
+
+TINY_EVALUATION = {
+    "max_rows": 4, "bootstrap": 10, "study_rows": 2, "sensor_counts": [20, 10], "work_batches": [1], "windows": 2, "solver_steps": [0.1],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", SERVING)
+def test_a_key_of_serving_changes_the_application(tmp_path, key):
+    from neural_hamilton.serve.application import build_application
+
+    data = load_config(None, {"data.sensors": 20}).data
+    save_tiny_model(tmp_path, data)
+    applications = []
+    for config in both(SERVING, key, {}):
+        options = {name: value for name, value in config.serving.model_dump().items() if f"serving.{name}" in SERVING}
+        deployment = build_application(tmp_path, **options)._bound_deployment
+        applications.append((deployment.num_replicas, deployment.user_config, str(deployment._deployment_config)))
+    assert applications[0] != applications[1]
+
+
+def test_the_address_of_serving_is_what_it_listens_on(tmp_path):
+    from neural_hamilton.serve import application
+
+    assert {f"serving.{name}" for name in inspect.signature(application.start).parameters} >= ADDRESS
+    with pytest.raises(InputError, match=r"'203\.0\.113\.1' and 4242"):
+        application._check_address("203.0.113.1", 4242)
+
+
+WITHOUT_EFFECT = {
+    "training.decay_fraction": {"training.schedule": "cosine"},
+    "training.final_learning_rate": {"training.schedule": "constant"},
+    "training.resident_gib": {"training.endless": True},
+    "training.float32_epochs": {"training.precision": "float32"},
+    "training.kl_warmup_epochs": {"architecture.name": "fno"},
+} | {condition.key: {"evaluation.studies": []} for condition in CONDITIONS if condition.key.startswith("evaluation.")}
+
+
+@pytest.mark.parametrize("condition", CONDITIONS, ids=lambda condition: condition.key)
+def test_a_key_without_effect_is_refused_by_name_and_not_saved(tmp_path, condition):
+    circumstances = WITHOUT_EFFECT[condition.key]
+    with pytest.raises(InputError, match=f"{condition.key} is .*which has no effect here") as refusal:
+        load_config(None, circumstances | {condition.key: condition.value(load_config())})
+    assert condition.requirement in str(refusal.value)
+    config = load_config(None, circumstances)
+    section, name = condition.key.split(".")
+    assert name not in config.dump()[section]
+    config.save(tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
+
+
+def test_an_override_drops_what_it_deprives_of_its_effect(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("training: {schedule: cosine, final_learning_rate: 1.0e-5}")
+    constant = {"training.schedule": "constant"}
+    for config in (load_config(file, constant), load_config(file).override(constant)):
+        assert config.given() == {"training": {"schedule": "constant"}}
+    with pytest.raises(InputError, match=r"training\.final_learning_rate is 0\.1, which has no effect"):
+        load_config(file, constant | {"training.final_learning_rate": 0.1})
+    file.write_text("training: {schedule: constant, final_learning_rate: 1.0e-5}")
+    with pytest.raises(InputError, match=r"training\.final_learning_rate is 1e-05, which has no effect"):
+        load_config(file)
+    assert load_config(file, {"training.schedule": "cosine"}).training.final_learning_rate == 1e-5
