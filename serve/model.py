@@ -71,7 +71,7 @@ class Model:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What a response says about the model behind it."""
+        """The model, as responses describe it."""
         return {
             "architecture": self.card["architecture"]["name"],
             "system": self.system.name,
