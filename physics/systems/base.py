@@ -168,7 +168,7 @@ class System(ABC):
 
     @abstractmethod
     def energy_scale(self, hamiltonians: Any) -> np.ndarray:
-        """The energy to which drifts are relative, such as the depth of a well, (R,)."""
+        """The energy to which drifts are relative, such as the depth of a well, (R,): of exact Hamiltonians and of interpolated ones."""
 
     def from_sensors(self, fields: Mapping[str, np.ndarray]) -> Hamiltonians:
         """H = p²/2 + V(q) with V interpolated by tensor-product cubic splines through the sensors, fields as in `sense`."""
