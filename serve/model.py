@@ -14,7 +14,7 @@ from ..architectures import Task, TrainedFor, load_model, read_card
 from ..physics import InputError
 from ..physics.systems import Names, get_system
 from ..platform.data.datasets import stack_fields
-from .orbit import Orbit, Source, Trust
+from .orbit import Orbit, Trust
 from .problems import Potential, Problem, as_problems, read_fields, read_state, read_times
 from .shipped import accepts, find_model, models_accepting
 
@@ -71,7 +71,7 @@ class Model:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What a response says about the model behind it."""
+        """The model, as responses describe it."""
         return {
             "architecture": self.card["architecture"]["name"],
             "system": self.system.name,
@@ -164,23 +164,23 @@ class Model:
         q, p = self._run_network(batch.fields[rows], times, batch.initial[rows])
         drift = batch.drift(rows, q, p)
         usable = np.isfinite(drift) & _is_finite(q) & _is_finite(p)
-        errors: list[float | None] = [None] * rows.size
-        sources: list[Source] = ["model"] * rows.size
         trusted = usable if verify != "energy" or self.drift_threshold is None else usable & (drift <= self.drift_threshold)
         solved = np.arange(rows.size) if verify == "solver" else np.flatnonzero(~trusted)
+        errors, is_replaced = np.full(rows.size, np.nan), np.zeros(rows.size, dtype=bool)
         if solved.size:
-            true_q, true_p, true_drift = batch.solve(rows[solved], times[solved])
-            for index, row in enumerate(solved):
-                if usable[row] and verify == "solver":
-                    differences = (np.abs(q[row] - true_q[index]), np.abs(p[row] - true_p[index]))
-                    errors[row] = max(float(np.max(difference)) for difference in differences)
-                if errors[row] is None or errors[row] > self.solver_threshold:
-                    q[row], p[row], drift[row], sources[row] = true_q[index], true_p[index], true_drift[index], "solver"
-        trust = [
-            Trust(None if verify == "none" else float(one), error, source)
-            for one, error, source in zip(drift, errors, sources, strict=True)
-        ]
-        return {row: batch.orbit(row, *parts) for row, *parts in zip(rows.tolist(), q, p, trust, strict=True)}
+            exact_q, exact_p, exact_drift = batch.solve(rows[solved], times[solved])
+            if verify == "solver":
+                errors = np.where(usable, np.maximum(_largest_difference(q, exact_q), _largest_difference(p, exact_p)), np.nan)
+            far = ~(errors[solved] <= self.solver_threshold)
+            is_replaced[solved[far]] = True
+            q[is_replaced], p[is_replaced], drift[is_replaced] = exact_q[far], exact_p[far], exact_drift[far]
+        orbits = {}
+        for k, row in enumerate(rows.tolist()):
+            shown_drift = None if verify == "none" else float(drift[k])
+            shown_error = None if np.isnan(errors[k]) else float(errors[k])
+            trust = Trust(shown_drift, shown_error, "solver" if is_replaced[k] else "model")
+            orbits[row] = batch.orbit(row, q[k], p[k], trust)
+        return orbits
 
     def _run_network(self, fields: np.ndarray, times: np.ndarray, initial: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """q, p (B, T) or (B, T, d) of problems with equally many times, a bounded number of rows at a time."""
@@ -302,7 +302,13 @@ def _check_trained_for(trained_for: TrainedFor, q0: np.ndarray, p0: np.ndarray, 
 
 def _is_finite(values: np.ndarray) -> np.ndarray:
     """Whether all numbers of a row are, (B, ...) -> (B,)."""
-    return np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    return np.all(np.isfinite(values).reshape(len(values), -1), axis=1)
+
+
+def _largest_difference(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """max abs of a row, (B, ...) -> (B,); nan or inf where a number is not finite."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.abs(values - others).reshape(len(values), -1).max(axis=1)
 
 
 def _calibrated_drift(card: dict[str, Any], folder: Path) -> float | None:

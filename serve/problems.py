@@ -149,13 +149,16 @@ def as_problems(potential: Any, q0: Any, p0: Any, times: Any, system: System) ->
 
 
 def _is_batch_of_potentials(potential: Any, system: System) -> bool:
-    if isinstance(potential, str | Mapping) or callable(potential) or hasattr(potential, "sense"):
+    if _is_one_potential(potential):
         return False
-    if isinstance(potential, list | tuple) and any(
-        isinstance(one, str | Mapping) or callable(one) or hasattr(one, "sense") for one in potential
-    ):
+    if isinstance(potential, list | tuple) and any(map(_is_one_potential, potential)):
         return True
     return _dimensions(potential) > system.degrees_of_freedom
+
+
+def _is_one_potential(value: Any) -> bool:
+    """Whether it is a potential in any form but V at the sensors, whose dimensions must be counted."""
+    return isinstance(value, str | Mapping) or callable(value) or hasattr(value, "sense")
 
 
 def _dimensions(value: Any) -> int:

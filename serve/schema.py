@@ -68,7 +68,7 @@ class TrajectoryRequest(_Strict):
 
 
 class TrajectoriesRequest(_Strict):
-    """A batch; `verify` says how far to check the predictions: not, by energy, or against a solver."""
+    """A batch; `verify` sets how far to check the predictions: not, by energy, or against a solver."""
 
     trajectories: list[TrajectoryRequest] = Field(min_length=1, max_length=MAX_TRAJECTORIES)
     verify: Verify = "energy"

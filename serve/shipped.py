@@ -83,7 +83,7 @@ def accepts(trained_for: "TrainedFor", q0: Any, p0: Any) -> bool:
 
 
 def read_trained_for(name: str) -> "TrainedFor":
-    """What the card of a shipped model says that it was trained for."""
+    """What a shipped model was trained for, from its card."""
     from ..architectures import TrainedFor, read_card
 
     return TrainedFor.model_validate(read_card(SHIPPED_MODELS / name)["trained_for"])

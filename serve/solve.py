@@ -65,7 +65,7 @@ def solve(
     if not 0.0 < tolerance < np.inf:
         raise InputError(f"tolerance is {tolerance}; it must be positive and finite")
     asked = read_times(np.linspace(0.0, system.horizon, 100) if times is None else times, np.inf, _NAMES.times)
-    start = [read_state(value, system, name)[None] for value, name in ((q0, _NAMES.q0), (p0, _NAMES.p0))]
+    start = (read_state(q0, system, _NAMES.q0)[None], read_state(p0, system, _NAMES.p0)[None])
     hamiltonians = exact_hamiltonians(potential, system, _NAMES) or _interpolate(potential, system)
     System.check_initial_state(system, hamiltonians, start[0], start[1], [_NAMES])  # not that V is one the system's networks know
     if isinstance(hamiltonians, FunctionHamiltonians):
@@ -97,7 +97,12 @@ def _interpolate(potential: Any, system: System) -> Any:
 
 
 def _certify_function(
-    system: System, potential: Potential, hamiltonians: FunctionHamiltonians, start: list[np.ndarray], asked: np.ndarray, tolerance: float
+    system: System,
+    potential: Potential,
+    hamiltonians: FunctionHamiltonians,
+    start: tuple[np.ndarray, np.ndarray],
+    asked: np.ndarray,
+    tolerance: float,
 ) -> Trajectories:
     """The certified orbit in a potential given as text or as a function, with the error of its gradient in the certificate."""
     span = max(float(asked.max()), np.finfo(float).tiny)

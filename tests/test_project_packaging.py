@@ -92,7 +92,7 @@ def test_wheel_holds_the_rooms_and_their_data(wheel):
     missing = [str(path) for path in sources if f"neural_hamilton/{path}" not in names]
     assert not missing
     code = {name for name in names if ".dist-info/" not in name}
-    assert all(name.startswith("neural_hamilton/") for name in code), "nothing but the package, and no root shim"
+    assert {name for name in code if not name.startswith("neural_hamilton/")} == {"neural_hamilton.py"}, "the public API beside the package"
     assert "neural_hamilton/__init__.py" not in names
     assert "neural_hamilton/platform/__init__.py" not in names
 
@@ -102,6 +102,27 @@ def test_python_keeps_its_platform_module(installed):
     version, standard = run(python, "-c", STANDARD_PLATFORM, cwd=folder, path=path).split()
     assert version == ".".join(map(str, sys.version_info[:3]))
     assert standard == "True"
+
+
+PUBLIC_API = """
+import sys
+import neural_hamilton as nh
+assert not {"torch", "ray", "numpy"} & sys.modules.keys()
+print(nh.__file__, *dir(nh))
+values = [getattr(nh, name) for name in nh.__all__]
+print("ray" in sys.modules, *nh.shipped_models())
+"""
+
+
+def test_public_api_is_the_same_everywhere(installed):
+    python, folder, path, home = installed
+    first, second = run(python, "-c", PUBLIC_API, cwd=folder, path=path).splitlines()
+    where, *names = first.split()
+    assert Path(where).is_relative_to(home)
+    assert {"load", "predict", "solve", "read_dataset", "shipped_models", "Model"} <= set(names)
+    has_ray, *shipped = second.split()
+    assert has_ray == "False"
+    assert shipped == sorted(path.name for path in (ROOT / "serve" / "models").iterdir())
 
 
 def test_imports_from_where_it_should(installed):

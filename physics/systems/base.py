@@ -168,10 +168,7 @@ class System(ABC):
 
     @abstractmethod
     def energy_scale(self, hamiltonians: Any) -> np.ndarray:
-        """The energy to which drifts are relative, such as the depth of a well, (R,).
-
-        It is asked of exact Hamiltonians and of those of `from_sensors`, so it may use only what `Hamiltonians` promises.
-        """
+        """The energy to which drifts are relative, such as the depth of a well, (R,): of exact Hamiltonians and of interpolated ones."""
 
     def from_sensors(self, fields: Mapping[str, np.ndarray]) -> Hamiltonians:
         """H = p²/2 + V(q) with V interpolated by tensor-product cubic splines through the sensors, fields as in `sense`."""
@@ -240,9 +237,9 @@ class System(ABC):
         """
         from .baselines import discover_baselines, general_baselines
 
-        package = type(self).__module__.rpartition(".")[0]
-        if package not in ("", __package__) and find_spec(f"{package}.baselines") is not None:
-            return discover_baselines(import_module(f"{package}.baselines"), steps)
+        package = type(self).__module__.rpartition(".")[0] + ".baselines"
+        if package != f"{__package__}.baselines" and find_spec(package) is not None:
+            return discover_baselines(import_module(package), steps)
         return general_baselines(self, steps)
 
     def named_cases(self, initial_state: tuple[State, State] | None) -> "list[NamedCase]":
