@@ -31,6 +31,11 @@ Track = Literal["oracle", "sensors"]
 Role = Literal["table", "figures", "studies", "rollouts", "reconstructions", "work-precision"]
 
 
+def roles(*names: Role) -> frozenset[Role]:
+    """A set of roles."""
+    return frozenset(names)
+
+
 class States(NamedTuple):
     """q, p of N problems, (N, T) or (N, T, d), and the forces evaluated, (N,)."""
 
@@ -77,7 +82,7 @@ class Baseline(ABC):
     name: str
     method: str
     reconstruction: Reconstruction | None = None
-    roles: frozenset[Role] = frozenset({"table"})
+    roles: frozenset[Role] = roles("table")
     flops_per_evaluation: int | None = None
 
     @property
@@ -141,18 +146,16 @@ class FixedSteps(Baseline):
 def general_baselines(system: "System", steps: Sequence[float]) -> list[Baseline]:
     """RK4 at each step on the exact Hamiltonian and on `system.from_sensors`, and steps of order 8 on both."""
     splines = Reconstruction("spline", "tensor-product cubic splines", lambda problems: system.from_sensors(problems.fields), 4)
-    first, table = frozenset({"table", "figures", "studies", "rollouts"}), frozenset({"table"})
+    first, table = roles("table", "figures", "studies", "rollouts"), roles("table")
     found: list[Baseline] = []
     for label, reconstruction in (("oracle", None), ("spline", splines)):
         for number, step in enumerate(steps):
-            roles = first if number == 0 and reconstruction else table
-            found.append(FixedSteps(f"rk4-{label}-{step:g}", "rk4", reconstruction, roles, scheme=generic.RK4, step=step))
-        roles = first | {"reconstructions"} if reconstruction else table
-        found.append(FixedSteps(f"dop853-{label}", "dop853", reconstruction, roles, scheme=generic.ORDER_8, step=min(0.01, *steps)))
+            own = first if number == 0 and reconstruction else table
+            found.append(FixedSteps(f"rk4-{label}-{step:g}", "rk4", reconstruction, own, scheme=generic.RK4, step=step))
+        own = first | roles("reconstructions") if reconstruction else table
+        found.append(FixedSteps(f"dop853-{label}", "dop853", reconstruction, own, scheme=generic.ORDER_8, step=min(0.01, *steps)))
         for method, scheme in (("rk4", generic.RK4), ("dop853", generic.ORDER_8)):
             for parts in (20, 100, 500):
                 step = system.horizon / parts
-                found.append(
-                    FixedSteps(f"{method} {step:g}", method, reconstruction, frozenset({"work-precision"}), scheme=scheme, step=step)
-                )
+                found.append(FixedSteps(f"{method} {step:g}", method, reconstruction, roles("work-precision"), scheme=scheme, step=step))
     return sorted(found, key=lambda baseline: baseline.track != "oracle")

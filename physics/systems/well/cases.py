@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 
@@ -63,6 +64,6 @@ def _jumps() -> list[NamedPotential]:
     ]
 
 
-def _case(kind: str, potential: NamedPotential, start: tuple[State, State]) -> NamedCase:
+def _case(kind: Literal["textbook", "non-smooth"], potential: NamedPotential, start: tuple[State, State]) -> NamedCase:
     q0, p0 = start
     return NamedCase(potential.name, kind, FunctionWells([potential]), q0, p0, partial(potential.truth, q0=q0[0], p0=p0[0]))
