@@ -1,5 +1,75 @@
-"""Makes a bare checkout importable: `neural_hamilton.physics` is the folder ./physics."""
+"""Neural operators for Hamiltonian mechanics: a potential and an initial state in, the trajectory out, without time stepping.
 
+    import numpy as np
+    import neural_hamilton as nh
+
+    model = nh.load("orbitnet")                                    # the name of a shipped model, or a model folder
+    orbit = model("8*(q-0.5)**2", q0=0, p0=0, times=np.linspace(0, 2, 100))
+    orbit.q, orbit.p, orbit.trust
+    orbit.plot().savefig("orbit.png")
+
+    exact = nh.solve("8*(q-0.5)**2", q0=0, p0=0, times=orbit.times)    # with a certified bound: exact.integration_error
+    split = nh.read_dataset("runs/data", "test")                   # arrays, and the exact Hamiltonians
+
+The names below are imported when they are first used, so that `import neural_hamilton` costs nothing. None of them imports Ray.
+"""
+
+import importlib
 import pathlib
+from typing import TYPE_CHECKING, Any
 
-__path__ = [str(pathlib.Path(__file__).resolve().parent)]
+# The packages lie beside this file in a checkout, and in the folder of the same name where they are installed.
+_HERE = pathlib.Path(__file__).resolve().parent
+__path__ = [str(folder) for folder in (_HERE / "neural_hamilton", _HERE) if (folder / "physics").is_dir()][:1]
+
+if TYPE_CHECKING:
+    from .physics.errors import InputError as InputError
+    from .platform.data.datasets import Split as Split
+    from .platform.data.datasets import read_split as read_dataset
+    from .serve.model import Model as Model
+    from .serve.model import load as load
+    from .serve.model import predict as predict
+    from .serve.orbit import Orbit as Orbit
+    from .serve.orbit import Trust as Trust
+    from .serve.problems import Problem as Problem
+    from .serve.shipped import shipped_models as shipped_models
+    from .serve.solve import solve as solve
+
+_NAMES = {
+    "InputError": ("physics.errors", "InputError"),
+    "Model": ("serve.model", "Model"),
+    "Orbit": ("serve.orbit", "Orbit"),
+    "Problem": ("serve.problems", "Problem"),
+    "Split": ("platform.data.datasets", "Split"),
+    "Trust": ("serve.orbit", "Trust"),
+    "load": ("serve.model", "load"),
+    "predict": ("serve.model", "predict"),
+    "read_dataset": ("platform.data.datasets", "read_split"),
+    "shipped_models": ("serve.shipped", "shipped_models"),
+    "solve": ("serve.solve", "solve"),
+}
+__all__ = [
+    "InputError",
+    "Model",
+    "Orbit",
+    "Problem",
+    "Split",
+    "Trust",
+    "load",
+    "predict",
+    "read_dataset",
+    "shipped_models",
+    "solve",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _NAMES[name]
+    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_NAMES})

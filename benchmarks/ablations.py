@@ -1,6 +1,6 @@
-"""`python -m benchmarks.ablations [NAME ...] [--preset paper] [--seeds 0,1] [--threads 1]`: what each idea is worth.
+"""`python -m benchmarks.ablations [NAME ...] [--ensemble paper] [--seeds 0,1] [--threads 1]`: what each idea is worth.
 
-A small MambONet under one budget: 8,000 rows of a preset, six epochs of batch 25, SOAP at 1e-2. Each run differs from
+A small MambONet under one budget: 8,000 rows of an ensemble, six epochs of batch 25, SOAP at 1e-2. Each run differs from
 `base` in what its name says and in nothing else. Two to five minutes a run on one core. Results go to
 benchmarks/results/ablations.json after each run; a run that is there already is made again.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from neural_hamilton.physics.ensembles import PRESETS
+from neural_hamilton.physics.systems import get_system
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.training.run_folder import History
@@ -79,7 +79,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablations", description="what each idea is worth")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {'; '.join(ABLATIONS)}")
-    parser.add_argument("--preset", choices=PRESETS, default="paper")
+    parser.add_argument("--ensemble", choices=list(get_system("well").ensembles), default="paper")
     parser.add_argument("--seeds", default="0", type=_seeds, help="comma-separated seeds of the networks; the data is the same")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
@@ -88,10 +88,10 @@ def main(arguments: list[str]) -> int:
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as scratch:
         dataset = Path(scratch) / "dataset"
-        generate(dataset, load_config(None, BASE | {"data.preset": options.preset}).data, local=True)
+        generate(dataset, load_config(None, BASE | {"data.ensemble.name": options.ensemble}).data, local=True)
         for name in options.names or ABLATIONS:
             for seed in options.seeds:
-                line = _run(name, options.preset, seed, dataset, Path(scratch) / f"run-{len(list(Path(scratch).iterdir()))}")
+                line = _run(name, options.ensemble, seed, dataset, Path(scratch) / f"run-{len(list(Path(scratch).iterdir()))}")
                 lines = [other for other in _earlier_lines() if not _is_same(other, line)] + [line]
                 write_result("ablations", {"base": BASE | _ATTENTION, "lines": lines, "machine": describe_machine()})
                 print(f"{name:32} seed {seed}  {line['validation_loss']:.2e}  {line['milliseconds_a_step']:.0f} ms a step", flush=True)
@@ -107,14 +107,14 @@ def _seeds(text: str) -> list[int]:
     return [int(word) for word in text.split(",")]
 
 
-def _run(name: str, preset: str, seed: int, dataset: Path, run: Path) -> dict[str, Any]:
+def _run(name: str, ensemble: str, seed: int, dataset: Path, run: Path) -> dict[str, Any]:
     changes = ABLATIONS[name]
-    config = load_config(None, base_of(changes) | changes | {"data.preset": preset, "training.seed": seed})
+    config = load_config(None, base_of(changes) | changes | {"data.ensemble.name": ensemble, "training.seed": seed})
     result = run_training(config, dataset, run, 0, resume=False)
     steps = sum(line["steps"] for line in History(run).read())
     return {
         "name": name,
-        "preset": preset,
+        "ensemble": ensemble,
         "changes": changes,
         "seed": seed,
         "validation_loss": result["validation_loss"],
@@ -124,7 +124,7 @@ def _run(name: str, preset: str, seed: int, dataset: Path, run: Path) -> dict[st
 
 
 def _is_same(line: dict[str, Any], other: dict[str, Any]) -> bool:
-    return all(line[key] == other[key] for key in ("name", "preset", "seed"))
+    return all(line[key] == other[key] for key in ("name", "ensemble", "seed"))
 
 
 def _earlier_lines() -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from neural_hamilton.architectures import attention as ours
+from neural_hamilton.architectures.layers import attention as ours
 
 from .timing import compare, time_in_turns
 

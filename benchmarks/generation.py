@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from neural_hamilton.physics import Curves, Ensemble, draw_rows
-from neural_hamilton.physics.ensembles import ROWS_VERSION, draw_polygons
+from neural_hamilton.physics import Curves
+from neural_hamilton.physics.systems import ROWS_VERSION, Draws, draw_rows, get_system
 
 from .timing import time_in_turns
 
@@ -32,7 +32,7 @@ def measure() -> dict[str, Any]:
     sizes = _SIZES | (_LARGEST if os.environ.get("NEURAL_HAMILTON_BENCH_LARGE") else {})
     runs = [{"rows": rows} | _run(train, val) for rows, (train, val) in sizes.items()]
     return {
-        "what": "`generate` of certified rows of the preset paper (80% train, 20% val), the whole command with Ray's start",
+        "what": "`generate` of certified rows of the ensemble paper (80% train, 20% val), the whole command with Ray's start",
         "comparisons": [],
         "runs": runs,
         "microseconds_in_one_thread": _time_steps(),
@@ -89,17 +89,18 @@ def _watch(process: subprocess.Popen[bytes]) -> dict[str, int]:
 
 def _time_steps() -> dict[str, float]:
     """Microseconds a row of what a worker does: draw and spline potentials, sample them, and the whole certified row."""
-    count, ensemble, sensors = 4_000, Ensemble("paper"), np.linspace(0.0, 1.0, 100)
+    count, well, sensors = 4_000, get_system("well"), np.linspace(0.0, 1.0, 100)
+    ensemble = well.get_ensemble("paper")()
 
     def spline() -> Curves:
-        polygons = draw_polygons(ensemble, 0, "test", np.arange(count))
+        polygons = ensemble.draw_polygons(Draws(0, "test", np.arange(count)))
         return Curves.from_control_points(polygons["control_q"], polygons["control_v"], polygons["num_control"])
 
     seconds = time_in_turns(
         {
             "potential drawn and splined": spline,
             "potential drawn, splined and sampled at 100 sensors": lambda: spline().sample(sensors),
-            "certified row, in memory": lambda: draw_rows(ensemble, 0, "test", np.arange(count)),
+            "certified row, in memory": lambda: draw_rows(well, ensemble, 0, "test", np.arange(count)),
         },
         repeats=5,
     )

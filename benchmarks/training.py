@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from neural_hamilton.architectures import build_operator
-from neural_hamilton.platform.commands.planning import plan_train
 from neural_hamilton.platform.config import Config, load_config
 from neural_hamilton.platform.data.datasets import list_files, read_rows
 from neural_hamilton.platform.data.generation import generate
+from neural_hamilton.platform.planning import plan_train
 from neural_hamilton.platform.training.batches import Batch, Endless
 from neural_hamilton.platform.training.loop import train
 from neural_hamilton.platform.training.process_group import Worker

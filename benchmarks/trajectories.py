@@ -1,6 +1,6 @@
 """Trajectories a second at equal accuracy: our Taylor series against diffrax, torchdiffeq and SciPy, in one run.
 
-Everyone solves the same orbits of the preset `paper` in the same form, the curve's own parameter, which needs no
+Everyone solves the same orbits of the ensemble `paper` in the same form, the curve's own parameter, which needs no
 root finding; everyone runs in float64 on the same two cores, in the way that serves it best: ours in two threads,
 diffrax vmapped and jitted, torchdiffeq as one batch, SciPy orbit by orbit with a right-hand side of plain floats.
 Accuracy is measured, not promised: each solver takes the loosest of its settings whose worst error over all the orbits
@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from neural_hamilton.physics import Curves, Ensemble, Rows, certify, draw_rows
+from neural_hamilton.physics import Curves, certify, solvers
+from neural_hamilton.physics.systems import Rows, draw_rows, get_system
 
 from .timing import compare, time_in_turns
 
@@ -31,7 +32,8 @@ Solver = Callable[[], Answer]
 
 def measure() -> dict[str, Any]:
     """Seconds of every contestant for the same orbits, and how its errors turned out."""
-    rows, _ = draw_rows(Ensemble("paper"), 0, "test", np.arange(_NUM_ORBITS))
+    well = get_system("well")
+    rows, _ = draw_rows(well, well.get_ensemble("paper")(), 0, "test", np.arange(_NUM_ORBITS))
     few = _first(rows, _NUM_SLOW)
     contestants: dict[str, tuple[Rows, Solver]] = {}
     accuracy: dict[str, dict[str, float]] = {}
@@ -61,7 +63,7 @@ def measure() -> dict[str, Any]:
     comparisons += [compare(each, fastest["ours"], name) for name in each if name.startswith("SciPy")]
     comparisons += [compare(each, "certified by taylor to 1e-09", f"certified by {method} to 1e-09") for method in ("dop853", "rk4")]
     return {
-        "what": f"seconds an orbit of the preset paper, 100 query times; worst error of {_NUM_ORBITS} orbits at most {_TARGET:g}",
+        "what": f"seconds an orbit of the ensemble paper, 100 query times; worst error of {_NUM_ORBITS} orbits at most {_TARGET:g}",
         "comparisons": comparisons,
         "trajectories_per_second": {name: 1 / float(np.median(values)) for name, values in each.items()},
         "errors": accuracy,
@@ -71,7 +73,7 @@ def measure() -> dict[str, Any]:
 
 
 def _first(rows: Rows, count: int) -> Rows:
-    return Rows(**{name: column[:count] for name, column in vars(rows).items()})
+    return Rows({name: column[:count] for name, column in rows.columns.items()}, rows.hamiltonians.take(np.arange(count)))
 
 
 def _loosest(rows: Rows, make: Callable[[float], Solver]) -> tuple[float, dict[str, float], Solver] | None:
@@ -87,7 +89,8 @@ def _loosest(rows: Rows, make: Callable[[float], Solver]) -> tuple[float, dict[s
 def _ours(rows: Rows) -> dict[str, Callable[[float], Solver]]:
     def make(tolerance: float) -> Solver:
         def solve() -> Answer:
-            q, p, _ = solve(rows.curves, rows.q0, rows.p0, rows.times, method="taylor", tolerance=tolerance, num_threads=_THREADS)
+            orbits = rows.hamiltonians.curves, rows.q0, rows.p0, rows.times
+            q, p, _ = solvers.solve(*orbits, method="taylor", tolerance=tolerance, num_threads=_THREADS)
             return q, p
 
         return solve
@@ -98,7 +101,7 @@ def _ours(rows: Rows) -> dict[str, Callable[[float], Solver]]:
 def _certified(rows: Rows, method: str) -> Solver:
     def solve() -> Answer:
         scale = np.ones(len(rows))
-        certified = certify(rows.curves, rows.q0, rows.p0, rows.times, energy_scale=scale, domain=(0.0, 1.0), method=method)
+        certified = certify(rows.hamiltonians.curves, rows.q0, rows.p0, rows.times, energy_scale=scale, domain=(0.0, 1.0), method=method)
         return certified.q, certified.p
 
     return solve
@@ -119,7 +122,7 @@ def _diffrax(rows: Rows) -> dict[str, Callable[[float], Solver]]:
     import jax.numpy as jnp
 
     jax.config.update("jax_enable_x64", True)
-    curves = rows.curves
+    curves = rows.hamiltonians.curves
     arrays = tuple(jnp.asarray(x) for x in (curves.poly_q, curves.poly_v, curves.num_pieces, rows.p0, rows.times))
 
     def field(_: Any, state: Any, curve: Any) -> Any:
@@ -157,7 +160,7 @@ def _torchdiffeq(rows: Rows) -> dict[str, Callable[[float], Solver]]:
     from torchdiffeq import odeint
 
     torch.set_num_threads(_THREADS)
-    curves = rows.curves
+    curves = rows.hamiltonians.curves
     poly_q, poly_v, last = (torch.as_tensor(x) for x in (curves.poly_q, curves.poly_v, curves.num_pieces - 1))
     start = (torch.zeros(len(rows), dtype=torch.float64), torch.as_tensor(rows.p0))
     times, index = torch.as_tensor(rows.times[0]), torch.arange(len(rows))
@@ -186,7 +189,7 @@ def _torchdiffeq(rows: Rows) -> dict[str, Callable[[float], Solver]]:
 def _scipy(rows: Rows) -> dict[str, Callable[[float], Solver]]:
     from scipy.integrate import solve_ivp
 
-    curves = rows.curves
+    curves = rows.hamiltonians.curves
 
     def slope(row: int) -> Callable[[float, np.ndarray], tuple[float, float]]:
         count = int(curves.num_pieces[row])

@@ -30,7 +30,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher: Any = njit(error_model="numpy", **options)(function)
-        dispatcher._cache = _PackageCache(function)  # what `cache=True` does, with a cache of our own
+        dispatcher._cache = _PackageCache(function)  # what `cache=True` does, with the cache below
         return dispatcher
 
     return decorate

@@ -47,10 +47,10 @@ def jacobian_by_differences(flow: Flow, q0: np.ndarray, p0: np.ndarray, step: fl
 
 
 def symplecticity_defect(jacobian: np.ndarray) -> np.ndarray:
-    """The largest absolute entry of J^T Omega J - Omega, (..., 2 d, 2 d) -> (...): zero for a symplectic map.
+    """The largest absolute entry of J^T Omega J - Omega, (..., 2 d, 2 d) -> (...): zero for a symplectic flow.
 
     Rows and columns of J are q_1 ... q_d, p_1 ... p_d, and Omega = ((0, 1), (-1, 0)) in blocks of d. With one degree of
-    freedom this is abs(det J - 1): a map is symplectic where it preserves area.
+    freedom this is abs(det J - 1): a flow is symplectic where it preserves area.
     """
     d = jacobian.shape[-1] // 2
     brackets = -np.kron([[0.0, 1.0], [-1.0, 0.0]], np.eye(d))
@@ -64,7 +64,7 @@ def symplecticity_defect(jacobian: np.ndarray) -> np.ndarray:
 def tangent_error(jacobian: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """The Frobenius norm of J - J_reference over that of J_reference, (..., 2, 2) -> (...).
 
-    A map can preserve area and still shear wrongly: this sees it. `tangents.solve_tangents` gives the reference.
+    A flow can preserve area and still shear wrongly; this measure shows it. `solvers.solve_tangents` gives the reference.
     """
     return np.linalg.norm(jacobian - reference, axis=(-2, -1)) / np.linalg.norm(reference, axis=(-2, -1))
 

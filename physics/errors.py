@@ -1,4 +1,4 @@
-"""The one exception that means "what was asked for is wrong", in every room."""
+"""The one exception that means "what was asked for is wrong", in every package."""
 
 
 class InputError(ValueError):

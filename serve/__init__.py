@@ -1,5 +1,1 @@
-"""The predictor, its HTTP interface and web page, and the Ray Serve application that runs them."""
-
-from .predictor import Answer, Predictor, Query
-
-__all__ = ["Answer", "Predictor", "Query"]
+"""Trained models in use: from Python, over HTTP and Arrow, on a web page, and as a Ray Serve application."""

@@ -22,10 +22,10 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig
 
-from ..architectures import read_card
 from ..physics import InputError
 from .http_api import RETRY_AFTER_SECONDS, build_api
-from .predictor import SHIPPED_MODEL, Predictor
+from .model import Model
+from .shipped import choose_model, find_model, locate_model
 
 NAME = "neural-hamilton"
 _REQUEST_TIMEOUT_SECONDS = 120
@@ -37,52 +37,45 @@ class ServeOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model_path: str = Field(str(SHIPPED_MODEL), description="model folder, readable on every node with a replica")
-    solver_threshold: float = Field(0.05, ge=0, description="with verify=solver, a model further off than this is overruled")
+    model_path: str | None = Field(
+        None, description="shipped model, or model folder that every node with a replica can read; by default the model of `predict`"
+    )
+    solver_threshold: float = Field(0.05, ge=0, description="with verify=solver, predictions further off are replaced by the solver's")
     num_replicas: int = Field(1, ge=1)
     max_ongoing_requests: int = Field(8, ge=1, description="requests a replica works on at once")
-    max_queued_requests: int = Field(64, ge=1, description="requests that wait; beyond them the answer is 503 with Retry-After")
+    max_queued_requests: int = Field(64, ge=1, description="requests that wait; further ones get 503 with Retry-After")
 
 
 @serve.deployment(name="trajectories", max_constructor_retry_count=2, graceful_shutdown_wait_loop_s=0.5)
 @serve.ingress()
 class TrajectoryDeployment:
-    """A replica: one predictor, swapped by `reconfigure` without a restart."""
+    """A replica: one model, swapped by `reconfigure` without a restart."""
 
-    _predictor: Predictor
+    _model: Model
 
     def reconfigure(self, settings: dict[str, Any]) -> None:
-        # Load and check first; requests in flight keep the predictor they started with.
-        self._predictor = Predictor(settings["model_path"], settings["solver_threshold"])
+        # Load and check first; requests in flight keep the model they started with.
+        self._model = Model(settings["model_path"], settings["solver_threshold"])
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_api(lambda: self._predictor)
+        return build_api(lambda: self._model)
 
 
 def application(options: ServeOptions) -> Application:
     """The Serve application of `options`; what `serve run` and a Serve config file import."""
+    folder = choose_model() if options.model_path is None else locate_model(options.model_path)
     deployment = TrajectoryDeployment.options(
         num_replicas=options.num_replicas,
         max_ongoing_requests=options.max_ongoing_requests,
         max_queued_requests=options.max_queued_requests,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=RETRY_AFTER_SECONDS),
-        user_config={"model_path": options.model_path, "solver_threshold": options.solver_threshold},
+        user_config={"model_path": str(folder.resolve()), "solver_threshold": options.solver_threshold},
     )
     return deployment.bind()
 
 
-def build_application(model_path: str | Path, **options: Any) -> Application:
-    """The Serve application of a model folder; `options` are the other fields of `ServeOptions`.
-
-    Raises InputError where the folder holds no model card.
-    """
-    folder = Path(model_path).resolve()  # replicas have another working directory
-    read_card(folder)
-    return application(ServeOptions(model_path=str(folder), **options))
-
-
 def start(model_path: str | Path, host: str = "127.0.0.1", port: int = 8000, **options: Any) -> str:
-    """Serve a model folder and return its URL once it answers. Stop it with `stop`.
+    """Serve a model and return its URL once it is ready; `options` are the other fields of `ServeOptions`. Stop it with `stop`.
 
     Raises
     ------
@@ -91,7 +84,7 @@ def start(model_path: str | Path, host: str = "127.0.0.1", port: int = 8000, **o
         (Serve's host and port are fixed when it starts, so a second application could not have its own).
     """
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing Ray Serve set it to INFO
-    app = build_application(model_path, **options)
+    app = application(ServeOptions(model_path=str(find_model(model_path)), **options))
     _check_address(host, port)
     if _is_serving():
         raise InputError("Ray Serve already runs on this cluster; stop it first with `serve shutdown`, or use another cluster")
@@ -158,5 +151,5 @@ def _wait_until_ready(url: str) -> None:
             return
         except (urllib.error.URLError, OSError, ValueError) as error:
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{url} did not answer within {_READY_TIMEOUT_SECONDS} s: {error}") from error
+                raise RuntimeError(f"{url} was not ready within {_READY_TIMEOUT_SECONDS} s: {error}") from error
             time.sleep(0.1)

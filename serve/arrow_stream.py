@@ -7,24 +7,23 @@ import numpy as np
 import pyarrow as pa
 
 from ..physics import InputError
-from .predictor import Answer, Query
-from .schema import MAX_TRAJECTORIES
+from ..physics.systems import System
+from .orbit import Orbit
+from .problems import Problem
+from .schema import MAX_TRAJECTORIES, request_names
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
-_LISTS, _NUMBERS = ("potential", "times"), ("q0", "p0")
+_COLUMNS = ("potential", "q0", "p0", "times")
 _COMPRESSION = 3  # the field of a RecordBatch in Message.fbs
 
-_ANSWER_SCHEMA = pa.schema(
-    [
-        *(pa.field(name, pa.list_(pa.float64()), nullable=False) for name in ("times", "q", "p")),
-        *(pa.field(name, pa.float64()) for name in ("energy_drift", "solver_error")),
-        pa.field("source", pa.string(), nullable=False),
-    ]
-)
+_MAX_VALUES = 1_000_000  # of one list; more than any model reads
 
 
-def read_queries(body: bytes) -> list[Query]:
+def read_problems(body: bytes, system: System) -> list[Problem]:
     """The rows of a stream with a column `potential` and optional `q0`, `p0`, `times`.
+
+    With d > 1 degrees of freedom, a potential is the list of V at all sensors, the last coordinate running fastest, or a tensor;
+    q0 and p0 are lists of d numbers.
 
     Raises
     ------
@@ -33,24 +32,39 @@ def read_queries(body: bytes) -> list[Query]:
     """
     table = _read_table(body)
     names = table.column_names
-    allowed = (*_LISTS, *_NUMBERS)
-    if "potential" not in names or len(set(names)) != len(names) or not set(names) <= set(allowed):
+    if "potential" not in names or len(set(names)) != len(names) or not set(names) <= set(_COLUMNS):
         raise InputError(f"columns are {', '.join(names)[:200] or 'none'}; send potential and, if wanted, q0, p0 and times, each once")
     if not 1 <= table.num_rows <= MAX_TRAJECTORIES:
         raise InputError(f"trajectories has {table.num_rows} rows; send 1 to {MAX_TRAJECTORIES}")
-    columns: dict[str, list[Any]] = {name: _read_lists(table, name) for name in _LISTS if name in names}
-    columns |= {name: _read_numbers(table, name) for name in _NUMBERS if name in names}
-    return [Query(**{name: column[row] for name, column in columns.items()}) for row in range(table.num_rows)]
+    lists = {"potential", "times"} | ({"q0", "p0"} if system.degrees_of_freedom > 1 else set())
+    columns: dict[str, list[Any]] = {name: (_read_lists if name in lists else _read_numbers)(table, name) for name in names}
+    rows = [{name: column[row] for name, column in columns.items()} for row in range(table.num_rows)]
+    return [Problem(**row, names=request_names(index)) for index, row in enumerate(rows)]
 
 
-def write_answers(answers: list[Answer]) -> bytes:
-    """The answers as a stream with the columns times, q, p, energy_drift, solver_error, source."""
-    columns = {name: [getattr(answer, name) for answer in answers] for name in _ANSWER_SCHEMA.names}
-    arrays = [pa.array(columns[field.name], field.type) for field in _ANSWER_SCHEMA]
+def write_orbits(orbits: list[Orbit], system: System) -> bytes:
+    """The orbits as a stream with the columns times, q, p, energy_drift, solver_error, source."""
+    schema = _response_schema(system.degrees_of_freedom)
+    columns = {name: [getattr(orbit, name).tolist() for orbit in orbits] for name in ("times", "q", "p")}
+    columns |= {name: [getattr(orbit.trust, name) for orbit in orbits] for name in ("energy_drift", "solver_error", "source")}
+    arrays = [pa.array(columns[field.name], field.type) for field in schema]
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, _ANSWER_SCHEMA) as writer:
-        writer.write_batch(pa.record_batch(arrays, schema=_ANSWER_SCHEMA))
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(pa.record_batch(arrays, schema=schema))
     return sink.getvalue().to_pybytes()
+
+
+def _response_schema(degrees_of_freedom: int) -> pa.Schema:
+    number = pa.float64()
+    state = number if degrees_of_freedom == 1 else pa.list_(number, degrees_of_freedom)
+    return pa.schema(
+        [
+            pa.field("times", pa.list_(number), nullable=False),
+            *(pa.field(name, pa.list_(state), nullable=False) for name in ("q", "p")),
+            *(pa.field(name, number) for name in ("energy_drift", "solver_error")),
+            pa.field("source", pa.string(), nullable=False),
+        ]
+    )
 
 
 def _read_table(body: bytes) -> pa.Table:
@@ -101,8 +115,9 @@ def _flatbuffer_field(buffer: bytes, table: int, index: int) -> int | None:
 
 def _read_lists(table: pa.Table, name: str) -> list[np.ndarray]:
     """One array a row. Rows stay views until their lengths are known to be reasonable: lists may overlap in the body."""
-    column = table.column(name)
+    column, shape = table.column(name), (-1,)
     if isinstance(column.type, pa.FixedShapeTensorType):
+        shape = tuple(column.type.shape)
         column = pa.chunked_array([chunk.storage for chunk in column.chunks], type=column.type.storage_type)
     kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     if not any(kind(column.type) for kind in kinds) or not _is_number(column.type.value_type):
@@ -112,9 +127,9 @@ def _read_lists(table: pa.Table, name: str) -> list[np.ndarray]:
         values = scalar.values
         if values is None or values.null_count:
             raise InputError(f"trajectories[{index}].{name} is null or holds a null; send numbers")
-        if len(values) > 1_000_000:
-            raise InputError(f"trajectories[{index}].{name} has {len(values)} values; that is more than any model reads")
-        rows.append(values.to_numpy(zero_copy_only=False))
+        if len(values) > _MAX_VALUES:
+            raise InputError(f"trajectories[{index}].{name} has {len(values)} values; at most {_MAX_VALUES} are read")
+        rows.append(values.to_numpy(zero_copy_only=False).reshape(shape))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""The HTTP contract as a FastAPI application around a predictor. No Ray: `application` puts it on Ray Serve."""
+"""The HTTP contract as a FastAPI application around a model. No Ray: `application` puts it on Ray Serve."""
 
 import json
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from ..physics import InputError
-from .arrow_stream import MEDIA_TYPE, read_queries, write_answers
-from .predictor import Predictor, Verify
+from .arrow_stream import MEDIA_TYPE, read_problems, write_orbits
+from .model import Model, Verify
 from .schema import Refusal, TrajectoriesRequest, TrajectoriesResponse, parse_request, to_response
 
 MAX_BODY_BYTES = 32 * 2**20
@@ -33,8 +33,8 @@ class _TooLarge(Exception):
     pass
 
 
-def build_api(get_predictor: Callable[[], Predictor]) -> FastAPI:
-    """The application; `get_predictor` is asked at each request, so that a model can be swapped while serving."""
+def build_api(get_model: Callable[[], Model]) -> FastAPI:
+    """The application; `get_model` is called at each request, so that a model can be swapped while serving."""
     summary = "q(t), p(t) for a potential V(q), from a neural operator"
     api = FastAPI(title="Neural Hamilton", version="1", summary=summary, docs_url=None, redoc_url=None)
     page = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
@@ -46,13 +46,13 @@ def build_api(get_predictor: Callable[[], Predictor]) -> FastAPI:
     async def show_page() -> HTMLResponse:
         return HTMLResponse(page, headers=_PAGE_HEADERS)
 
-    @api.get("/v1/model", summary="The model card")
+    @api.get("/v1/model", summary="The model card, with what the model was trained for")
     async def show_model() -> dict[str, Any]:
-        return get_predictor().card
+        return get_model().description
 
-    @api.get("/healthz", summary="Whether a model is ready to answer")
+    @api.get("/healthz", summary="Whether a model is ready")
     async def show_health() -> dict[str, str]:
-        return {"status": "ok", "architecture": get_predictor().summary["architecture"]}
+        return {"status": "ok", "architecture": get_model().summary["architecture"]}
 
     @api.post(
         "/v1/trajectories",
@@ -81,7 +81,7 @@ def build_api(get_predictor: Callable[[], Predictor]) -> FastAPI:
             ],
         },
     )
-    async def answer_trajectories(request: Request) -> Response:
+    async def predict_trajectories(request: Request) -> Response:
         # The body is read here, not by FastAPI: it must stop at the limit, and FastAPI's own refusals echo
         # the input, which JSON cannot hold when the input is NaN.
         media_type = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
@@ -89,12 +89,12 @@ def build_api(get_predictor: Callable[[], Predictor]) -> FastAPI:
             if media_type == MEDIA_TYPE:
                 verify = _read_verify(request)
                 body = await _read_body(request)
-                return await run_in_threadpool(_answer_arrow, get_predictor(), body, verify)
+                return await run_in_threadpool(_predict_arrow, get_model(), body, verify)
             if media_type == "application/json":
                 if request.query_params:
                     names = ", ".join(request.query_params)[:100]
                     raise InputError(f"query parameters are {names}; with JSON, everything belongs in the body")
-                return await run_in_threadpool(_answer_json, get_predictor(), await _read_body(request))
+                return await run_in_threadpool(_predict_json, get_model(), await _read_body(request))
         except ClientDisconnect:
             return Response(status_code=499)  # nobody is there to read it
         raise InputError(f"Content-Type is {media_type[:100]!r}; send application/json or {MEDIA_TYPE}")
@@ -103,15 +103,16 @@ def build_api(get_predictor: Callable[[], Predictor]) -> FastAPI:
     return api
 
 
-def _answer_json(predictor: Predictor, body: bytes) -> Response:
+def _predict_json(model: Model, body: bytes) -> Response:
     request = parse_request(body)
-    answers = predictor.predict([trajectory.to_query() for trajectory in request.trajectories], request.verify)
-    content = json.dumps(to_response(predictor.summary, answers, request.verify), allow_nan=False, separators=(",", ":"))
-    return Response(content, media_type="application/json")
+    problems = [trajectory.to_problem(index) for index, trajectory in enumerate(request.trajectories)]
+    response = to_response(model.summary, model.predict(problems, request.verify), request.verify)
+    return Response(json.dumps(response, allow_nan=False, separators=(",", ":")), media_type="application/json")
 
 
-def _answer_arrow(predictor: Predictor, body: bytes, verify: Verify) -> Response:
-    return Response(write_answers(predictor.predict(read_queries(body), verify)), media_type=MEDIA_TYPE)
+def _predict_arrow(model: Model, body: bytes, verify: Verify) -> Response:
+    orbits = model.predict(read_problems(body, model.system), verify)
+    return Response(write_orbits(orbits, model.system), media_type=MEDIA_TYPE)
 
 
 async def _read_body(request: Request) -> bytes:

@@ -1,17 +1,35 @@
 """The JSON of POST /v1/trajectories, as Pydantic models."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from ..physics import InputError
-from .predictor import MAX_TIMES, Answer, Query, Source, Verify
+from ..physics.systems import Names
+from .model import Verify
+from .orbit import Orbit, Source
+from .problems import MAX_TIMES, Problem
 
 MAX_TRAJECTORIES = 1024
-_MAX_REPORTED = 3  # errors told at once; a wrong batch would fill pages
+_MAX_REPORTED = 3  # errors reported at once; a wrong batch would fill pages
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
+_SHAPES = ("number", "list", "grid")  # how deep a value is nested; part of no error message
+
+
+def _shape_of(value: Any) -> str:
+    depth = 0
+    while isinstance(value, list) and depth < 2:
+        value, depth = value[0] if value else None, depth + 1
+    return _SHAPES[depth]
+
+
+_List = Annotated[list[Number], Tag("list")]
+Coordinates = Annotated[Annotated[Number, Tag("number")] | _List, Discriminator(lambda value: _shape_of(value).replace("grid", "list"))]
+Sensors = Annotated[
+    _List | Annotated[list[list[Number]], Tag("grid")], Discriminator(lambda value: _shape_of(value).replace("number", "list"))
+]
 
 
 class _Strict(BaseModel):
@@ -21,13 +39,21 @@ class _Strict(BaseModel):
 
 
 class TrajectoryRequest(_Strict):
-    """One particle: exactly one of `potential` and `expression`."""
+    """One problem: exactly one of `potential` and `expression`. The domain and the horizon are those of GET /v1/model."""
 
-    potential: list[Number] | None = Field(None, description="V at the model's sensors, uniform on [0, 1], 2 at both walls")
-    expression: str | None = Field(None, description="V as arithmetic in q", examples=["8*(q-0.5)**2"])
-    q0: Number = Field(0.0, ge=0.0, le=1.0)
-    p0: Number = 0.0
-    times: list[Number] | None = Field(None, min_length=1, max_length=MAX_TIMES, description="in [0, 2], any order; by default 100 uniform")
+    potential: Sensors | None = Field(
+        None, description="V at the model's uniform sensors over the domain; a list of lists with two degrees of freedom"
+    )
+    expression: str | None = Field(
+        None, description="V as arithmetic in q, or in q1, q2, ... with several degrees of freedom", examples=["8*(q-0.5)**2"]
+    )
+    q0: Coordinates | None = Field(
+        None, description="inside the domain; a list with several degrees of freedom; by default the model's only initial state, else 0"
+    )
+    p0: Coordinates | None = Field(None, description="like q0")
+    times: list[Number] | None = Field(
+        None, min_length=1, max_length=MAX_TIMES, description="from 0 to the horizon, in any order; by default 100 uniform"
+    )
 
     @model_validator(mode="after")
     def _one_potential(self) -> "TrajectoryRequest":
@@ -35,35 +61,39 @@ class TrajectoryRequest(_Strict):
             raise ValueError("give exactly one of potential and expression")
         return self
 
-    def to_query(self) -> Query:
-        potential = self.expression if self.expression is not None else np.array(self.potential, dtype=np.float64)
-        return Query(potential, self.q0, self.p0, None if self.times is None else np.array(self.times, dtype=np.float64))
+    def to_problem(self, index: int) -> Problem:
+        """The problem, with its fields named as in the request."""
+        names = request_names(index, "potential" if self.expression is None else "expression")
+        return Problem(self.potential if self.expression is None else self.expression, self.q0, self.p0, self.times, names)
 
 
 class TrajectoriesRequest(_Strict):
-    """A batch; `verify` says how far to check the answers: not, by energy, or against a solver."""
+    """A batch; `verify` says how far to check the predictions: not, by energy, or against a solver."""
 
     trajectories: list[TrajectoryRequest] = Field(min_length=1, max_length=MAX_TRAJECTORIES)
     verify: Verify = "energy"
 
 
-class Trust(_Strict):
-    """`energy_drift` is max abs(H - H0) / (2 - min V), null if not asked for; `solver_error` comes with verify=solver."""
+class TrustBody(_Strict):
+    """`energy_drift` is max abs(H - H0) over the energy scale, null if not asked for; `solver_error` comes with verify=solver."""
 
     energy_drift: float | None
     solver_error: float | None = None
     source: Source
 
 
-class TrajectoryAnswer(_Strict):
+class TrajectoryBody(_Strict):
+    """q and p have one number per time, or one list of d numbers with d degrees of freedom."""
+
     times: list[float]
-    q: list[float]
-    p: list[float]
-    trust: Trust
+    q: list[float] | list[list[float]]
+    p: list[float] | list[list[float]]
+    trust: TrustBody
 
 
 class ModelSummary(_Strict):
     architecture: str
+    system: str
     num_sensors: int
     num_parameters: int | None
     weights_sha256: str | None
@@ -72,7 +102,7 @@ class ModelSummary(_Strict):
 
 class TrajectoriesResponse(_Strict):
     model: ModelSummary
-    trajectories: list[TrajectoryAnswer]
+    trajectories: list[TrajectoryBody]
 
 
 class Refusal(_Strict):
@@ -87,28 +117,34 @@ def parse_request(body: bytes) -> TrajectoriesRequest:
         return TrajectoriesRequest.model_validate_json(body)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=True, include_context=False)
-        told = [_sentence(problem) for problem in problems[:_MAX_REPORTED]]
-        rest = len(problems) - len(told)
-        raise InputError("; ".join(told) + (f"; and {rest} more" if rest > 0 else "")) from None
+        reported = [_sentence(problem) for problem in problems[:_MAX_REPORTED]]
+        rest = len(problems) - len(reported)
+        raise InputError("; ".join(reported) + (f"; and {rest} more" if rest > 0 else "")) from None
 
 
-def trust_of(answer: Answer, verify: Verify) -> dict[str, Any]:
-    """The `trust` object; `solver_error` is there only with verify="solver" (null: the model's answer was not finite)."""
-    trust: dict[str, Any] = {"energy_drift": answer.energy_drift, "source": answer.source}
-    return trust | ({"solver_error": answer.solver_error} if verify == "solver" else {})
+def request_names(index: int, potential: str = "potential") -> Names:
+    """What the parts of a problem are called in a request."""
+    return Names(*(f"trajectories[{index}].{name}" for name in (potential, "q0", "p0", "times")))
 
 
-def to_response(model: dict[str, Any], answers: list[Answer], verify: Verify) -> dict[str, Any]:
-    """The JSON-able answer. Built by hand: validating a million numbers that this process computed would cost seconds."""
+def trust_of(orbit: Orbit, verify: Verify) -> dict[str, Any]:
+    """The `trust` object; `solver_error` is there only with verify="solver" (null: the prediction was not finite)."""
+    trust: dict[str, Any] = {"energy_drift": orbit.trust.energy_drift, "source": orbit.trust.source}
+    return trust | ({"solver_error": orbit.trust.solver_error} if verify == "solver" else {})
+
+
+def to_response(model: dict[str, Any], orbits: Sequence[Orbit], verify: Verify) -> dict[str, Any]:
+    """The JSON-able response. Built by hand: validating a million numbers that this process computed would cost seconds."""
     trajectories = [
-        {name: getattr(answer, name).tolist() for name in ("times", "q", "p")} | {"trust": trust_of(answer, verify)} for answer in answers
+        {name: getattr(orbit, name).tolist() for name in ("times", "q", "p")} | {"trust": trust_of(orbit, verify)} for orbit in orbits
     ]
     return {"model": model, "trajectories": trajectories}
 
 
 def _sentence(problem: Any) -> str:
     """One Pydantic error as `trajectories[3].potential: ...`; only short scalars are echoed."""
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]).lstrip(".") or "body"
+    path = [part for part in problem["loc"] if part not in _SHAPES]
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".") or "body"
     message = problem["msg"].removeprefix("Value error, ")
     received = problem["input"] if not isinstance(problem["input"], (dict, list, bytes)) else None
     echo = f" (received {received!r})" if received is not None and len(repr(received)) <= 60 else ""

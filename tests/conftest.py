@@ -70,3 +70,22 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = {"train": 64, "val": 16, "test": 16, "sensors": 20, "times": 20, "shard_rows": 32}
     generate(folder, load_config(None, {f"data.{key}": value for key, value in sizes.items()}).data, local=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def served_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the random model that `endpoint` serves."""
+    from serving import save_tiny
+
+    return save_tiny(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="session")
+def endpoint(ray_session: Any, served_model: Path) -> Iterator[str]:
+    """The URL of a real Ray Serve endpoint, one for all tests of this process of pytest; it is overloaded by a few requests."""
+    from serving import free_port
+
+    from neural_hamilton.serve import application
+
+    yield application.start(served_model, port=free_port(), max_ongoing_requests=2, max_queued_requests=4)
+    application.stop()

@@ -119,7 +119,7 @@ def test_a_model_of_version_0_1_predicts_as_it_did(tmp_path, name):
         state[key] = 0.3 * torch.randn(state[key].shape, generator=drawn, dtype=torch.float64)
     model.load_state_dict(state)
     write_schema_1(tmp_path, model, {"name": name} | sizes, DATA | {"depth": [0.5, 3.5]})
-    assert read_card(tmp_path)["trained_for"]["ensemble"]["depth"] is None  # which this preset did not use
+    assert read_card(tmp_path)["trained_for"]["ensemble"].get("depth") is None  # which this preset did not use
     potential = torch.linspace(2, -1, 8, dtype=torch.float64).square()[None]
     times, initial = torch.tensor([[0.5, 1.3, 2.0]], dtype=torch.float64), torch.tensor([[0.2, -0.4]], dtype=torch.float64)
     output = load_model(tmp_path)(potential, times, initial)

@@ -6,7 +6,7 @@ import torch
 from neural_hamilton.architectures import available_architectures, build_operator, parse_architecture
 from neural_hamilton.architectures.testing import ONE_COORDINATE, OperatorContract, assert_same, contract_cases, oscillators
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.config import load_config
 
 
 @pytest.mark.parametrize(("name", "preset"), contract_cases(*available_architectures()))

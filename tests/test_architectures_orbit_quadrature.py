@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from well_helpers import draw
 
 from neural_hamilton.architectures import Task
 from neural_hamilton.architectures.layers.orbit_quadrature import AngleFeatures, OrbitFinder, fine, passage_time, quadrature_orbit
 from neural_hamilton.physics import InputError
-from neural_hamilton.physics.ensembles import Ensemble, draw_rows
 
 SENSORS = np.linspace(0.0, 1.0, 100)
 
@@ -85,8 +85,8 @@ class TestWells:
 @pytest.mark.parametrize(("preset", "typical"), [("paper", 1e-3), ("phase-space", 2e-4)])
 def test_what_is_read_off_is_nearly_right(preset, typical):
     """On random potentials, without a network: q and p to a thousandth, and q by straight lines between the sensors' angles."""
-    rows, _ = draw_rows(Ensemble(preset), 0, "val", np.arange(200))
-    potential = torch.tensor(rows.curves.sample(SENSORS), dtype=torch.float32)
+    rows = draw(preset, 0, "val", np.arange(200))
+    potential = torch.tensor(rows.hamiltonians.curves.sample(SENSORS), dtype=torch.float32)
     times = torch.tensor(rows.times, dtype=torch.float32)
     orbit = OrbitFinder(task_with(100))(potential, torch.tensor(np.stack([rows.q0, rows.p0], axis=1), dtype=torch.float32))
     angles = folded(orbit.angle_at(times).numpy())
@@ -100,8 +100,8 @@ def test_what_is_read_off_is_nearly_right(preset, typical):
 
 @given(st.integers(0, 199), st.floats(0.0, 2.0))
 def test_states_conserve_the_energy_of_the_cells_and_come_back_after_a_period(row, time):
-    rows, _ = draw_rows(Ensemble("phase-space"), 0, "val", np.array([row]))
-    orbit = find(rows.curves.sample(SENSORS)[0], rows.q0[0], rows.p0[0])
+    rows = draw("phase-space", 0, "val", np.array([row]))
+    orbit = find(rows.hamiltonians.curves.sample(SENSORS)[0], rows.q0[0], rows.p0[0])
     period = float(2.0 * math.pi / orbit.rate)
     (q, p), later = orbit.state_at(torch.tensor([[time, time + period]], dtype=torch.float64))[0].tolist()
     assert later == pytest.approx([q, p], abs=1e-7)
@@ -110,9 +110,9 @@ def test_states_conserve_the_energy_of_the_cells_and_come_back_after_a_period(ro
 
 
 def test_an_orbit_begins_at_its_start():
-    rows, _ = draw_rows(Ensemble("phase-space"), 0, "val", np.arange(200))
+    rows = draw("phase-space", 0, "val", np.arange(200))
     start = torch.tensor(np.stack([rows.q0, rows.p0], axis=1))
-    orbit = OrbitFinder(task_with(100)).double()(torch.tensor(rows.curves.sample(SENSORS)), start)
+    orbit = OrbitFinder(task_with(100)).double()(torch.tensor(rows.hamiltonians.curves.sample(SENSORS)), start)
     torch.testing.assert_close(orbit.state_at(torch.zeros(len(rows), 1).double())[:, 0], start, atol=1e-9, rtol=0)
 
 
@@ -141,13 +141,13 @@ class TestCorrected:
 
     @pytest.mark.parametrize("num_sensors", [13, 25])
     def test_with_the_right_v_between_the_sensors_few_are_enough(self, num_sensors):
-        rows, _ = draw_rows(Ensemble("paper"), 0, "val", np.arange(100))
+        rows = draw("paper", 0, "val", np.arange(100))
         sensors = np.linspace(0.0, 1.0, num_sensors)
         finder = OrbitFinder(task_with(num_sensors)).double()
-        potential = torch.tensor(rows.curves.sample(sensors))
+        potential = torch.tensor(rows.hamiltonians.curves.sample(sensors))
         start, times = torch.tensor(np.stack([rows.q0, rows.p0], axis=1)), torch.tensor(rows.times)
         grid = np.linspace(0.0, 1.0, fine(num_sensors).cells * (num_sensors - 1) + 1)
-        missing = torch.tensor(rows.curves.sample(grid)) - finder.refine(potential)
+        missing = torch.tensor(rows.hamiltonians.curves.sample(grid)) - finder.refine(potential)
         losses = []
         for correction in (None, missing):
             q, p = finder(potential, start, correction).state_at(times).numpy().transpose(2, 0, 1)
@@ -157,9 +157,9 @@ class TestCorrected:
     @pytest.mark.parametrize(("row", "p0"), [(0, 0.0), (1, 0.0), (2, 0.7), (3, -0.4)])
     def test_slopes_are_those_of_differences(self, row, p0):
         """Of q and p with respect to V between the sensors, at a start on a wall as elsewhere."""
-        rows, _ = draw_rows(Ensemble("paper"), 0, "val", np.array([row]))
+        rows = draw("paper", 0, "val", np.array([row]))
         finder, cells = OrbitFinder(task_with(100)).double(), fine(100).cells
-        potential, times = torch.tensor(rows.curves.sample(SENSORS)), torch.linspace(0.05, 2.0, 40).double()[None]
+        potential, times = torch.tensor(rows.hamiltonians.curves.sample(SENSORS)), torch.linspace(0.05, 2.0, 40).double()[None]
         start = torch.tensor([[0.0 if p0 == 0.0 else 0.5, p0]]).double()
         x = torch.arange(cells) / cells
         bump = (torch.rand(99, 1, generator=torch.Generator().manual_seed(row)) * x * (1 - x)).double().flatten()
@@ -186,8 +186,8 @@ class TestCorrected:
 def test_a_domain_is_a_change_of_units(domain):
     """With q = left + length x and time in units of the length, the motion is that on [0, 1]."""
     left, length = domain[0], domain[1] - domain[0]
-    rows, _ = draw_rows(Ensemble("phase-space"), 0, "val", np.arange(20))
-    potential, times = torch.tensor(rows.curves.sample(SENSORS)), torch.tensor(rows.times)
+    rows = draw("phase-space", 0, "val", np.arange(20))
+    potential, times = torch.tensor(rows.hamiltonians.curves.sample(SENSORS)), torch.tensor(rows.times)
     start = torch.tensor(np.stack([rows.q0, rows.p0], axis=1))
     inside = quadrature_orbit(potential, times, start, task_with(100))
     moved = torch.stack([left + length * start[:, 0], start[:, 1]], dim=1)
@@ -197,8 +197,8 @@ def test_a_domain_is_a_change_of_units(domain):
 
 
 def test_the_quadrature_baseline_is_the_orbit_without_a_network():
-    rows, _ = draw_rows(Ensemble("paper"), 0, "val", np.arange(5))
-    potential, times = torch.tensor(rows.curves.sample(SENSORS)), torch.tensor(rows.times)
+    rows = draw("paper", 0, "val", np.arange(5))
+    potential, times = torch.tensor(rows.hamiltonians.curves.sample(SENSORS)), torch.tensor(rows.times)
     start = torch.tensor(np.stack([rows.q0, rows.p0], axis=1))
     found = quadrature_orbit(potential, times, start, task_with(100))
     assert torch.equal(found, OrbitFinder(task_with(100)).double()(potential, start).state_at(times))

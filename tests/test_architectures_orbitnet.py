@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from well_helpers import draw
 
 from neural_hamilton.architectures import Task, build_operator, parse_architecture
 from neural_hamilton.architectures.layers.orbit_quadrature import CorrectionBetweenSensors, fine, quadrature_orbit
-from neural_hamilton.physics.ensembles import Ensemble, draw_rows
 
 SENSORS = np.linspace(0.0, 1.0, 100)
 _TINY = {"name": "orbitnet", "d_model": 16, "num_mamba_layers": 1}
@@ -65,8 +65,8 @@ def test_it_has_no_decoder():
 
 
 def test_it_learns_from_trajectories_what_the_sensors_miss():
-    rows, _ = draw_rows(Ensemble("paper"), 0, "val", np.arange(8))
-    potential = torch.tensor(rows.curves.sample(np.linspace(0.0, 1.0, 25)), dtype=torch.float32)
+    rows = draw("paper", 0, "val", np.arange(8))
+    potential = torch.tensor(rows.hamiltonians.curves.sample(np.linspace(0.0, 1.0, 25)), dtype=torch.float32)
     times, start = (torch.tensor(x, dtype=torch.float32) for x in (rows.times, np.stack([rows.q0, rows.p0], axis=1)))
     q, p = (torch.tensor(x, dtype=torch.float32) for x in (rows.q, rows.p))
     torch.manual_seed(0)

@@ -18,7 +18,7 @@ from neural_hamilton.architectures import (
     save_model,
 )
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.config import load_config
 
 # Parameters of the published networks, and of what reads the initial state here: (q0, p0) enter by a linear map
 # without bias, so from the paper's only start, (0, 0), they are not there. MambONet's 2.05 M and VaRONet's 63 M are in

@@ -14,14 +14,14 @@ from neural_hamilton.architectures import available_architectures, build_operato
 from neural_hamilton.architectures.registry import ENTRY_POINTS
 from neural_hamilton.architectures.testing import TASKS, oscillators
 from neural_hamilton.physics import InputError
-from neural_hamilton.platform.config.tree import load_config
+from neural_hamilton.platform.config import load_config
 from neural_hamilton.tune.search_spaces import parse_space
 
 
 @pytest.fixture
 def example(repository: Path) -> str:
     """The network shown in CONTRIBUTING.md."""
-    shown = re.search(r"```python\n(.*?)```", (repository / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    shown = re.search(r"<!-- recipe: architecture \S+ -->\n```python\n(.*?)```", (repository / "CONTRIBUTING.md").read_text(), re.DOTALL)
     assert shown is not None
     return shown[1]
 
@@ -52,7 +52,7 @@ def test_the_example_keeps_the_contract_as_its_own_package_would_test_it(example
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: cosine-package\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\ncosinenet = cosine_package:CosineNet\n")
-    shown = re.search(r"```py\n(import pytest.*?)```", (repository / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    shown = re.search(r"```python\n(import pytest.*?)```", (repository / "CONTRIBUTING.md").read_text(), re.DOTALL)
     assert shown is not None
     (tmp_path / "test_cosinenet.py").write_text(f"import sys\nsys.path[:0] = [{str(repository)!r}, {str(tmp_path)!r}]\n{shown[1]}")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-c", "/dev/null", "test_cosinenet.py"]

@@ -146,7 +146,8 @@ def test_only_the_first_rows_are_used_when_asked(tiny_dataset, tmp_path):
     ("fields", "words"),
     [
         ({"training__train_rows": 65}, "has 64 training rows"),
-        ({"architecture__name": "traonet", "architecture__num_heads": 7}, "multiple of num_heads"),
+        ({"data__noise": 0.1}, r"data\.noise is 0\.1 and 0\.0 in the dataset"),
+        ({"data__ensemble__name": "phase-space"}, r"data\.ensemble\.name is 'phase-space' and 'paper' in the dataset"),
     ],
 )
 def test_impossible_configuration_is_refused_before_anything_is_written(tiny_dataset, tmp_path, fields, words):
@@ -489,7 +490,7 @@ def train_worker_pids(ray):
 def test_killed_driver_loses_at_most_the_current_epoch(tiny_dataset, tmp_path):
     config = config_with(training__epochs=150)
     train_in(tmp_path / "quiet", tiny_dataset, config)
-    config.save(tmp_path / "config.yaml")
+    config.save(tmp_path / "config.yaml", ("architecture", "training"))
     run = tmp_path / "killed"
     command = [
         sys.executable,

@@ -20,7 +20,7 @@ MAY_IMPORT = {
 FORBIDDEN_PACKAGES = {"physics": {"torch", "ray"}, "architectures": {"ray"}}
 WITHOUT_RAY = (
     "physics", "architectures", "platform.training.loop", "platform.evaluation", "platform.config.tree", "platform.data.schema",
-    "platform.data.datasets", "platform.cli", "serve.predictor",
+    "platform.data.datasets", "platform.cli", "serve.model", "serve.solve", "serve.commands",
 )  # fmt: skip
 COMPOSITION_ROOT = Path("platform/commands/demo.py")  # the demo runs every stage; platform/cli.py finds commands by name
 
@@ -85,7 +85,7 @@ def test_imports_point_one_way(path):
         ("architectures/x.py", "from .. import platform"),
         ("platform/x.py", "def f():\n    from ..tune.sweep import run"),
         ("platform/commands/demo.py", "from ...serve.application import run"),
-        ("tune/x.py", "from ..serve.predictor import Predictor"),
+        ("tune/x.py", "from ..serve.model import Model"),
         ("serve/x.py", "from neural_hamilton.physics import InputError"),
         ("serve/x.py", "from physics import InputError"),
     ],

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_serve_predictor import HARMONIC, SENSORS, save_tiny
+from serving import HARMONIC, SENSORS, free_port
 
 from neural_hamilton.physics import InputError
 from neural_hamilton.serve.arrow_stream import MEDIA_TYPE
@@ -29,28 +29,9 @@ JSON = "application/json"
 Post = Callable[..., httpx.Response]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model"), "phase-space")
-
-
-@pytest.fixture(scope="module")
-def url(ray_session: Any, model: Path) -> Iterator[str]:
-    from neural_hamilton.serve import application
-
-    yield application.start(model, port=free_port(), max_ongoing_requests=2, max_queued_requests=4)  # low: overload must be in reach
-    application.stop()
-
-
-@pytest.fixture(scope="module")
-def client(url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+def client(endpoint: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=endpoint, timeout=60, trust_env=False) as client:
         yield client
 
 
@@ -64,7 +45,7 @@ def post(client: httpx.Client) -> Post:
 
 
 def refuse_constant(name: str) -> None:
-    raise AssertionError(f"the answer holds {name}")
+    raise AssertionError(f"the response holds {name}")
 
 
 def parse(response: httpx.Response) -> Any:
@@ -80,12 +61,17 @@ def arrow(**columns: Any) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def test_page_model_health_and_description(client: httpx.Client, model: Path) -> None:
+def test_page_model_health_and_description(client: httpx.Client, served_model: Path) -> None:
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "http://" not in page.text.replace("http://www.w3.org", "")
-    assert parse(client.get("/v1/model")) == json.loads((model / "model.json").read_text())
+    card, model = json.loads((served_model / "model.json").read_text()), parse(client.get("/v1/model"))
+    assert card.items() <= model.items()
+    asked = ("system", "ensemble", "initial_state", "sensors", "domain", "horizon")
+    assert {name: model[name] for name in asked} == {name: card["trained_for"][name] for name in asked}
+    assert (model["system"], model["sensors"], model["domain"], model["horizon"]) == ("well", [100], [[0.0, 1.0]], 2.0)
+    assert model["examples"]["Harmonic"] == HARMONIC
     assert parse(client.get("/healthz"))["status"] == "ok"
     assert client.get("/nothing").status_code == 404
     assert client.get("/v1/trajectories").status_code == 405
@@ -102,7 +88,7 @@ def test_openapi_describes_the_request_and_every_reference_resolves(client: http
 
 
 @pytest.mark.parametrize("verify", ["none", "energy", "solver"])
-def test_answers_carry_what_verify_asks_for(post: Post, verify: str) -> None:
+def test_trust_holds_what_verify_asks_for(post: Post, verify: str) -> None:
     moving = {"potential": SENSORS.tolist(), "q0": 0.5, "p0": 1, "times": [2, 0.5]}
     response = post({"trajectories": [{"expression": HARMONIC}, moving], "verify": verify})
     assert response.status_code == 200
@@ -134,9 +120,9 @@ def test_json_and_arrow_agree(post: Post) -> None:
         assert response.headers["content-type"] == MEDIA_TYPE
         table = pa.ipc.open_stream(response.content).read_all()
         assert table.column_names == ["times", "q", "p", "energy_drift", "solver_error", "source"]
-        for row, answer in zip(table.to_pylist(), by_json, strict=True):
+        for row, trajectory in zip(table.to_pylist(), by_json, strict=True):
             trust = {name: row.pop(name) for name in ("energy_drift", "solver_error", "source")}
-            assert row | {"trust": trust} == answer
+            assert row | {"trust": trust} == trajectory
 
 
 def test_arrow_defaults_to_energy(post: Post) -> None:
@@ -173,6 +159,13 @@ def one(text: str) -> str:
         (one('"potential": [2, null]'), "trajectories[1].potential[1]"),
         (one('"potential": [2, "2"]'), "trajectories[1].potential[1]"),
         (one('"expression": "q", "q0": true'), "trajectories[1].q0"),
+        (one('"expression": "q", "q0": [true]'), "trajectories[1].q0[0]"),
+        (one('"expression": "q", "q0": [[0.5]]'), "trajectories[1].q0[0]"),
+        (one('"expression": "q", "q0": []'), "trajectories[1].q0"),
+        (one('"potential": [[2, 0], [0, "2"]]'), "trajectories[1].potential[1][1]"),
+        (one('"potential": [[2, 0], 2]'), "trajectories[1].potential[1]"),
+        (one('"potential": [[2, 0], [2]]'), "trajectories[1].potential"),
+        (one('"potential": []'), "trajectories[1].potential"),
         (one('"potential": [2, 2]'), "trajectories[1].potential"),
         (one('"expression": "__import__(1)"'), "trajectories[1].expression"),
         (one('"expression": "\\u0000"'), "trajectories[1].expression"),
@@ -266,18 +259,18 @@ def test_a_body_over_the_limit_is_413_declared_or_streamed(post: Post) -> None:
     assert post(b" " * MAX_BODY_BYTES).status_code == 422  # at the limit it is read: all of it is white space
 
 
-def test_a_client_that_hangs_up_harms_nobody(url: str, client: httpx.Client) -> None:
-    address = (httpx.URL(url).host, httpx.URL(url).port)
+def test_a_client_that_hangs_up_harms_nobody(endpoint: str, client: httpx.Client) -> None:
+    address = (httpx.URL(endpoint).host, httpx.URL(endpoint).port)
     with socket.create_connection(address, timeout=10) as connection:
         connection.sendall(b"POST /v1/trajectories HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
     assert client.get("/healthz").status_code == 200
 
 
-def test_overload_is_503_with_retry_after_and_passes(url: str, post: Post) -> None:
+def test_overload_is_503_with_retry_after_and_passes(endpoint: str, post: Post) -> None:
     body = json.dumps({"trajectories": [{"expression": HARMONIC}] * 400, "verify": "none"})
 
     def send(_: int) -> httpx.Response:
-        return httpx.post(f"{url}/v1/trajectories", content=body, headers={"Content-Type": JSON}, timeout=60, trust_env=False)
+        return httpx.post(f"{endpoint}/v1/trajectories", content=body, headers={"Content-Type": JSON}, timeout=60, trust_env=False)
 
     with ThreadPoolExecutor(16) as pool:
         responses = list(pool.map(send, range(16)))
@@ -287,24 +280,24 @@ def test_overload_is_503_with_retry_after_and_passes(url: str, post: Post) -> No
     assert post(body).status_code == 200
 
 
-def test_start_refuses_a_taken_port_a_second_endpoint_and_a_missing_model(url: str, model: Path, tmp_path: Path) -> None:
+def test_start_refuses_a_taken_port_a_second_endpoint_and_a_missing_model(endpoint: str, served_model: Path, tmp_path: Path) -> None:
     from neural_hamilton.serve import application
 
     with pytest.raises(InputError, match=r"cannot be bound: .*in use"):
-        application.start(model, port=httpx.URL(url).port or 0)
+        application.start(served_model, port=httpx.URL(endpoint).port or 0)
     with pytest.raises(InputError, match="cannot be bound"):
-        application.start(model, host="nowhere.invalid", port=free_port())
+        application.start(served_model, host="nowhere.invalid", port=free_port())
     with pytest.raises(InputError, match="already runs"):
-        application.start(model, port=free_port())
+        application.start(served_model, port=free_port())
     with pytest.raises(InputError, match="no readable"):
         application.start(tmp_path, port=free_port())
-    assert httpx.get(f"{url}/healthz", trust_env=False).status_code == 200
+    assert httpx.get(f"{endpoint}/healthz", trust_env=False).status_code == 200
 
 
-def test_predict_writes_each_format(model: Path, tmp_path: Path) -> None:
+def test_predict_writes_each_format(served_model: Path, tmp_path: Path) -> None:
     for name in ("f.json", "f.csv", "f.png"):
         out = tmp_path / name
-        arguments = [str(model), "--potential", HARMONIC, "--times", "5", "--out", str(out), "--json"]
+        arguments = [str(served_model), "--potential", HARMONIC, "--times", "5", "--out", str(out), "--json"]
         result = CliRunner().invoke(predict_command, arguments, catch_exceptions=False)
         assert result.exit_code == 0
         record = json.loads(result.stdout.splitlines()[-1])
@@ -324,44 +317,30 @@ def test_predict_writes_each_format(model: Path, tmp_path: Path) -> None:
         (["--out", "absent/f.csv"], r"--out is 'absent/f\.csv', which cannot be written"),
         (["--q0", "2"], r"--q0 is 2; it must be between 0 and 1"),
         (["--p0", "nan"], r"--p0 is nan"),
+        (["--q0", "0.1,0.2"], r"--q0 is \(0\.1, 0\.2\); give one number"),
         (["--potential", "q+"], r"--potential 'q\+' cannot be read"),
     ],
 )
-def test_predict_refuses_with_the_option_named(model: Path, arguments: list[str], message: str) -> None:
+def test_predict_refuses_with_the_option_named(served_model: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        CliRunner().invoke(predict_command, [str(model), "--potential", HARMONIC, *arguments], catch_exceptions=False)
+        CliRunner().invoke(predict_command, [str(served_model), "--potential", HARMONIC, *arguments], catch_exceptions=False)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "answering"),
-    [
-        ([], "orbitnet"),
-        (["--q0", "0.3"], "orbitnet-phase-space"),
-        (["--p0", "0.8", "--q0", "0.5"], "orbitnet-phase-space"),
-        (["orbitnet-phase-space"], "orbitnet-phase-space"),
-    ],
-)
-def test_predict_takes_the_shipped_model_for_the_start_or_of_the_name(arguments: list[str], answering: str) -> None:
+@pytest.mark.parametrize(("arguments", "name"), [([], "orbitnet"), (["--q0", "0.3"], "orbitnet-phase-space")])
+def test_predict_takes_the_shipped_model_for_the_initial_state(arguments: list[str], name: str) -> None:
     result = CliRunner().invoke(predict_command, [*arguments, "--potential", HARMONIC], catch_exceptions=False)
-    assert "answered by the model in " in result.stdout and f"models/{answering}\n" in result.stdout
+    assert "predicted by the model in " in result.stdout and f"models/{name}\n" in result.stdout
+    assert "of the depth of the well" in result.stdout
 
 
-def test_a_start_that_a_model_does_not_know_is_refused_with_the_one_that_does() -> None:
-    with pytest.raises(InputError, match=r"--q0 and --p0 are \(0\.3, 0\); .* the shipped model 'orbitnet-phase-space' takes others"):
+def test_an_initial_state_a_model_was_not_trained_for_is_refused_with_the_models_that_were() -> None:
+    with pytest.raises(InputError, match=r"--q0 and --p0 are \(0\.3, 0\); .* other initial states: 'orbitnet-phase-space'"):
         CliRunner().invoke(predict_command, ["orbitnet", "--q0", "0.3", "--potential", HARMONIC], catch_exceptions=False)
 
 
-def test_a_folder_goes_before_a_shipped_model_of_its_name(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "phase-space").symlink_to(model)
-    result = CliRunner().invoke(predict_command, ["phase-space", "--potential", HARMONIC, "--json"], catch_exceptions=False)
-    expected = json.loads((model / "model.json").read_text())["weights_sha256"]
-    assert json.loads(result.stdout.splitlines()[-1])["model"]["weights_sha256"] == expected
-
-
-def test_serve_command_answers_and_stops_on_sigterm(model: Path) -> None:
+def test_serve_command_answers_and_stops_on_sigterm(served_model: Path) -> None:
     program = "from neural_hamilton.serve.commands import serve_command; serve_command()"
-    command = [sys.executable, "-c", program, str(model), "--port", str(free_port()), "--json"]
+    command = [sys.executable, "-c", program, str(served_model), "--port", str(free_port()), "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         ready = json.loads(process.stdout.readline())

@@ -98,7 +98,7 @@ def test_the_command_prints_one_json_line(
     swept: tuple[Path, dict[str, Any]], dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, result = swept
-    tiny().save(tmp_path / "tiny.yaml")
+    tiny().save(tmp_path / "tiny.yaml", ("architecture", "training", "sweep"))
     arguments = ["sweep", str(dataset), "--trials", "4", "--out", str(out), "--config", str(tmp_path / "tiny.yaml")]
     assert main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["best"] == result["best"]
@@ -201,7 +201,7 @@ def test_a_worker_that_dies_costs_its_own_trial_at_most(ray_session: Any, tmp_pa
 def test_a_killed_sweep_is_completed(dataset: Path, tmp_path: Path) -> None:
     epochs, out = 60, tmp_path / "out"
     config = tiny(sweep__epochs=epochs, sweep__grace_epochs=epochs, sweep__space={"architecture.width": {"low": 4, "high": 8}})
-    config.save(tmp_path / "tiny.yaml")
+    config.save(tmp_path / "tiny.yaml", ("architecture", "training", "sweep"))
     command = [
         sys.executable,
         "-m",

@@ -1,1 +1,1 @@
-"""Hyperparameter sweeps and dataset-size studies on Ray Tune. Importing this room starts nothing and imports no Ray."""
+"""Hyperparameter sweeps and dataset-size studies on Ray Tune. Importing this package starts nothing and does not import Ray."""

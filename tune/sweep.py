@@ -40,7 +40,7 @@ def sweep(config: Config, dataset: Path, out: Path, num_trials: int) -> dict[str
     """Search `sweep.space` for the smallest validation loss with `num_trials` trials; returns the result.
 
     Run again, it does what is missing up to `num_trials` and nothing that is done: trials that a stopped
-    driver left half-way go on from their checkpoints. A trial that fails counts as done and says why.
+    driver left half-way go on from their checkpoints. A trial that fails counts as done, and its reason is recorded.
     ASHA compares the trials of one call, and so begins afresh after an interruption; Optuna remembers all.
     Each trial trains `sweep.epochs` epochs (`training.epochs` by default) unless ASHA stops it after at
     least `sweep.grace_epochs`; its score is the loss of its best epoch, the one whose model is kept.
@@ -69,7 +69,7 @@ def sweep(config: Config, dataset: Path, out: Path, num_trials: int) -> dict[str
 
 
 def leaderboard(study: Any, out: Path, epochs: int) -> list[dict[str, Any]]:
-    """One row a trial that ended, best first: finished and stopped ones by validation loss, then failed ones."""
+    """One row for each trial that ended, best first: finished and stopped ones by validation loss, then failed ones."""
     rows = [_row(trial, out, epochs) for trial in _ended(study)]
     return sorted(rows, key=lambda row: (math.inf if row["validation_loss"] is None else row["validation_loss"], row["trial"]))
 
@@ -116,7 +116,7 @@ def _settle_interrupted(study: Any, space: Space) -> None:
 
 
 def _ended(study: Any) -> list[Any]:
-    """Trials that came to an end of their own; a continued one counts once, as its continuation."""
+    """Trials that ended by themselves; a continued one counts once, as its continuation."""
     interrupted = set(study.user_attrs.get(_INTERRUPTED, []))
     return [trial for trial in study.get_trials() if trial.state.is_finished() and trial.number not in interrupted]
 
@@ -229,7 +229,8 @@ def _conclude(config: Config, dataset: Path, out: Path, rows: list[dict[str, Any
         raise InputError(f"all {len(rows)} trials in {str(out)!r} failed; the first because {best['reason']}")
     run = out / TRIALS_FOLDER / best["trial"]
     # The trial's own file may hold the shorter budget of a sweep.
-    load_config(run / CONFIG_FILE).override({"training.epochs": config.training.epochs}).save(out / BEST_FILE)
+    best_config = load_config(run / CONFIG_FILE).override({"training.epochs": config.training.epochs})
+    best_config.save(out / BEST_FILE, ("architecture", "training"))  # on any dataset
     states = [row["state"] for row in rows]
     return {
         "out": str(out),

@@ -51,17 +51,17 @@ def run_trials(work: Callable[[dict[str, Any]], None], scratch: Path, progress: 
 
 
 def trial_resources(cluster: dict[str, float], max_concurrent: int) -> dict[str, float]:
-    """One CPU, and an equal share of the cluster's GPUs where it has any (never more than one)."""
+    """One CPU, and an equal fraction of the cluster's GPUs where it has any (never more than one)."""
     gpus = cluster.get("GPU", 0)
     if not gpus:
         return {"cpu": 1}
-    share = gpus / max_concurrent
+    fraction = gpus / max_concurrent
     # Ray grants whole GPUs or fractions 1/n that pack without remainder.
-    return {"cpu": 1, "gpu": 1.0 if share >= 1 else 1 / math.ceil(1 / share)}
+    return {"cpu": 1, "gpu": 1.0 if fraction >= 1 else 1 / math.ceil(1 / fraction)}
 
 
 def attempt(run: Path, work: Callable[[], None]) -> str | None:
-    """Do `work`; a failure is written down in the run folder and returned as its reason, so that other trials go on."""
+    """Do `work`; a failure is recorded in the run folder and its reason returned, so that other trials go on."""
     (run / FAILURE_FILE).unlink(missing_ok=True)
     try:
         work()
@@ -86,12 +86,12 @@ def read_failure(run: Path) -> str | None:
 
 
 def read_history(run: Path) -> list[dict[str, Any]]:
-    """One record an epoch trained so far."""
+    """One record for each epoch trained so far."""
     return History(run).read()
 
 
 def _watch(progress: Progress) -> Any:
-    """Counts trials that end, and writes down those that ended for good with their worker."""
+    """Counts trials that end, and records those that ended for good with their worker."""
     from ray.tune import Callback
 
     class Watch(Callback):
@@ -103,7 +103,7 @@ def _watch(progress: Progress) -> Any:
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             # Here and not from the results: of a trial that died before its first report, those may hold no configuration.
-            reason = (str(trial.get_error() or "").strip().splitlines() or ["Ray does not say why"])[-1]
+            reason = (str(trial.get_error() or "").strip().splitlines() or ["Ray gives no reason"])[-1]
             record_failure(Path(trial.config["run"]), f"its worker died: {reason}")
             self.progress.advance()
 

@@ -14,7 +14,7 @@ from neural_hamilton.platform.data.datasets import TrainingRows
 from neural_hamilton.platform.data.shards import make_rows
 from neural_hamilton.platform.training.batches import Batch
 from neural_hamilton.platform.training.trained_for import data_like
-from neural_hamilton.serve.predictor import SHIPPED_MODELS
+from neural_hamilton.serve.shipped import SHIPPED_MODELS
 
 DIRECT = "mambonet-direct"  # the shipped configuration that `learn` trains
 NETWORKS = (DIRECT, "orbitnet", "deeponet", "traonet", "varonet", "fno")

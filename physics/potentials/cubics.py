@@ -29,15 +29,15 @@ def invert(c0, c1, c2, c3, q, u, left, right, trusted, settled):
     for _ in range(_MAX_STEPS):
         residual = c0 + u * (c1 + u * (c2 + u * c3)) - q
         slope = c1 + u * (2.0 * c2 + 3.0 * u * c3)
+        step = residual / slope
+        following = u - step
+        if abs(step) <= trusted and slope > 0.0:
+            return following
         if residual > 0.0:
             right = u
         else:
             left = u
-        step = residual / slope if slope > 0.0 else math.nan
-        following = u - step
-        if abs(step) <= trusted:
-            return following
-        if not (left <= following <= right):
+        if not (left <= following <= right and slope > 0.0):
             following = 0.5 * (left + right)
         if abs(following - u) <= settled:
             return following

@@ -1,13 +1,13 @@
 """The prior itself fitted to V at the sensors: a reconstruction that makes use of how potentials are drawn.
 
 A potential is the clamped cubic B-spline curve over b interior control points (q_j, v_j) between the wall points (0, h) and
-(1, h) with the wall height h, each q_j uniform in a cell of its own (`ensembles.draw_polygons`). For each b the fit minimises
+(1, h) with the wall height h, each q_j uniform in a cell of its own (`abscissa_cells`). For each b the fit minimises
 
     sum_i (V(sensor_i) - value_i)^2 / sigma^2  +  sum_j (q_j - centre_j)^2 / (width_j^2 / 12)  +  sum_j (v_j - height)^2
 
 with q_j kept in their cells, by the method of Levenberg and Marquardt from several starts; sigma is the noise, or the
 rounding of float32. The second sum has the mean and variance of the uniform draw. The third says that heights lie within a
-few units of `height`, the mean of the sensors, and no more, so it holds for every preset. Both matter only where the sensors
+few units of `height`, the mean of the sensors, and no more, so it holds for every ensemble. Both matter only where the sensors
 leave a point undecided. Of all minima found, the one of most evidence by Laplace's method is kept, so b is no larger than the
 sensors justify (MacKay, Information Theory, Inference, and Learning Algorithms, 2003, chapters 27 and 28).
 
@@ -106,7 +106,7 @@ def fit_prior(
 
 
 def abscissa_cells(b: int) -> np.ndarray:
-    """Bounds (2, b) of the b interior abscissae, as `ensembles.draw_polygons` draws them."""
+    """Bounds (2, b) of the b interior abscissae, as the ensembles draw them."""
     gap = np.full(b + 1, min(0.025, 0.2 / b))
     gap[[0, -1]] = min(0.05, 0.4 / b)
     return np.stack([gap[:-1] + np.arange(b) / b, (np.arange(b) + 1) / b - gap[1:]])
@@ -252,7 +252,7 @@ def _linearise(basis, wall, mean, prior, sensors, values, precision, x, normal, 
 
 @compiled(nogil=True)
 def _cholesky(matrix, floor):
-    """Factor a symmetric matrix, lower triangle, in place. Exact squares of pivots are at least `floor` (n,): rounding may say less."""
+    """Factor a symmetric matrix, lower triangle, in place. Exact squares of pivots are at least `floor` (n,): rounding may leave less."""
     for j in range(matrix.shape[0]):
         square = matrix[j, j]
         for k in range(j):

@@ -28,7 +28,7 @@ _E3, _E5, _D = DOP853.E3, DOP853.E5, DOP853.D
 _EXPONENT = 1 / 8  # the error of a step goes as h^8
 _SAFETY, _MIN_FACTOR, _MAX_FACTOR = 0.9, 0.2, 10.0
 _SMALLEST_RTOL = 100 * np.finfo(np.float64).eps  # as SciPy: a smaller one asks for less than rounding
-_MAX_STEPS = 100_000  # an orbit of the presets takes tens; only a wild start comes near
+_MAX_STEPS = 100_000  # an orbit of an ensemble takes tens; only a wild initial state comes near
 
 
 def solve_curves(curves: Curves, q0: np.ndarray, p0: np.ndarray, times: np.ndarray, tolerance: float, num_threads: int | None) -> Solution:

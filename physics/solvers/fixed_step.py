@@ -64,7 +64,7 @@ def _tracked_force(rows, cursor, q):
         u = (q - c0) * inverse
     else:
         if near:
-            # u of q to second order about the last answer, then Halley's iteration: one division a step.
+            # u of q to second order about the last result, then Halley's iteration: one division a step.
             shift, last, inverse = q - cursor[2], cursor[1], cursor[3]
             shift *= inverse
             u = last + shift - shift * shift * inverse * (c2 + 3.0 * c3 * last)
@@ -74,7 +74,7 @@ def _tracked_force(rows, cursor, q):
                 slope = c1 + u * (2.0 * c2 + 3.0 * u * c3)
                 step = residual * slope / (slope * slope - residual * (c2 + 3.0 * u * c3))
                 u -= step
-                if abs(step) <= 3e-7:  # cubic convergence: the answer just formed is exact to rounding
+                if abs(step) <= 3e-7:  # cubic convergence: the u just formed is exact to rounding
                     found = -1e-9 <= u <= 1.0 + 1e-9  # the cubic may have other roots outside its piece
                     break
             if not found:

@@ -10,8 +10,6 @@ import numpy as np
 from ..errors import InputError
 from ..potentials.curves import Curves
 
-_REQUIREMENTS = ("C", "W")  # contiguous and writeable, so that compiled code is compiled for one kind of array
-
 
 class Potential(Protocol):
     """Anything with a value and a slope: V(q) and V'(q) for q of any shape."""
@@ -30,25 +28,37 @@ class Solution(NamedTuple):
 
 def read_orbits(q0: Any, p0: Any, times: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """q0, p0 (B,) and times (B, T) as float64; times may be given as (T,). InputError for shapes that do not fit."""
-    q0, p0 = (np.require(x, np.float64, _REQUIREMENTS) for x in (q0, p0))
+    q0, p0, times = (as_kernel_array(x) for x in (q0, p0, times))
     if q0.ndim != 1 or q0.shape != p0.shape:
         raise InputError(f"q0 and p0 have shapes {q0.shape} and {p0.shape}; give two numbers, or two arrays of the same shape (B,)")
-    times = np.require(times, np.float64, _REQUIREMENTS)
     if times.ndim not in (1, 2) or (times.ndim == 2 and times.shape[0] != q0.size):
         raise InputError(f"times have shape {times.shape}; give (T,) or ({q0.size}, T)")
-    return q0, p0, times if times.ndim == 2 else np.tile(times, (q0.size, 1))
+    if times.ndim == 1:
+        times = times[None] if q0.size == 1 else np.tile(times, (q0.size, 1))
+    return q0, p0, times
 
 
-def check_times(times: np.ndarray) -> None:
-    """Raise InputError unless times (..., T) are sorted along the last axis and not negative."""
-    if not np.all(np.diff(times, prepend=0.0) >= 0):
+def as_kernel_array(values: Any) -> np.ndarray:
+    """The values as float64, contiguous and writeable: so compiled code is compiled for one kind of array only."""
+    array = np.asarray(values, dtype=np.float64)
+    return array if array.flags.carray else array.copy(order="C")
+
+
+def check_times(times: np.ndarray) -> np.ndarray:
+    """The lengths (..., T) of the intervals (0, times[0]), (times[0], times[1]), ... of times (..., T).
+
+    Raises InputError unless times are sorted along the last axis and not negative.
+    """
+    gaps = times.copy()
+    gaps[..., 1:] -= times[..., :-1]
+    if not (gaps >= 0.0).all():
         raise InputError("times must be sorted and not negative")
+    return gaps
 
 
 def count_substeps(times: np.ndarray, step: float) -> np.ndarray:
     """Equal steps in each interval (0, times[0]), (times[0], times[1]), ... so that none exceeds `step`, (..., T) -> (..., T)."""
-    check_times(times)
-    return np.maximum(1, np.ceil(np.diff(times, prepend=0.0) / step - 1e-9)).astype(np.int64)
+    return np.maximum(1, np.ceil(check_times(times) / step - 1e-9)).astype(np.int64)
 
 
 def curves_of(curves: Curves, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

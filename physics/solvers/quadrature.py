@@ -11,7 +11,7 @@ that makes V smooth there: the parameter u of a curve's piece, or q itself.
 - Panels are halved until Gauss-Legendre quadrature of 24 nodes agrees with itself on both halves.
 - q(t) is the root of t(s) = t by Newton's method, whose slope is the integrand.
 
-The answer is exact to about 1e-15 / D, where D is the least E - V above a barrier that the orbit passes, times
+The result is exact to about 1e-15 / D, where D is the least E - V above a barrier that the orbit passes, times
 the swings made. Orbits that rest are constant; those too near a separatrix or an equilibrium are refused.
 """
 

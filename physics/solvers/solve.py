@@ -45,7 +45,7 @@ def solve(
         `dop853`: Dormand and Prince's method of order 8 with step control.
         `taylor`: series of order 20 in the curve's own parameter; `Curves` only.
         `quadrature`: t as an integral over q, exact to rounding; the potential needs a `domain` that the orbit does not leave,
-        and `breakpoints` where it is not smooth (`Curves` know both).
+        and `breakpoints` where it is not smooth (`Curves` have both).
         A name of `FIXED_STEP_METHODS`: equal steps between query times.
     step
         The largest step of a fixed-step method.

@@ -141,7 +141,7 @@ FIXED_STEP_METHODS: dict[str, FixedStepMethod] = {
         ),
         # What the solver behind the published "RK4" figures computed: a reused stage index left one
         # effective force evaluation and a position weight of 5/12, so the scheme is of first order.
-        # It exists only to reproduce those figures under a name that says so.
+        # It exists only to reproduce those figures under a name that shows it.
         FixedStepMethod("rk4-as-published", 1, _nystrom([0], [[0]], [5 / 12], [1]), "the figures of arXiv 2410.20951"),
     )
 }

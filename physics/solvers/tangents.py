@@ -5,7 +5,7 @@ import numpy as np
 from ..errors import InputError
 from ..potentials.curves import Curves
 from .knot_steps import integrate_tangents
-from .problems import count_substeps
+from .problems import as_kernel_array, count_substeps
 from .tableaux import FIXED_STEP_METHODS
 
 _COARSEST_STEP = 1 / 25
@@ -38,7 +38,7 @@ def solve_tangents(
     InputError
         For unsorted times, or where the tolerance cannot be met, as for an orbit that leaves the curve for good.
     """
-    times = np.require(times, np.float64, ("C", "W"))
+    times = as_kernel_array(times)
     tableau = FIXED_STEP_METHODS["dop853-fixed"].tableau
     substeps = count_substeps(times, _COARSEST_STEP)
     found = integrate_tangents(curve.poly_q[0], curve.poly_v[0], tableau, float(q0), float(p0), times, substeps)

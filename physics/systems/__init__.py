@@ -10,7 +10,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from ..errors import InputError
-from .base import Column, Drawn, Ensemble, Group, Hamiltonians, NamedCase, Rejection, System, Trajectories
+from .base import Column, Drawn, Ensemble, Group, Hamiltonians, NamedCase, Names, Rejection, System, Trajectories
 from .baselines import Baseline, FixedSteps, Reconstruction, Role, States, roles, with_role
 from .draws import SPLITS, Draws, between
 from .problems import Predictions, Problems
@@ -28,6 +28,7 @@ __all__ = [
     "Group",
     "Hamiltonians",
     "NamedCase",
+    "Names",
     "Predictions",
     "Problems",
     "Reconstruction",
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 _GROUP = "neural_hamilton.systems"
-_NOT_SYSTEMS = {"base", "baselines", "draws", "generic", "problems", "rows"}
+_NOT_SYSTEMS = {"base", "baselines", "draws", "functions", "generic", "problems", "rows"}
 
 
 def system_names() -> list[str]:

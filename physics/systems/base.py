@@ -22,9 +22,18 @@ if TYPE_CHECKING:
     from .baselines import Baseline
     from .problems import Problems
 
-__all__ = ["Column", "Drawn", "Ensemble", "Group", "Hamiltonians", "NamedCase", "Rejection", "State", "System", "Trajectories"]
+__all__ = ["Column", "Drawn", "Ensemble", "Group", "Hamiltonians", "NamedCase", "Names", "Rejection", "State", "System", "Trajectories"]
 
 State = tuple[float, ...]
+
+
+class Names(NamedTuple):
+    """What the caller calls the parts of a problem, for error messages: a JSON field, an argument, or an option."""
+
+    potential: str = "potential"
+    q0: str = "q0"
+    p0: str = "p0"
+    times: str = "times"
 
 
 class Hamiltonians(Protocol):
@@ -143,6 +152,9 @@ class System(ABC):
     columns: ClassVar[tuple[Column, ...]]
     ensembles: ClassVar[Mapping[str, type[Ensemble]]]  # the default first
     methods: ClassVar[tuple[str, ...]] = ("dop853",)  # those that certify, the default first
+    requirements: ClassVar[str] = ""  # what a potential must satisfy to be one of this system's, as a noun phrase for users
+    examples: ClassVar[Mapping[str, str]] = {}  # potentials as expressions, by name, for a user to try
+    energy_scale_name: ClassVar[str] = "the energy scale"
     default_sensors: ClassVar[int] = 100  # along each axis
     fewest_sensors: ClassVar[int] = 4
 
@@ -175,6 +187,36 @@ class System(ABC):
     ) -> tuple[np.ndarray, np.ndarray]:
         """q, p of R orbits from their rows' own columns, by an independent solver: what certificates are checked against."""
         return generic.reference(self.rebuild(columns), q0, p0, times)
+
+    def solve(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """q, p of R orbits at sorted times (R, T) by an ordinary solver, fast and without a certificate; nan where it fails."""
+        return generic.solve(hamiltonians, q0, p0, times)
+
+    def energy_drift(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, q: np.ndarray, p: np.ndarray) -> np.ndarray:
+        """max over the times of abs(H - H0), relative to the energy scale, (R,)."""
+        with np.errstate(all="ignore"):  # far outside the domain the energy may overflow
+            energy = hamiltonians.energy(q0, p0)
+            return np.abs(hamiltonians.energy(q, p) - energy[:, None]).max(axis=1) / self.energy_scale(hamiltonians)
+
+    def check_potential(self, fields: Mapping[str, np.ndarray], names: Sequence[Names]) -> None:
+        """Raise InputError unless fields as in `sense`, (R, ...), can be those of Hamiltonians of this system; here: finite."""
+        for values in fields.values():
+            bad = np.argwhere(~np.isfinite(values))
+            if bad.size:
+                row, *place = bad[0].tolist()
+                where = "".join(f"[{index}]" for index in place)
+                raise InputError(f"{names[row].potential}{where} is {values[tuple(bad[0])]:.6g}; it must be finite")
+
+    def check_initial_state(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, names: Sequence[Names]) -> None:
+        """Raise InputError unless a particle may start at q0, p0 (R,) or (R, d); here: finite, and inside the domain."""
+        for name, values in (("q0", q0), ("p0", p0)):
+            for row in np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[:1]:
+                raise InputError(f"{getattr(names[row], name)} is {_plain(values[row])}; it must be finite")
+        positions = q0.reshape(len(q0), -1)
+        low, high = np.array(self.domain).T
+        for row, axis in np.argwhere(~((positions >= low) & (positions <= high)))[:1]:
+            place = f"[{axis}]" if self.degrees_of_freedom > 1 else ""
+            raise InputError(f"{names[row].q0}{place} is {positions[row, axis]:.6g}; it must be between {low[axis]:g} and {high[axis]:g}")
 
     def rates(self, hamiltonians: Any, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """dq/dt and dp/dt by Hamilton's equations at states along trajectories, (R, T) or (R, T, d)."""
@@ -217,3 +259,7 @@ class System(ABC):
         if name not in self.ensembles:
             raise InputError(f"data.ensemble.name is {name!r}; system {self.name!r} has {', '.join(self.ensembles)}")
         return self.ensembles[name]
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(f"{number:.6g}" for number in np.ravel(value))

@@ -1,4 +1,4 @@
-"""What every command shares: options of the configuration tree, JSON output, one sentence for a user's mistake."""
+"""What all commands have in common: options of the configuration tree, JSON output, one sentence for a user's mistake."""
 
 import errno
 import json

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Condition:
-    """`key` has an effect only where `holds`; `requirement` says the same in words."""
+    """`key` has an effect only where `holds`; `requirement` is the same in words."""
 
     key: str
     depends_on: tuple[str, ...]
@@ -22,7 +22,7 @@ class Condition:
         return getattr(getattr(config, section), name)
 
     def is_given(self, config: "Config") -> bool:
-        """Whether the key was set by somebody, rather than left at its default."""
+        """Whether the key was set explicitly."""
         section, name = self.key.split(".")
         return section in config.model_fields_set and name in getattr(config, section).model_fields_set
 

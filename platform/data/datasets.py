@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...physics import InputError
-from ...physics.systems import SPLITS, System
+from ...physics.systems import SPLITS, Ensemble, Hamiltonians, System
 from .manifest import read_config, read_manifest
 from .schema import state_column, tensor_column
 
@@ -64,12 +65,24 @@ class TrainingRows:
 
 @dataclass(frozen=True)
 class Split(TrainingRows):
-    """What evaluation reads besides."""
+    """The rows of a split as arrays, with their exact Hamiltonians."""
 
+    system: System
+    ensemble: Ensemble
     trajectory_id: np.ndarray  # (N,)
     energy: np.ndarray  # (N,)
     integration_error: np.ndarray  # (N,)
     own: dict[str, Any]  # the system's own columns, as `System.rebuild` takes them
+
+    @cached_property
+    def hamiltonians(self) -> Hamiltonians:
+        """The exact Hamiltonians of the N rows, rebuilt from the rows alone when they are first asked for."""
+        return self.system.rebuild(self.own)
+
+    @property
+    def fields(self) -> dict[str, np.ndarray]:
+        """What the sensors read, by the name of the field: (N, *sensors), or (N, channels, *sensors) with several channels."""
+        return unstack_fields(self.potential, self.system)
 
 
 def list_files(folder: Path, split: str, max_rows: int | None = None) -> list[RowFile]:
@@ -105,12 +118,15 @@ def read_rows(files: list[RowFile]) -> TrainingRows:
 
 def read_split(folder: str | Path, split: str, max_rows: int | None = None) -> Split:
     """The first `max_rows` rows of a split (all by default); InputError as `list_files` and `RowFile.read`."""
-    system = read_config(read_manifest(Path(folder))).get_system()
+    config = read_config(read_manifest(Path(folder)))
+    system = config.get_system()
     table = pa.concat_tables([file.read() for file in list_files(Path(folder), split, max_rows)])
     return Split(
         **_training_columns(table, system),
         **{name: np.asarray(table.column(name)) for name in ("trajectory_id", "energy", "integration_error")},
         own=read_own_columns(table, system),
+        system=system,
+        ensemble=config.distribution,
     )
 
 
@@ -144,3 +160,15 @@ def stack_fields(fields: dict[str, np.ndarray], system: System) -> np.ndarray:
         return next(iter(fields.values()))
     parts = [values if system.fields[name] > 1 else values[:, None] for name, values in fields.items()]
     return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+
+
+def unstack_fields(stacked: np.ndarray, system: System) -> dict[str, np.ndarray]:
+    """The fields that `stack_fields` put together, by name."""
+    if system.degrees_of_freedom == 1 and sum(system.fields.values()) == 1:
+        return {next(iter(system.fields)): stacked}
+    fields, first = {}, 0
+    for name, channels in system.fields.items():
+        part = stacked[:, first : first + channels]
+        fields[name] = part if channels > 1 else part[:, 0]
+        first += channels
+    return fields

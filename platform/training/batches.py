@@ -26,15 +26,15 @@ from ..data.shards import make_rows, row_values
 from .process_group import Worker
 
 _GIB = 1 << 30
-_ROWS_AT_ONCE = 4096  # gathered or drawn in one go, for many batches
-_DRAWN_AHEAD = 4  # such goes, a thread
+_ROWS_AT_ONCE = 4096  # rows gathered or drawn together, for many batches
+_DRAWN_AHEAD = 4  # such groups per thread
 
 
 @dataclass(frozen=True)
 class Batch:
     """Rows as tensors on one device. Shapes: potential (N, S), q, p (N, T), initial (N, 2).
 
-    `times` is (N, T), or (1, T) where all rows share them: networks then compute what depends on them alone once.
+    `times` is (N, T), or (1, T) where all rows share them: networks then compute what depends on times alone once.
     """
 
     potential: Tensor
@@ -56,7 +56,7 @@ class Batch:
         return Batch(self.potential[rows], times, self.q[rows], self.p[rows], self.initial[rows])
 
     def split(self, sizes: list[int]) -> "list[Batch]":
-        """The first rows, the next ones, and so on, without a copy."""
+        """Consecutive groups of rows of the given sizes, without a copy."""
         times = [self.times] * len(sizes) if len(self.times) == 1 else self.times.split(sizes)
         others = (getattr(self, name).split(sizes) for name in ("potential", "q", "p", "initial"))
         return [Batch(v, t, q, p, i) for t, v, q, p, i in zip(times, *others, strict=True)]
@@ -196,7 +196,7 @@ class Endless:
 
 
 class _Draws:
-    """The work of an `Endless`, as tasks for threads. It holds no reference to it: one that is dropped ends its threads at once."""
+    """The work of an `Endless`, as tasks for threads. It does not refer back to it, so dropping an `Endless` ends its threads at once."""
 
     def __init__(self, data: DataConfig, num_rows: int, batch_size: int, worker: Worker) -> None:
         self.num_batches = -(-num_rows // batch_size)
@@ -217,7 +217,7 @@ class _Draws:
 
 
 def _groups(batches: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
-    """Batches of some thousand rows together: one gather for all of them costs what one for each of them would."""
+    """Groups of batches of some thousand rows together: one gather for a group costs as much as one for each batch would."""
     size = max(1, _ROWS_AT_ONCE // len(batches[0]))
     for start in range(0, len(batches), size):
         yield batches[start : start + size]
@@ -236,7 +236,7 @@ _T = TypeVar("_T")
 
 
 def _ahead(work: Iterable[Callable[[], _T]], threads: int, ahead: int) -> Iterator[_T]:
-    """The results in order, the next `ahead` a thread already being made; what is under way is dropped when the reader stops."""
+    """The results in order, computed up to `ahead` tasks per thread in advance; pending tasks are cancelled when the reader stops."""
     with ThreadPoolExecutor(threads) as pool:
         waiting: list[Future[_T]] = []
         pending = iter(work)

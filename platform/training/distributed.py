@@ -10,9 +10,9 @@ from ..progress import Progress
 from .loop import train
 from .run_folder import CONFIG_FILE, History
 
-_RESTARTS = 3  # workers that die are replaced this often; the run folder says where to go on
-_STARTS = 10  # minutes that a group waits for room on the cluster, as where a node is gone and another is to come
-_TIMEOUT_S = 600  # that a worker waits for the others of its group
+_RESTARTS = 3  # how often workers that die are replaced; the run goes on from its folder
+_STARTS = 10  # attempts, about a minute each, while the cluster has too few CPUs, as after the loss of a node
+_TIMEOUT_S = 600  # how long a worker waits for the others of its group
 
 
 def train_with_ray(
@@ -21,7 +21,7 @@ def train_with_ray(
     """Train in `num_workers` Ray Train workers that share the run folder; returns the result. `deadline` as in `training.train`.
 
     The folder must be visible to every worker under the same path: one machine, or shared storage.
-    Each worker takes an equal share of the cluster's CPUs, and a GPU where there are enough of them.
+    The cluster's CPUs are divided equally among the workers; each gets a GPU where there are enough of them.
 
     Raises
     ------
@@ -61,16 +61,16 @@ def train_with_ray(
         except WorkerGroupError as error:
             if not all(isinstance(failure, RayActorError) for failure in error.worker_failures.values()):
                 raise
-            raise InputError(f"a worker died {_RESTARTS + 1} times, and nothing of ours says why; {kept}") from None
+            raise InputError(f"a worker died {_RESTARTS + 1} times without an error of its own, as when memory runs out; {kept}") from None
     if "failure" in outcome:
         raise InputError(outcome["failure"])
     return outcome
 
 
 def cpus_per_worker(nodes: list[dict[str, Any]], num_workers: int) -> int:
-    """An equal share, so that the workers together use the cluster and each fits on a node; PyTorch takes as many threads."""
+    """An equal number of CPUs, so that the workers together use the cluster and each fits on a node; PyTorch uses as many threads."""
     sizes = [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
-    return max(share for share in range(1, max(sizes) + 1) if share == 1 or sum(size // share for size in sizes) >= num_workers)
+    return max(count for count in range(1, max(sizes) + 1) if count == 1 or sum(size // count for size in sizes) >= num_workers)
 
 
 def _work(settings: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def _work(settings: dict[str, Any]) -> dict[str, Any]:
 
     run = Path(settings["run"])
     try:
-        # No ray.train.report an epoch: the run folder is the record, and each report waits for the controller's
+        # No ray.train.report per epoch: the run folder is the record, and each report waits for the controller's
         # next poll, up to two seconds.
         config, dataset = load_config(run / CONFIG_FILE), Path(settings["dataset"])
         return train(config, dataset, run, device=get_device(), deadline=settings["deadline"])

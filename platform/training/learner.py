@@ -77,7 +77,7 @@ class Learner:
         return objective.detach(), total_B.detach().mean(), norm
 
     def _check_finite(self, figures: list[tuple[Tensor, Tensor, Tensor]], epoch: int, num_steps: int) -> None:
-        """Every rank learns of it at once, so that none waits for another in vain."""
+        """All ranks check together, so that none waits for a rank that has stopped."""
         recent = torch.stack([torch.stack(step) for step in figures[-_CHECK_EVERY:]]).isfinite().all(dim=1)
         finite = self._worker.sum((~recent).float()) == 0
         if not finite.all():
@@ -85,12 +85,12 @@ class Learner:
             raise diverged(f"the loss or its gradient is not finite in epoch {epoch + 1}, step {step} of {num_steps}")
 
     def _seed(self, epoch: int) -> None:
-        """What networks draw depends on (seed, epoch, rank) alone: a resumed run draws what an uninterrupted one does."""
+        """Random numbers depend on (seed, epoch, rank) alone, so a resumed run draws the same as an uninterrupted one."""
         torch.manual_seed(int(np.random.SeedSequence([self._settings.seed, epoch, self._worker.rank]).generate_state(1)[0]))
 
     @contextmanager
     def judged(self) -> Iterator[Operator]:
-        """The network whose loss counts and that is saved: an average of weights where there is one."""
+        """The network that is evaluated and saved: with averaged weights, where an average is kept."""
         with self._optimizer.evaluating():
             yield self._average.model if self._average else self.model
 

@@ -38,8 +38,8 @@ def train(
 ) -> dict[str, Any]:
     """Train until `training.epochs` or `training.patience` ends it, from the run folder's checkpoint if there is one; returns the result.
 
-    In a process group every rank calls this; ranks share one global batch order, so the number of workers changes nothing
-    but rounding. On every rank `report` is called once an epoch, `on_step` after each step.
+    In a process group every rank calls this. All ranks use the same global batches, so the number of workers changes only
+    rounding. On every rank `report` is called once per epoch, `on_step` after each step.
 
     With a `deadline`, in seconds as `time.time` counts them, the call trains at least one epoch and stops after the first
     that leaves less time than an epoch takes. Its result then has `finished` False and is not written; the next call goes on.

@@ -35,7 +35,7 @@ class Optimizer:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Within, the network holds the weights to be judged, where the optimizer itself keeps an average of them."""
+        """Within, the network holds the weights to be evaluated: their average, where the optimizer itself keeps one."""
         averaging: list[Any] = [part for part in self._parts if hasattr(part, "eval") and part.state]
         for part in averaging:
             part.eval()
@@ -90,7 +90,7 @@ def _build_muon(model: nn.Module, settings: TrainingConfig) -> list[torch.optim.
 
 
 def _hidden_matrices(model: nn.Module) -> list[torch.Tensor]:
-    """Weights of linear layers with neither few inputs nor few outputs: not embeddings of t or V, not heads."""
+    """Weights of linear layers with many inputs and outputs: neither embeddings of t or V nor heads."""
     least = 8
     return [m.weight for m in model.modules() if isinstance(m, nn.Linear) and min(m.weight.shape) >= least]
 

@@ -1,4 +1,4 @@
-"""This process among those that train together; alone, where there is no process group."""
+"""This process within the group that trains together; a group of one where there is no process group."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

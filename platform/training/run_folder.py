@@ -2,7 +2,7 @@
 
 config.yaml      the resolved configuration
 dataset.json     which dataset it trains on, and its hash
-history.jsonl    one line an epoch
+history.jsonl    one line per epoch
 checkpoints/     the full state after the latest epochs and after the best one
 model/           the best model so far by validation loss
 tensorboard/     the same figures, for TensorBoard
@@ -97,7 +97,7 @@ def _check_unchanged(run: Path, dataset: Path, config: Config, dataset_hash: str
 
 
 class History:
-    """`history.jsonl`, a line an epoch. A line follows its epoch's training and comes before its checkpoint."""
+    """`history.jsonl`, one line per epoch. A line is written after its epoch and before the epoch's checkpoint."""
 
     def __init__(self, run: Path) -> None:
         self._path = run / HISTORY_FILE

@@ -1,4 +1,4 @@
-"""Learning rates, and other weights that change in the course of a run. An epoch may be a fraction: 2.5 is half-way through the third."""
+"""Learning rates and other weights that change during a run. Epochs may be fractional: 2.5 is half-way through the third."""
 
 import math
 

@@ -70,6 +70,7 @@ class _MLflow:
 
     def __init__(self, config: Config, run: Path, first_epoch: int) -> None:
         try:
+            import mlflow  # noqa: F401  (the whole package, before a part of it)
             from mlflow.exceptions import MlflowException
         except ModuleNotFoundError:
             raise InputError(_missing("mlflow", "mlflow-skinny")) from None

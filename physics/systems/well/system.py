@@ -10,17 +10,25 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ...errors import InputError
 from ...potentials.curves import Curves
 from ...solvers.certify import CERTIFYING_METHODS, certify
 from ...solvers.reference import solve_control_polygon
+from ...solvers.solve import solve
 from ...solvers.tangents import solve_tangents
-from ..base import Column, Ensemble, Group, NamedCase, State, System, Trajectories
+from ..base import Column, Ensemble, Group, NamedCase, Names, State, System, Trajectories
 from .polygons import WALL_HEIGHT
 
 if TYPE_CHECKING:
     from ..problems import Problems
 
-_LARGEST_POTENTIAL = 10.0  # abs(V) of a curve that is accepted
+_WALL_TOLERANCE = 0.1  # of the heights of the walls, which sensors may read with noise
+_ENERGY_TOLERANCE = 1e-6
+_LARGEST_READING = 1e3  # abs(V) at a sensor; far outside any training data, and single precision loses the well beyond it
+_SHALLOWEST_WELL = 1e-6
+_STEEPEST_RISE = 1e-3  # of V inward from a wall at which a particle starts
+_SOLVER_STEP = 1e-3
+_LARGEST_POTENTIAL = 10.0  # abs(V) of a curve that is certified
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,14 @@ rebuilds the exact potential; the sensors are what a network sees of it."""
         Column("stratum", "int8", "energy stratum of the orbit; null where the ensemble has none", nullable=True),
     )
     methods = CERTIFYING_METHODS
+    requirements = f"V = {WALL_HEIGHT:g} at both walls (within {_WALL_TOLERANCE:g}) and a minimum between them"
+    examples: ClassVar[Mapping[str, str]] = {
+        "Harmonic": "8*(q-0.5)**2",
+        "Double well": "625/8*(q-0.2)**2*(q-0.8)**2",
+        "Morse": "8/(sqrt(5)-1)**2*(1-exp(-3*log((1+sqrt(5))/2)*(q-1/3)))**2",
+        "Pendulum": "4*(1-cos(2*pi/3*(q-0.5)))",
+    }
+    energy_scale_name = "the depth of the well"
 
     @cached_property
     def ensembles(self) -> Mapping[str, type[Ensemble]]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -104,6 +120,56 @@ rebuilds the exact potential; the sensors are what a network sees of it."""
 
     def energy_scale(self, hamiltonians: Wells) -> np.ndarray:
         return hamiltonians.depth
+
+    def check_potential(self, fields: Mapping[str, np.ndarray], names: Sequence[Names]) -> None:
+        """Refuse V (R, S) that no network could have been trained on: without finite values, walls of height 2, or a well."""
+        values = fields["potential"]
+        for row, sensor in np.argwhere(~(np.abs(values) <= _LARGEST_READING))[:1]:
+            received = f"{names[row].potential}[{sensor}] is {values[row, sensor]:.6g}"
+            raise InputError(f"{received}; values must be finite and between {-_LARGEST_READING:g} and {_LARGEST_READING:g}")
+        walls = values[:, [0, -1]]
+        for row in np.flatnonzero(np.any(np.abs(walls - WALL_HEIGHT) > _WALL_TOLERANCE, axis=1))[:1]:
+            raise InputError(
+                f"{names[row].potential} is {walls[row, 0]:.6g} at q = 0 and {walls[row, 1]:.6g} at q = 1; "
+                f"a well has V = {WALL_HEIGHT:g} at both walls (within {_WALL_TOLERANCE:g})"
+            )
+
+    def check_initial_state(self, hamiltonians: Wells, q0: np.ndarray, p0: np.ndarray, names: Sequence[Names]) -> None:
+        """Refuse a potential without a well, and a particle that does not stay between the walls.
+
+        Noise may lift a wall by up to 0.1, and a particle may start at rest on such a wall.
+        """
+        super().check_initial_state(hamiltonians, q0, p0, names)
+        for row in np.flatnonzero(hamiltonians.depth < _SHALLOWEST_WELL)[:1]:
+            lowest = WALL_HEIGHT - hamiltonians.depth[row]
+            raise InputError(f"{names[row].potential} has no well: its lowest value is {lowest:.6g} and must be below {WALL_HEIGHT:g}")
+        with np.errstate(over="ignore"):
+            energy = hamiltonians.energy(q0, p0)
+        walls = [hamiltonians.potential(np.full(len(hamiltonians), wall)) for wall in self.domain[0]]
+        limit = np.maximum(WALL_HEIGHT, np.maximum(*walls)) + _ENERGY_TOLERANCE
+        for row in np.flatnonzero(~(energy <= limit))[:1]:
+            raise InputError(
+                f"{names[row].potential} gives p0**2/2 + V(q0) = {energy[row]:.6g} for {names[row].q0} = {q0[row]:.6g} and "
+                f"{names[row].p0} = {p0[row]:.6g}; above {WALL_HEIGHT:g} the particle leaves the walls"
+            )
+        self._check_slope_at_walls(hamiltonians, q0, names)
+
+    def _check_slope_at_walls(self, hamiltonians: Wells, q0: np.ndarray, names: Sequence[Names]) -> None:
+        for wall, inward in zip(self.domain[0], (1.0, -1.0), strict=True):
+            rows = np.flatnonzero(q0 == wall)
+            if not rows.size:
+                continue
+            slope, _ = hamiltonians.take(rows).gradient(q0[rows], q0[rows])
+            for row in rows[inward * slope > _STEEPEST_RISE][:1]:
+                raise InputError(
+                    f"{names[row].potential} rises inward from the wall at q = {wall:g}, where the particle starts, "
+                    "so the particle leaves the walls"
+                )
+
+    def solve(self, hamiltonians: Wells, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """By the classical Runge-Kutta method with steps of at most 1e-3."""
+        solution = solve(hamiltonians.curves, q0, p0, times, method="rk4", step=_SOLVER_STEP)
+        return solution.q, solution.p
 
     def certify(
         self, hamiltonians: Wells, q0: np.ndarray, p0: np.ndarray, times: np.ndarray, *, method: str, tolerance: float

@@ -1,0 +1,318 @@
+"""A trained model in use: potentials, initial states and times in; orbits with a measure of trust out.
+
+Shapes: R problems, B of them in one forward pass, T query times, d degrees of freedom.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from ..architectures import Task, TrainedFor, load_model, read_card
+from ..physics import InputError
+from ..physics.systems import Names, get_system
+from ..platform.data.datasets import stack_fields
+from .orbit import Orbit, Source, Trust
+from .problems import Potential, Problem, as_problems, read_fields, read_state, read_times
+from .shipped import accepts, find_model, models_accepting
+
+Verify = Literal["none", "energy", "solver"]
+
+MAX_POINTS = 1_000_000  # query times of one batch, all problems together: bounds memory and the size of a response
+_POINTS_PER_PASS = 5_000  # sensors or query times of one forward pass: the default MambONet then works in about 200 MB
+
+
+class Model:
+    """The network of a model folder, with the system it was trained for. Call it, or `predict` many problems at once.
+
+    Parameters
+    ----------
+    folder
+        The model folder.
+    solver_threshold
+        With verify="solver", a prediction further than this from the solver is replaced by the solver's trajectory.
+    device
+        Where the network runs, such as "cpu" or "cuda".
+
+    Attributes
+    ----------
+    card
+        The content of `model.json`.
+    trained_for
+        The system, ensemble, initial state and sensors of the training data; part of the card.
+    system
+        The `System` that the model predicts.
+
+    Raises
+    ------
+    InputError
+        Where the folder holds no usable model, or its system is not installed.
+    """
+
+    def __init__(self, folder: str | Path, solver_threshold: float = 0.05, device: str = "cpu") -> None:
+        if not solver_threshold >= 0:
+            raise InputError(f"solver_threshold is {solver_threshold}; it must be 0 or more")
+        self.folder = Path(folder)
+        self.card: dict[str, Any] = read_card(folder)
+        self.trained_for = TrainedFor.model_validate(self.card["trained_for"])
+        self.system = get_system(self.trained_for.system)
+        self.solver_threshold = solver_threshold
+        self.drift_threshold = _calibrated_drift(self.card, self.folder)
+        self._network = load_model(folder, device)
+        self._device = device
+        self._warm_up()
+
+    @property
+    def task(self) -> Task:
+        """What the network was built for: sensors, domain, horizon and channels."""
+        return self.trained_for.task
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What a response says about the model behind it."""
+        return {
+            "architecture": self.card["architecture"]["name"],
+            "system": self.system.name,
+            "num_sensors": self.task.num_sensors,
+            "num_parameters": self.card.get("num_parameters"),
+            "weights_sha256": self.card.get("weights_sha256"),
+            "drift_threshold": self.drift_threshold,
+        }
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The card, and at its top level what a client needs to pose problems."""
+        trained_for = self.trained_for.model_dump(mode="json")
+        asked = ("system", "ensemble", "initial_state", "sensors", "domain", "horizon")
+        system = self.system
+        about = {"requirements": system.requirements, "examples": dict(system.examples), "energy_scale": system.energy_scale_name}
+        return self.card | {name: trained_for[name] for name in asked} | about
+
+    def __repr__(self) -> str:
+        trained_for = self.trained_for
+        start = "any admissible initial state" if trained_for.any_initial_state else f"initial state {trained_for.initial_state}"
+        return (
+            f"Model({str(self.folder)!r}: {self.card['architecture']['name']} with {self.card.get('num_parameters'):,} parameters, "
+            f"system {self.system.name!r}, {' x '.join(map(str, self.task.sensors))} sensors, times up to {self.task.horizon:g}, {start})"
+        )
+
+    def __call__(self, potential: Potential, q0: Any = None, p0: Any = None, times: Any = None, *, verify: Verify = "energy") -> Any:
+        """The orbit of a particle in a potential, or a list of orbits for a batch.
+
+        Everything is dimensionless, for a particle of unit mass.
+
+        Parameters
+        ----------
+        potential
+            Text such as "8*(q-0.5)**2" (coordinates q1, q2, ... with several degrees of freedom), a function of arrays, V at the
+            model's sensors (S,) or (S1, S2), or an exact Hamiltonian with one row.
+        q0, p0
+            Initial state: a number each, or d numbers with d degrees of freedom. By default the only state that the model was
+            trained for, else 0.
+        times
+            Query times in any order, (T,), up to the model's horizon. By default 100 uniform ones.
+        verify
+            "none" runs the network alone; "energy" adds the energy drift; "solver" also compares with an ordinary solver.
+
+        Returns
+        -------
+        Orbit or list of Orbit
+            A list where any argument has one dimension more than above, or `potential` is a list of texts, functions or
+            Hamiltonians. Arguments without it stand for every problem of the batch.
+
+        Raises
+        ------
+        InputError
+            For a problem that the model cannot predict; the message names the argument.
+        """
+        problems, is_batch = as_problems(potential, q0, p0, times, self.system)
+        orbits = self.predict(problems, verify)
+        return orbits if is_batch else orbits[0]
+
+    def predict(self, problems: Sequence[Problem], verify: Verify = "energy") -> list[Orbit]:
+        """One orbit for each problem, in order; problems may have different numbers of times.
+
+        A prediction that is not finite is replaced by the solver's trajectory whatever `verify` says. So is, with "energy", one
+        whose drift exceeds the threshold below which calibration found predictions accurate (`evaluate --record`).
+
+        Raises
+        ------
+        InputError
+            For a problem that the model cannot predict, with the problem's own names.
+        """
+        if verify not in get_args(Verify):
+            raise InputError(f"verify is {verify!r}; choose one of {', '.join(get_args(Verify))}")
+        num_points = sum(problem.num_times for problem in problems)
+        if num_points > MAX_POINTS:
+            raise InputError(f"there are {num_points} query times in total; at most {MAX_POINTS} are allowed in one batch")
+        if not problems:
+            return []
+        batch = _Batch(self, problems)
+        groups: dict[int, list[int]] = {}
+        for row, times in enumerate(batch.times):
+            groups.setdefault(times.size, []).append(row)
+        orbits: dict[int, Orbit] = {}
+        for rows in groups.values():
+            orbits |= self._predict_rows(batch, np.array(rows), verify)
+        return [orbits[row] for row in range(len(problems))]
+
+    def _predict_rows(self, batch: "_Batch", rows: np.ndarray, verify: Verify) -> dict[int, Orbit]:
+        """The orbits of rows with equally many times: the network's, or the solver's where that is better."""
+        times = np.stack([batch.times[row] for row in rows])
+        q, p = self._run_network(batch.fields[rows], times, batch.initial[rows])
+        drift = batch.drift(rows, q, p)
+        usable = np.isfinite(drift) & _is_finite(q) & _is_finite(p)
+        errors: list[float | None] = [None] * rows.size
+        sources: list[Source] = ["model"] * rows.size
+        trusted = usable if verify != "energy" or self.drift_threshold is None else usable & (drift <= self.drift_threshold)
+        solved = np.arange(rows.size) if verify == "solver" else np.flatnonzero(~trusted)
+        if solved.size:
+            true_q, true_p, true_drift = batch.solve(rows[solved], times[solved])
+            for index, row in enumerate(solved):
+                if usable[row] and verify == "solver":
+                    differences = (np.abs(q[row] - true_q[index]), np.abs(p[row] - true_p[index]))
+                    errors[row] = max(float(np.max(difference)) for difference in differences)
+                if errors[row] is None or errors[row] > self.solver_threshold:
+                    q[row], p[row], drift[row], sources[row] = true_q[index], true_p[index], true_drift[index], "solver"
+        trust = [
+            Trust(None if verify == "none" else float(one), error, source)
+            for one, error, source in zip(drift, errors, sources, strict=True)
+        ]
+        return {row: batch.orbit(row, *parts) for row, *parts in zip(rows.tolist(), q, p, trust, strict=True)}
+
+    def _run_network(self, fields: np.ndarray, times: np.ndarray, initial: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """q, p (B, T) or (B, T, d) of problems with equally many times, a bounded number of rows at a time."""
+        rows = max(1, _POINTS_PER_PASS // max(self.task.num_sensors, times.shape[1]))
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(times), rows):
+                arrays = (array[start : start + rows] for array in (fields, times, initial))
+                output = self._network(*(torch.as_tensor(array, dtype=self._network.dtype, device=self._device) for array in arrays))
+                parts.append(torch.stack([output.q, output.p]).double().cpu().numpy())
+        q, p = np.concatenate(parts, axis=1)
+        return q, p
+
+    def _warm_up(self) -> None:
+        """Run everything once: the first call compiles the solver and warms the network, better now than in someone's request."""
+        system, sensors = self.system, self.task.sensors
+        fields = {name: np.zeros((1, *((channels,) if channels > 1 else ()), *sensors)) for name, channels in system.fields.items()}
+        hamiltonians = system.from_sensors(fields)
+        centre = np.array([[(low + high) / 2 for low, high in system.domain]])
+        q0 = centre[:, 0] if system.degrees_of_freedom == 1 else centre
+        p0, times = np.zeros_like(q0), np.array([[self.task.horizon]])
+        q, p = system.solve(hamiltonians, q0, p0, times)
+        system.energy_drift(hamiltonians, q0, p0, q, p)
+        self._run_network(stack_fields(fields, system), times, np.concatenate([centre, 0.0 * centre], axis=1))
+
+
+def load(model: str | Path, *, solver_threshold: float = 0.05, device: str = "cpu") -> Model:
+    """A model by the name of a shipped one (see `shipped_models`) or by its folder; a folder goes before a name.
+
+    Parameters
+    ----------
+    model
+        Such as "orbitnet", or "runs/deeponet/model".
+    solver_threshold
+        With verify="solver", a prediction further than this from the solver is replaced by the solver's trajectory.
+    device
+        Where the network runs, such as "cpu" or "cuda".
+
+    Raises
+    ------
+    InputError
+        Where there is no such model, or it is damaged.
+    """
+    return Model(find_model(model), solver_threshold, device)
+
+
+def predict(model: str | Path | Model, potential: Potential, q0: Any = None, p0: Any = None, times: Any = None, **options: Any) -> Any:
+    """`load(model)(potential, q0, p0, times, **options)`: for one prediction. To make more, load the model once."""
+    loaded = model if isinstance(model, Model) else load(model)
+    return loaded(potential, q0, p0, times, **options)
+
+
+class _Batch:
+    """R problems that passed every check, as arrays: fields at the sensors, interpolated Hamiltonians, initial states and times."""
+
+    def __init__(self, model: Model, problems: Sequence[Problem]) -> None:
+        self.system = model.system
+        self.names = [problem.names for problem in problems]
+        rows = [read_fields(problem, self.system, model.task.sensors) for problem in problems]
+        fields = {name: np.stack([row[name] for row in rows]) for name in self.system.fields}
+        self.times = [read_times(problem.times, model.task.horizon, problem.names.times) for problem in problems]
+        self.q0, self.p0 = _read_states(model, problems)
+        self.system.check_potential(fields, self.names)
+        self.fields = stack_fields(fields, self.system)
+        self.hamiltonians = self.system.from_sensors(fields)
+        self.system.check_initial_state(self.hamiltonians, self.q0, self.p0, self.names)
+        _check_trained_for(model.trained_for, self.q0, self.p0, self.names)
+
+    @property
+    def initial(self) -> np.ndarray:
+        """(q0, p0) as a network reads them, (R, 2 d)."""
+        return np.concatenate([state.reshape(len(self.times), -1) for state in (self.q0, self.p0)], axis=1)
+
+    def orbit(self, row: int, q: np.ndarray, p: np.ndarray, trust: Trust) -> Orbit:
+        given = (self.times[row], q, p, np.asarray(self.q0[row]), np.asarray(self.p0[row]))
+        return Orbit(*given, trust, system=self.system, hamiltonians=self.hamiltonians, row=row)
+
+    def drift(self, rows: np.ndarray, q: np.ndarray, p: np.ndarray) -> np.ndarray:
+        return self.system.energy_drift(self.hamiltonians.take(rows), self.q0[rows], self.p0[rows], q, p)
+
+    def solve(self, rows: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """q, p of an ordinary solver in the order of `times` (B, T), and their energy drift (B,)."""
+        order = np.argsort(times, axis=1, kind="stable")
+        back = np.argsort(order, axis=1)
+        solution = self.system.solve(self.hamiltonians.take(rows), self.q0[rows], self.p0[rows], np.take_along_axis(times, order, 1))
+        q, p = (np.take_along_axis(x, back.reshape(*back.shape, *[1] * (x.ndim - 2)), 1) for x in solution)
+        drift = self.drift(rows, q, p)
+        for index in np.flatnonzero(~(_is_finite(q) & _is_finite(p) & np.isfinite(drift)))[:1]:
+            name = self.names[rows[index]].potential
+            raise InputError(f"{name} has no finite trajectory, from the model or from the solver; make the potential smoother")
+        return q, p, drift
+
+
+def _read_states(model: Model, problems: Sequence[Problem]) -> tuple[np.ndarray, np.ndarray]:
+    """q0 and p0, (R,) or (R, d)."""
+    zero = (0.0,) * model.system.degrees_of_freedom
+    default_q0, default_p0 = model.trained_for.initial_state or (zero, zero)
+    states = [
+        (
+            read_state(default_q0 if problem.q0 is None else problem.q0, model.system, problem.names.q0),
+            read_state(default_p0 if problem.p0 is None else problem.p0, model.system, problem.names.p0),
+        )
+        for problem in problems
+    ]
+    return np.stack([q0 for q0, _ in states]), np.stack([p0 for _, p0 in states])
+
+
+def _check_trained_for(trained_for: TrainedFor, q0: np.ndarray, p0: np.ndarray, names: Sequence[Names]) -> None:
+    """Refuse an initial state other than the only one that the model was trained for."""
+    for row, state in enumerate(zip(q0, p0, strict=True)):
+        if accepts(trained_for, *state):
+            continue
+        others = ", ".join(repr(name) for name in models_accepting(trained_for.system, *state))
+        assert trained_for.initial_state is not None
+        given, wanted = (", ".join(f"{number:.6g}" for number in np.ravel(pair)) for pair in (state, trained_for.initial_state))
+        advice = f"; models for other initial states: {others}" if others else ""
+        raise InputError(f"{names[row].q0} and {names[row].p0} are ({given}); this model was trained for ({wanted}) only{advice}")
+
+
+def _is_finite(values: np.ndarray) -> np.ndarray:
+    """Whether all numbers of a row are, (B, ...) -> (B,)."""
+    return np.isfinite(values).reshape(len(values), -1).all(axis=1)
+
+
+def _calibrated_drift(card: dict[str, Any], folder: Path) -> float | None:
+    """None where `evaluate --record` was never run on the model, or found no threshold: nothing is then known of its drift."""
+    if "calibration" not in card:
+        return None
+    try:
+        threshold = card["calibration"]["scores"]["energy_drift"]["threshold"]
+        if threshold is None or np.isfinite(float(threshold)):
+            return None if threshold is None else float(threshold)
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise InputError(f"the calibration in the model.json of {str(folder)!r} is damaged; evaluate --record writes it again")

@@ -1,0 +1,184 @@
+"""Problems as users give them - a potential, an initial state, query times - and how they become arrays.
+
+Shapes: R problems, T query times, d degrees of freedom.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..physics import InputError
+from ..physics.potentials.expressions import Expression
+from ..physics.potentials.functions import FunctionPotential
+from ..physics.systems import Names, System
+from ..physics.systems.functions import FunctionHamiltonians
+
+MAX_TIMES = 10_000
+DEFAULT_TIMES = 100
+_DIFFERENCE_STEP = 1 / 500  # of the domain's width
+
+Potential = str | Callable[..., Any] | np.ndarray | Sequence[Any] | Mapping[str, Any] | Any
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """One potential, one initial state, and the times at which q and p are wanted.
+
+    Attributes
+    ----------
+    potential
+        Text such as "8*(q-0.5)**2" (in q1, q2, ... with several degrees of freedom), a function of the coordinates, V at the
+        sensors (S,) or (S1, S2), a mapping of all fields of the system, or its exact `Hamiltonians` with one row.
+    q0, p0
+        A number with one degree of freedom, d numbers with more; None: the only state of a model that was trained for one, else 0.
+    times
+        In any order, (T,); None: 100 uniform ones up to the horizon.
+    names
+        What messages call these.
+    """
+
+    potential: Potential
+    q0: Any = None
+    p0: Any = None
+    times: Any = None
+    names: Names = field(default=Names())
+
+    @property
+    def num_times(self) -> int:
+        return DEFAULT_TIMES if self.times is None else int(np.size(self.times))
+
+
+def exact_hamiltonians(potential: Potential, system: System, names: Names, refinement: int = 1) -> Any | None:
+    """The Hamiltonian, one row, of a potential given as text, as a function or exactly; None for V at the sensors.
+
+    The steps of the difference quotients that give the gradient of a function are divided by `refinement`.
+    """
+    if isinstance(potential, str) or callable(potential):
+        if dict(system.fields) != {"potential": 1}:
+            raise InputError(f"{names.potential} is a formula for V, but system {system.name!r} has the fields {', '.join(system.fields)}")
+        if isinstance(potential, str):
+            return FunctionHamiltonians([Expression(potential, system.degrees_of_freedom)], system.domain)
+        steps = tuple((high - low) * _DIFFERENCE_STEP / refinement for low, high in system.domain)
+        return FunctionHamiltonians([FunctionPotential(potential, steps)], system.domain)
+    if hasattr(potential, "sense"):
+        if len(potential) != 1:
+            raise InputError(f"{names.potential} holds {len(potential)} Hamiltonians; give one, such as hamiltonians.take(np.array([0]))")
+        return potential
+    return None
+
+
+def read_fields(problem: Problem, system: System, sensors: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """The fields of one problem at the sensors, in the shapes of `Hamiltonians.sense` without the rows.
+
+    Raises
+    ------
+    InputError
+        For an expression that cannot be read, or sensors of another number.
+    """
+    potential, name = problem.potential, problem.names.potential
+    exact = exact_hamiltonians(potential, system, problem.names)
+    if exact is not None:
+        try:
+            return {field: values[0] for field, values in exact.sense(sensors).items()}
+        except InputError as error:
+            raise InputError(_rename(str(error), name)) from None
+    given = potential if isinstance(potential, Mapping) else {"potential": potential}
+    if set(given) != set(system.fields):
+        raise InputError(f"{name} has the fields {', '.join(given)}; system {system.name!r} has {', '.join(system.fields)}")
+    fields = {}
+    for field_name, channels in system.fields.items():
+        values = _as_numbers(given[field_name], name)
+        expected = sensors if channels == 1 else (channels, *sensors)
+        if values.shape != expected:
+            raise InputError(f"{name} has {_counted(values.shape)} sensors; this model expects {_counted(expected)}")
+        fields[field_name] = values
+    return fields
+
+
+def read_state(value: Any, system: System, name: str) -> np.ndarray:
+    """q0 or p0 as a float64 number (), or (d,) with d > 1; InputError for another shape."""
+    numbers = _as_numbers(value, name)
+    if system.degrees_of_freedom == 1 and numbers.shape in ((), (1,)):
+        return numbers.reshape(())
+    if numbers.shape != (system.degrees_of_freedom,) or system.degrees_of_freedom == 1:
+        wanted = "one number" if system.degrees_of_freedom == 1 else f"{system.degrees_of_freedom} numbers, one for each coordinate"
+        raise InputError(f"{name} is {str(value)[:60]}; give {wanted}")
+    return numbers
+
+
+def read_times(times: Any, horizon: float, name: str) -> np.ndarray:
+    """Query times (T,) in their order; InputError unless they are 1 to 10,000 numbers between 0 and the horizon."""
+    if times is None:
+        return np.linspace(0.0, horizon, DEFAULT_TIMES)
+    times = _as_numbers(times, name)
+    if times.ndim != 1 or not 1 <= times.size <= MAX_TIMES:
+        raise InputError(f"{name} has {times.size} values; give a list of 1 to {MAX_TIMES} numbers")
+    bad = np.flatnonzero(~((times >= 0.0) & (times <= horizon)))
+    if bad.size:
+        upper = f"be between 0 and {horizon:g}" if np.isfinite(horizon) else "be finite and not negative"
+        raise InputError(f"{name}[{bad[0]}] is {times[bad[0]]:.6g}; times must {upper}")
+    return times
+
+
+def as_problems(potential: Any, q0: Any, p0: Any, times: Any, system: System) -> tuple[list[Problem], bool]:
+    """The problems of a call `model(potential, q0, p0, times)`, and whether it asked for a batch.
+
+    It did if any argument has one dimension more than a single problem gives it; the others then stand for every problem.
+    """
+    state = 0 if system.degrees_of_freedom == 1 else 1
+    batched = {
+        "potential": _is_batch_of_potentials(potential, system),
+        "q0": _dimensions(q0) > state,
+        "p0": _dimensions(p0) > state,
+        "times": _dimensions(times) > 1,
+    }
+    given = {"potential": potential, "q0": q0, "p0": p0, "times": times}
+    counts = {name: len(given[name]) for name, is_batch in batched.items() if is_batch}
+    if not counts:
+        return [Problem(potential, q0, p0, times)], False
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{count} of {name}" for name, count in counts.items())
+        raise InputError(f"a batch needs equally many of everything that varies; there are {listed}")
+    problems = []
+    for row in range(next(iter(counts.values()))):
+        parts = {name: value[row] if batched[name] else value for name, value in given.items()}
+        problems.append(Problem(**parts, names=Names(*(f"{name}[{row}]" if batched[name] else name for name in given))))
+    return problems, True
+
+
+def _is_batch_of_potentials(potential: Any, system: System) -> bool:
+    if isinstance(potential, str | Mapping) or callable(potential) or hasattr(potential, "sense"):
+        return False
+    if isinstance(potential, list | tuple) and any(
+        isinstance(one, str | Mapping) or callable(one) or hasattr(one, "sense") for one in potential
+    ):
+        return True
+    return _dimensions(potential) > system.degrees_of_freedom
+
+
+def _dimensions(value: Any) -> int:
+    """How deep lists are nested, by their first elements, or the dimensions of an array."""
+    if isinstance(value, list | tuple):
+        return 1 + (_dimensions(value[0]) if value else 0)
+    return np.ndim(value) if value is not None else 0
+
+
+def _as_numbers(value: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} is {str(value)[:60]!r}; give numbers") from None
+
+
+def _counted(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) if shape else "no"
+
+
+def _rename(sentence: str, name: str) -> str:
+    """A sentence about an "expression ..." or a "potential ..." with the caller's name for it."""
+    for word in ("expression ", "potential "):
+        if sentence.startswith(word):
+            return f"{name} {sentence.removeprefix(word)}"
+    return sentence

@@ -1,0 +1,89 @@
+"""The models that come with the project, and how a user's name or folder becomes a model folder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..physics import InputError
+
+if TYPE_CHECKING:
+    from ..architectures import TrainedFor
+
+SHIPPED_MODELS = Path(__file__).parent / "models"
+_CARD = "model.json"
+
+
+def shipped_models() -> list[str]:
+    """The names of the models that `load`, `predict` and `serve` know without a folder."""
+    return sorted(card.parent.name for card in SHIPPED_MODELS.glob(f"*/{_CARD}"))
+
+
+def find_model(model: str | Path) -> Path:
+    """The folder of a model given by its folder or by the name of a shipped model; a folder goes before a name.
+
+    Raises
+    ------
+    InputError
+        Where there is no model; for a run folder the message suggests the model in it.
+    """
+    from ..architectures import read_card
+
+    folder = locate_model(model)
+    if not (folder / _CARD).is_file():
+        if (folder / "model" / _CARD).is_file():
+            raise InputError(f"{str(model)!r} is a run folder; its model is {str(folder / 'model')!r}")
+        if not folder.exists():
+            raise InputError(f"{str(model)!r} is neither a model folder nor a shipped model; shipped are {', '.join(shipped_models())}")
+    read_card(folder)
+    return folder
+
+
+def locate_model(model: str | Path) -> Path:
+    """As `find_model`, for a folder that another machine may have: nothing is read."""
+    folder = Path(model)
+    is_name = not folder.exists() and len(folder.parts) == 1 and str(folder) in shipped_models()
+    return SHIPPED_MODELS / folder if is_name else folder
+
+
+def choose_model(q0: Any = None, p0: Any = None) -> Path:
+    """The folder of the shipped model for an initial state, with one number per degree of freedom in q0 and in p0.
+
+    Models trained for a single state, this one, come first; then those trained without noise; then those with most sensors. A
+    part that is None is 0; where both are, every model will do.
+
+    Raises
+    ------
+    InputError
+        Where no shipped model predicts from this state.
+    """
+    given = [part for part in (q0, p0) if part is not None]
+    q0, p0 = (np.zeros(np.size(given[0])) if given and part is None else part for part in (q0, p0))
+    ranked = []
+    for name in shipped_models():
+        trained_for = read_trained_for(name)
+        if not given or accepts(trained_for, q0, p0):
+            ranked.append((trained_for.any_initial_state, trained_for.noise > 0, -trained_for.task.num_sensors, name))
+    if not ranked:
+        raise InputError(f"no shipped model predicts from q0 = {q0} and p0 = {p0}; name a model folder")
+    return SHIPPED_MODELS / min(ranked)[-1]
+
+
+def models_accepting(system: str, q0: Any, p0: Any) -> list[str]:
+    """The shipped models of a system that predict from this initial state."""
+    cards = ((name, read_trained_for(name)) for name in shipped_models())
+    return [name for name, trained_for in cards if trained_for.system == system and accepts(trained_for, q0, p0)]
+
+
+def accepts(trained_for: "TrainedFor", q0: Any, p0: Any) -> bool:
+    """Whether a model predicts from q0, p0 (d,), admissible or not: whether it was trained for this state, or for any."""
+    if not np.size(q0) == np.size(p0) == len(trained_for.domain):
+        return False
+    return trained_for.initial_state is None or np.array_equal(trained_for.initial_state, [np.ravel(q0), np.ravel(p0)])
+
+
+def read_trained_for(name: str) -> "TrainedFor":
+    """What the card of a shipped model says that it was trained for."""
+    from ..architectures import TrainedFor, read_card
+
+    return TrainedFor.model_validate(read_card(SHIPPED_MODELS / name)["trained_for"])

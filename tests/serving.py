@@ -1,0 +1,39 @@
+"""What the tests of serving share: one potential in three forms, and a model whose predictions are wrong."""
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from neural_hamilton.architectures import Task, TrainedFor, build_operator, parse_architecture, save_model
+from neural_hamilton.physics.systems import get_system
+
+NUM_SENSORS = 100
+HARMONIC = "8*(q-0.5)**2"
+SENSORS = 8 * (np.linspace(0, 1, NUM_SENSORS) - 0.5) ** 2
+FROM_REST = ((0.0,), (0.0,))
+
+
+def save_tiny(folder: Path, initial_state: tuple | None = None, dtype: torch.dtype = torch.float32) -> Path:
+    """A random MambONet for the well in `folder`; one that starts from a quadrature baseline would be too good."""
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "num_mamba_layers": 1, "d_state": 4, "num_heads": 2, "num_decoder_layers": 1, "d_feedforward": 32}
+    well = get_system("well")
+    task = Task((NUM_SENSORS,), well.domain, well.horizon)
+    name = next(name for name, ensemble in well.ensembles.items() if ensemble.fixed_initial_state == initial_state)
+    trained_for = TrainedFor.of(task, system=well.name, ensemble={"name": name}, initial_state=initial_state)
+    network = build_operator(parse_architecture({"name": "mambonet", **sizes}), task).to(dtype)
+    save_model(network, folder, trained_for, {})
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def exact_harmonic(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """q, p in `HARMONIC` from rest at q = 0."""
+    return 0.5 - 0.5 * np.cos(4 * times), 2 * np.sin(4 * times)
