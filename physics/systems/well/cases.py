@@ -41,6 +41,5 @@ def _jumps() -> list[NamedPotential]:
 
 def _case(kind: Literal["textbook", "non-smooth"], potential: NamedPotential, start: tuple[State, State]) -> NamedCase:
     q0, p0 = start
-    return NamedCase(
-        potential.name, kind, FunctionHamiltonians([potential], Well.domain), q0, p0, partial(potential.truth, q0=q0[0], p0=p0[0])
-    )
+    truth = partial(potential.truth, q0=q0[0], p0=p0[0])
+    return NamedCase(potential.name, kind, FunctionHamiltonians([potential], Well.domain), q0, p0, truth)
