@@ -5,7 +5,7 @@ import torch
 
 from neural_hamilton.architectures import ArchitectureConfig, Operator, Task, TrainedFor
 from neural_hamilton.physics.potentials.curves import Curves
-from neural_hamilton.physics.systems import Problems, get_system
+from neural_hamilton.physics.systems import Problems, get_system, roles
 from neural_hamilton.physics.systems.well import Wells
 from neural_hamilton.physics.systems.well.baselines.solver import WellSolver
 from neural_hamilton.platform.config import load_config
@@ -13,7 +13,7 @@ from neural_hamilton.platform.evaluation.study import Subject
 
 WELL = get_system("well")
 PAPER, PHASE_SPACE = (WELL.get_ensemble(name)() for name in ("paper", "phase-space"))
-TIGHT = WellSolver("tight", "dop853", roles=frozenset({"table", "studies", "rollouts"}), tolerance=1e-12)
+TIGHT = WellSolver("tight", "dop853", roles=roles("table", "studies", "rollouts"), tolerance=1e-12)
 
 
 class HarmonicNetwork(Operator):

@@ -129,8 +129,9 @@ def test_every_trajectory_is_on_file_and_its_losses_are_those_summarised(evaluat
 
 
 def test_command_in_the_report_repeats_it(model, tiny_dataset, tmp_path):
-    out, settings = tmp_path / "first", only("non_smooth", "sensors")
-    result = evaluate(model, tiny_dataset, out, settings=settings.model_copy(update={"sensor_counts": [20], "noise_levels": []}))
+    keys = {"bootstrap": 50, "study_rows": 4, "studies": ["non_smooth", "sensors"], "sensor_counts": [20], "noise_levels": []}
+    out, settings = tmp_path / "first", load_config(None, {f"evaluation.{key}": value for key, value in keys.items()}).evaluation
+    result = evaluate(model, tiny_dataset, out, settings=settings)
     page = html.unescape((out / "report.html").read_text())
     command = re.search(r"<p><code>neural-hamilton (evaluate .*?)</code></p>", page).group(1)
     arguments = [str(tmp_path / "again") if word == str(out) else word for word in shlex.split(command)]

@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 
 from ..errors import InputError
 from .base import Column, Drawn, Ensemble, Group, Hamiltonians, NamedCase, Names, Rejection, System, Trajectories
-from .baselines import Baseline, FixedSteps, Reconstruction, Role, States, with_role
+from .baselines import Baseline, FixedSteps, Reconstruction, Role, States, roles, with_role
 from .draws import SPLITS, Draws, between
 from .problems import Predictions, Problems
 from .rows import ROWS_VERSION, Rows, draw_rows, own_columns
@@ -42,6 +42,7 @@ __all__ = [
     "draw_rows",
     "get_system",
     "own_columns",
+    "roles",
     "system_names",
     "with_role",
 ]

@@ -237,9 +237,9 @@ class System(ABC):
         """
         from .baselines import discover_baselines, general_baselines
 
-        package = type(self).__module__.rpartition(".")[0] + ".baselines"
-        if package != f"{__package__}.baselines" and find_spec(package) is not None:
-            return discover_baselines(import_module(package), steps)
+        parent = type(self).__module__.rpartition(".")[0]
+        if parent not in ("", __package__) and find_spec(f"{parent}.baselines") is not None:
+            return discover_baselines(import_module(f"{parent}.baselines"), steps)
         return general_baselines(self, steps)
 
     def named_cases(self, initial_state: tuple[State, State] | None) -> "list[NamedCase]":

@@ -31,6 +31,11 @@ Track = Literal["oracle", "sensors"]
 Role = Literal["table", "figures", "studies", "rollouts", "reconstructions", "work-precision"]
 
 
+def roles(*names: Role) -> frozenset[Role]:
+    """A set of roles."""
+    return frozenset(names)
+
+
 class States(NamedTuple):
     """q, p of N problems, (N, T) or (N, T, d), and the forces evaluated, (N,)."""
 
@@ -77,7 +82,7 @@ class Baseline(ABC):
     name: str
     method: str
     reconstruction: Reconstruction | None = None
-    roles: frozenset[Role] = frozenset({"table"})
+    roles: frozenset[Role] = roles("table")
     flops_per_evaluation: int | None = None
 
     @property
@@ -110,6 +115,10 @@ class Baseline(ABC):
         return problems.rebuilt(self.reconstruction) if self.reconstruction else Rebuilt(problems.hamiltonians, 0.0)
 
 
+_STEPS_OF_ORDER_8 = 300  # over the horizon, on whose scale the motion changes: their error is far below that of a reconstruction
+_LADDER = (20, 60, 200)  # steps over the horizon, of the points of the work-precision diagram
+
+
 def with_role(baselines: Sequence[Baseline], role: Role) -> list[Baseline]:
     """The baselines that have `role`, in order."""
     return [baseline for baseline in baselines if role in baseline.roles]
@@ -139,20 +148,19 @@ class FixedSteps(Baseline):
 
 
 def general_baselines(system: "System", steps: Sequence[float]) -> list[Baseline]:
-    """RK4 at each step on the exact Hamiltonian and on `system.from_sensors`, and steps of order 8 on both."""
+    """RK4 and steps of order 8 on the exact Hamiltonian, at each of `steps` and at a fraction of the horizon, and on splines.
+
+    Splines through the sensors are evaluated in Python, so RK4 takes the first of `steps` alone there.
+    """
     splines = Reconstruction("spline", "tensor-product cubic splines", lambda problems: system.from_sensors(problems.fields), 4)
-    first, table = frozenset({"table", "figures", "studies", "rollouts"}), frozenset({"table"})
-    found: list[Baseline] = []
-    for label, reconstruction in (("oracle", None), ("spline", splines)):
-        for number, step in enumerate(steps):
-            roles = first if number == 0 and reconstruction else table
-            found.append(FixedSteps(f"rk4-{label}-{step:g}", "rk4", reconstruction, roles, scheme=generic.RK4, step=step))
-        roles = first | {"reconstructions"} if reconstruction else table
-        found.append(FixedSteps(f"dop853-{label}", "dop853", reconstruction, roles, scheme=generic.ORDER_8, step=min(0.01, *steps)))
+    drawn, tight = roles("table", "figures", "studies", "rollouts"), system.horizon / _STEPS_OF_ORDER_8
+    found: list[Baseline] = [FixedSteps(f"rk4-oracle-{step:g}", "rk4", scheme=generic.RK4, step=step) for step in steps]
+    found.append(FixedSteps("dop853-oracle", "dop853", step=tight))
+    found.append(FixedSteps(f"rk4-spline-{steps[0]:g}", "rk4", splines, drawn, scheme=generic.RK4, step=steps[0]))
+    found.append(FixedSteps("dop853-spline", "dop853", splines, drawn | roles("reconstructions"), step=tight))
+    for reconstruction in (None, splines):
         for method, scheme in (("rk4", generic.RK4), ("dop853", generic.ORDER_8)):
-            for parts in (20, 100, 500):
-                step = system.horizon / parts
-                found.append(
-                    FixedSteps(f"{method} {step:g}", method, reconstruction, frozenset({"work-precision"}), scheme=scheme, step=step)
-                )
+            for step in (system.horizon / parts for parts in _LADDER):
+                own = roles("work-precision")
+                found.append(FixedSteps(f"{method} {step:g}", method, reconstruction, own, scheme=scheme, step=step))
     return sorted(found, key=lambda baseline: baseline.track != "oracle")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from scipy.integrate import DOP853, solve_ivp
-from scipy.interpolate import NdBSpline, make_interp_spline
 
 from ..diagnostics import jacobian_by_differences
 from ..errors import InputError
+from ..potentials.tensor_splines import TensorSplines
 from ..solvers.certify import Rejection, Trajectories
 
 if TYPE_CHECKING:
@@ -197,7 +197,8 @@ def sensor_positions(domain: tuple[tuple[float, float], ...], sensors: tuple[int
 class SplineHamiltonians:
     """H = p²/2 + V(q) of R rows, V a tensor-product cubic spline (not-a-knot) over the domain."""
 
-    splines: list[NdBSpline]
+    splines: TensorSplines
+    domain: tuple[tuple[float, float], ...]
 
     @classmethod
     def through(cls, values: np.ndarray, domain: tuple[tuple[float, float], ...]) -> "SplineHamiltonians":
@@ -206,40 +207,27 @@ class SplineHamiltonians:
             raise InputError(
                 f"potential has shape {values.shape}; give finite numbers at 4 or more sensors along each of {len(domain)} axes"
             )
-        grids = [np.linspace(low, high, count) for (low, high), count in zip(domain, values.shape[1:], strict=True)]
-        return cls([_tensor_spline(grids, row) for row in values])
+        return cls(TensorSplines.through(values, domain), domain)
 
     def __len__(self) -> int:
         return len(self.splines)
 
     def take(self, rows: np.ndarray) -> Self:
-        return type(self)([self.splines[row] for row in np.arange(len(self))[rows]])
+        return type(self)(self.splines.take(np.arange(len(self))[rows]), self.domain)
 
     def energy(self, q: np.ndarray, p: np.ndarray) -> np.ndarray:
         kinetic = 0.5 * np.square(p)
-        potential = self._values(q)
+        potential = self.splines(self._places(q))
         return potential + (kinetic if kinetic.ndim == potential.ndim else kinetic.sum(axis=-1))
 
     def gradient(self, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        dimensions = len(self.splines[0].t)
-        slopes = [self._values(q, tuple(int(axis == other) for other in range(dimensions))) for axis in range(dimensions)]
-        return slopes[0] if dimensions == 1 else np.stack(slopes, axis=-1), p
+        slopes = [self.splines(self._places(q), axis) for axis in range(len(self.domain))]
+        return slopes[0] if len(slopes) == 1 else np.stack(slopes, axis=-1), p
 
     def sense(self, sensors: tuple[int, ...]) -> dict[str, np.ndarray]:
-        places = sensor_positions(tuple((float(t[0]), float(t[-1])) for t in self.splines[0].t), sensors)
-        places = places[:, None] if len(sensors) == 1 else places
-        return {"potential": np.stack([spline(places) for spline in self.splines])}
+        places = self._places(sensor_positions(self.domain, sensors))
+        return {"potential": self.splines(np.broadcast_to(places, (len(self), *places.shape)))}
 
-    def _values(self, q: np.ndarray, derivative: tuple[int, ...] | None = None) -> np.ndarray:
-        places = q[..., None] if len(self.splines[0].t) == 1 else q
-        return np.stack([spline(row, nu=derivative) for spline, row in zip(self.splines, places, strict=True)])
-
-
-def _tensor_spline(grids: list[np.ndarray], values: np.ndarray) -> NdBSpline:
-    """Interpolate along one axis after the other; the coefficients of one are the data of the next."""
-    knots = []
-    for axis, grid in enumerate(grids):
-        spline = make_interp_spline(grid, values, k=3, axis=axis)
-        knots.append(spline.t)
-        values = np.moveaxis(spline.c, 0, axis)  # SciPy puts the interpolated axis first
-    return NdBSpline(tuple(knots), np.ascontiguousarray(values), k=3, extrapolate=True)
+    def _places(self, q: np.ndarray) -> np.ndarray:
+        """Positions with an axis for their components."""
+        return q[..., None] if len(self.domain) == 1 else q

@@ -43,7 +43,7 @@ def compare(
     names = _name_all(folders)
     models = {name: load_model(folder) for name, folder in zip(names, folders, strict=True)}
     cards = {name: read_card(folder) for name, folder in zip(names, folders, strict=True)}
-    trained_for = {name: parse_trained_for(card, folder) for (name, card), folder in zip(cards.items(), folders, strict=True)}
+    trained_for = {name: parse_trained_for(cards[name], folder) for name, folder in zip(names, folders, strict=True)}
     manifest = read_manifest(dataset)
     config = read_config(manifest)
     _check_system(trained_for, config)

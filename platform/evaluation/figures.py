@@ -87,10 +87,10 @@ def draw_case(problems: Problems, prediction: Predictions, row: int) -> Figure:
 def _draw_potential(axis: Axes, problem: Problems, q: np.ndarray) -> None:
     """The first field: along a line with the energy, over a plane with the orbit; nothing where it has more dimensions."""
     name, readings = next(iter(problem.fields.items()))
-    domain, sensors = problem.system.domain, problem.sensors
-    if problem.system.fields[name] > 1 or len(domain) > 2:
+    domain, sensors, dimensions = problem.system.domain, problem.sensors, problem.system.degrees_of_freedom
+    if problem.system.fields[name] > 1 or dimensions > 2:
         axis.set_axis_off()
-    elif len(domain) == 1:
+    elif dimensions == 1:
         positions = np.linspace(*domain[0], _FINE)
         axis.plot(positions, problem.hamiltonians.sense((_FINE,))[name][0], color="k", label=name)
         axis.plot(np.linspace(*domain[0], sensors[0]), readings[0], ".", ms=2.5, color="0.5", label="sensors")

@@ -13,7 +13,7 @@ import torch
 from ...architectures import Operator
 from ...architectures.layers.orbit_quadrature import quadrature_orbit
 from ...architectures.orbitnet import OrbitNet
-from ...physics.systems import Baseline, Problems, Reconstruction, States
+from ...physics.systems import Baseline, Problems, Reconstruction, States, roles
 from ..data.datasets import stack_fields
 
 QUADRATURE = "quadrature"
@@ -49,7 +49,8 @@ class Quadrature(Baseline):
         for rows in np.split(np.arange(len(problems)), range(self.batch_size, len(problems), self.batch_size)):
             arrays = hamiltonians.potential[rows], problems.times[rows], problems.initial[rows]
             with torch.inference_mode():
-                states = quadrature_orbit(*(torch.tensor(array, dtype=dtype) for array in arrays), self.model.task)
+                potential, times, initial = (torch.tensor(array, dtype=dtype) for array in arrays)
+                states = quadrature_orbit(potential, times, initial, self.model.task)
             parts.append(states.double().numpy())
         q, p = np.concatenate(parts).transpose(2, 0, 1)
         return States(q, p, np.zeros(len(problems), dtype=np.int64))
@@ -59,5 +60,5 @@ def built_in_baselines(model: Operator, batch_size: int) -> list[Baseline]:
     """The baselines that a network has built in and corrects: the quadrature for OrbitNet, none for others."""
     if not isinstance(model, OrbitNet):
         return []
-    roles = frozenset({"table", "figures"})
-    return [Quadrature(QUADRATURE, "quadrature", LOCAL_POLYNOMIALS, roles, model=model, batch_size=batch_size)]
+    own = roles("table", "figures")
+    return [Quadrature(QUADRATURE, "quadrature", LOCAL_POLYNOMIALS, own, model=model, batch_size=batch_size)]

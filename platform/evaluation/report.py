@@ -14,7 +14,8 @@ from markupsafe import Markup
 from ...architectures import get_architecture
 from ...physics.files import write_file
 from ...physics.systems import Baseline, Predictions, Problems, with_role
-from ..config import EvaluationConfig
+from ..config import Config, EvaluationConfig
+from ..config.conditions import keys_without_effect
 from . import figures
 from .quadrature import QUADRATURE
 from .studies import get_study, study_names
@@ -158,10 +159,16 @@ def _names(names: list[str]) -> str:
 
 
 def command_of(result: dict[str, Any], out: Path, overrides: dict[str, Any] | None = None) -> str:
-    """The command that writes this report again, with the settings that differ from the defaults; `overrides` replace some."""
+    """The command that writes this report again, with the settings that differ from the defaults; `overrides` replace some.
+
+    Settings without effect, such as those of a study that is left out, are not repeated: the command line would refuse them.
+    """
     model, dataset = result["model"]["folder"], result["dataset"]
     usual = EvaluationConfig().model_dump(mode="json")
-    changed = {key: value for key, value in (result["settings"] | (overrides or {})).items() if value != usual[key]}
+    wanted = result["settings"] | (overrides or {})
+    config = Config().model_copy(update={"evaluation": EvaluationConfig.model_validate(wanted)})
+    idle = {condition.key for condition in keys_without_effect(config)}
+    changed = {key: value for key, value in wanted.items() if value != usual[key] and f"evaluation.{key}" not in idle}
     settings = "".join(f" --set 'evaluation.{key}={json.dumps(value)}'" for key, value in changed.items())
     return f"neural-hamilton evaluate {model} --dataset {dataset['folder']} --split {dataset['split']} --out {out}{settings}"
 

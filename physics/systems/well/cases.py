@@ -1,40 +1,16 @@
 """Wells with names and exact solutions: textbook potentials, and a ladder of cusps, kinks and jumps that no ensemble draws."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-
-import numpy as np
+from typing import Literal
 
 from ...potentials.textbook import NAMED_POTENTIALS, NamedPotential, piecewise_linear, power_law, steps
 from ..base import NamedCase, State
+from ..functions import FunctionHamiltonians
+from .system import Well
 
 _INSIDE: tuple[State, State] = ((0.4,), (0.0,))  # at rest inside the well, where any initial state may be given
 _MOVING: tuple[State, State] = ((0.35,), (1.0,))  # steps only act on a particle that moves: at rest on a level piece it stays
 _EXPONENTS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.5, 3.0, 4.0)
-
-
-@dataclass(frozen=True)
-class FunctionWells:
-    """H = p²/2 + V(q) of R rows, each V given by functions."""
-
-    potentials: Sequence[NamedPotential]
-
-    def __len__(self) -> int:
-        return len(self.potentials)
-
-    def take(self, rows: np.ndarray) -> "FunctionWells":
-        return FunctionWells([self.potentials[row] for row in np.arange(len(self))[rows]])
-
-    def energy(self, q: np.ndarray, p: np.ndarray) -> np.ndarray:
-        return 0.5 * p * p + np.stack([potential.value(places) for potential, places in zip(self.potentials, q, strict=True)])
-
-    def gradient(self, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return np.stack([potential.gradient(places) for potential, places in zip(self.potentials, q, strict=True)]), p
-
-    def sense(self, sensors: tuple[int, ...]) -> dict[str, np.ndarray]:
-        places = np.linspace(0.0, 1.0, sensors[0])
-        return {"potential": np.stack([potential.value(places) for potential in self.potentials])}
 
 
 def named_cases(initial_state: tuple[State, State] | None) -> list[NamedCase]:
@@ -63,6 +39,7 @@ def _jumps() -> list[NamedPotential]:
     ]
 
 
-def _case(kind: str, potential: NamedPotential, start: tuple[State, State]) -> NamedCase:
+def _case(kind: Literal["textbook", "non-smooth"], potential: NamedPotential, start: tuple[State, State]) -> NamedCase:
     q0, p0 = start
-    return NamedCase(potential.name, kind, FunctionWells([potential]), q0, p0, partial(potential.truth, q0=q0[0], p0=p0[0]))
+    truth = partial(potential.truth, q0=q0[0], p0=p0[0])
+    return NamedCase(potential.name, kind, FunctionHamiltonians([potential], Well.domain), q0, p0, truth)

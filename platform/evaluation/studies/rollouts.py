@@ -79,7 +79,8 @@ def _judge(problems: Problems, q: np.ndarray, p: np.ndarray) -> dict[str, Any]:
         valid = np.where(lost.any(axis=1), times[lost.argmax(axis=1)], times[-1])
         rates = _components(*system.rates(problems.hamiltonians, problems.q, problems.p))
         # The part of an error along the orbit is a delay; the rest leaves the orbit.
-        lag = sum(e * rate for e, rate in zip(errors, rates, strict=True)) / sum(rate**2 for rate in rates)
+        along = np.sum([error * rate for error, rate in zip(errors, rates, strict=True)], axis=0)
+        lag = along / np.sum([rate**2 for rate in rates], axis=0)
         excess = problems.hamiltonians.energy(q, p) - problems.energy[:, None]
         drift = excess / problems.energy_scale[:, None]
         slope = np.abs((drift * (times - times.mean())).sum(axis=1) / ((times - times.mean()) ** 2).sum())

@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 
 from ....solvers.solve import ADAPTIVE
-from ...baselines import Baseline, Role
+from ...baselines import Baseline, Role, roles
 from .reconstructions import INTERPOLATED, PRIOR_FIT
 from .solver import FLOPS_PER_FORCE, WellSolver
 
 _TIGHT = 1e-10
 _LADDER = (1e-4, 1e-7, 1e-10)
-_ROLES: dict[str, set[Role]] = {
-    "cubic": {"figures", "studies", "rollouts"},
-    "hermite": {"figures"},
-    "prior-fit": {"figures", "studies", "rollouts"},
+_ROLES: dict[str, tuple[Role, ...]] = {
+    "cubic": ("figures", "studies", "rollouts"),
+    "hermite": ("figures",),
+    "prior-fit": ("figures", "studies", "rollouts"),
 }
 
 
@@ -20,10 +20,10 @@ def baselines(steps: Sequence[float]) -> list[Baseline]:
     """On V itself and on each reconstruction, whatever `steps` are; and points of the work-precision diagram."""
     found: list[Baseline] = [WellSolver("dop853-oracle", ADAPTIVE, tolerance=_TIGHT)]
     for reconstruction in (*INTERPOLATED.values(), PRIOR_FIT):
-        roles = frozenset({"table", "reconstructions"} | _ROLES.get(reconstruction.name, set()))
-        found.append(WellSolver(f"dop853-{reconstruction.name}", ADAPTIVE, reconstruction, roles, tolerance=_TIGHT))
+        own = roles("table", "reconstructions", *_ROLES.get(reconstruction.name, ()))
+        found.append(WellSolver(f"dop853-{reconstruction.name}", ADAPTIVE, reconstruction, own, tolerance=_TIGHT))
     for reconstruction in (INTERPOLATED["cubic"], None):
         for tolerance in _LADDER:
-            name, roles = f"dop853 {tolerance:g}", frozenset({"work-precision"})
-            found.append(WellSolver(name, ADAPTIVE, reconstruction, roles, FLOPS_PER_FORCE, tolerance=tolerance))
+            own = roles("work-precision")
+            found.append(WellSolver(f"dop853 {tolerance:g}", ADAPTIVE, reconstruction, own, FLOPS_PER_FORCE, tolerance=tolerance))
     return found

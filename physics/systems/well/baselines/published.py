@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ...baselines import Baseline
+from ...baselines import Baseline, roles
 from .reconstructions import INTERPOLATED
 from .solver import WellSolver
 
@@ -12,4 +12,4 @@ PUBLISHED_STEP = 1e-4
 
 def baselines(steps: Sequence[float]) -> list[Baseline]:
     """One scheme at the step of the publication, whatever `steps` are."""
-    return [WellSolver(PUBLISHED, PUBLISHED, INTERPOLATED["cubic"], frozenset({"table", "figures"}), step=PUBLISHED_STEP)]
+    return [WellSolver(PUBLISHED, PUBLISHED, INTERPOLATED["cubic"], roles("table", "figures"), step=PUBLISHED_STEP)]
