@@ -40,11 +40,14 @@ class TensorSplines:
         """The values (R, ...) at places (R, ..., d), or their slopes along one axis."""
         rows = places.reshape(len(self), prod(places.shape[1:-1]), len(self.knots))
         factors = [_basis(knots, rows[..., axis], axis == slope_along) for axis, knots in enumerate(self.knots)]
-        owner, total = np.arange(len(self))[:, None], np.zeros(rows.shape[:2])
+        strides = np.cumprod([1, *self.coefficients.shape[:0:-1]])[::-1]  # of the flat coefficients: a row, then each axis
+        origin = np.arange(len(self))[:, None] * strides[0]
+        for (first, _), stride in zip(factors, strides[1:], strict=True):
+            origin = origin + first * stride
+        total, flat = np.zeros(rows.shape[:2]), self.coefficients.reshape(-1)
         for offsets in product(range(4), repeat=len(self.knots)):
-            indices = (first + offset for (first, _), offset in zip(factors, offsets, strict=True))
             weight = prod(weights[offset] for (_, weights), offset in zip(factors, offsets, strict=True))
-            total += weight * self.coefficients[(owner, *indices)]
+            total += weight * flat[origin + np.dot(offsets, strides[1:])]
         return total.reshape(places.shape[:-1])
 
 

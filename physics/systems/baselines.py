@@ -116,7 +116,7 @@ class Baseline(ABC):
 
 
 _STEPS_OF_ORDER_8 = 300  # over the horizon, on whose scale the motion changes: their error is far below that of a reconstruction
-_LADDER = (20, 60, 200)  # steps over the horizon, of the points of the work-precision diagram
+_LADDER = (100, 200, 400)  # steps over the horizon, of the points of the work-precision diagram
 
 
 def with_role(baselines: Sequence[Baseline], role: Role) -> list[Baseline]:
@@ -158,9 +158,8 @@ def general_baselines(system: "System", steps: Sequence[float]) -> list[Baseline
     found.append(FixedSteps("dop853-oracle", "dop853", step=tight))
     found.append(FixedSteps(f"rk4-spline-{steps[0]:g}", "rk4", splines, drawn, scheme=generic.RK4, step=steps[0]))
     found.append(FixedSteps("dop853-spline", "dop853", splines, drawn | roles("reconstructions"), step=tight))
-    for reconstruction in (None, splines):
-        for method, scheme in (("rk4", generic.RK4), ("dop853", generic.ORDER_8)):
-            for step in (system.horizon / parts for parts in _LADDER):
-                own = roles("work-precision")
-                found.append(FixedSteps(f"{method} {step:g}", method, reconstruction, own, scheme=scheme, step=step))
+    for reconstruction, method, scheme in ((None, "rk4", generic.RK4), (None, "dop853", generic.ORDER_8), (splines, "rk4", generic.RK4)):
+        for step in (system.horizon / parts for parts in _LADDER):
+            own = roles("work-precision")
+            found.append(FixedSteps(f"{method} {step:g}", method, reconstruction, own, scheme=scheme, step=step))
     return sorted(found, key=lambda baseline: baseline.track != "oracle")
