@@ -125,19 +125,8 @@ def test_generate_and_inspect(command, dataset):
 
 @pytest.mark.parametrize("name", ["deeponet", "mambonet"])
 def test_train_evaluate_and_predict(command, dataset, models, name, tmp_path):
-    result = command(
-        "evaluate",
-        models[name],
-        "--dataset",
-        dataset,
-        "--out",
-        tmp_path / "report",
-        "--record",
-        "--set",
-        "evaluation.study_rows=4",
-        "--set",
-        "evaluation.work_batches=[1,10]",
-    )
+    few = ("--set", "evaluation.study_rows=4", "--set", "evaluation.work_batches=[1,10]")
+    result = command("evaluate", models[name], "--dataset", dataset, "--out", tmp_path / "report", "--record", *few)
     losses = result["metrics"]["total_loss"]
     assert 0 < losses["median"] <= losses["max"] and np.isfinite(losses["mean"])
     exact = [b for b in result["baselines"].values() if b["track"] == "oracle"]

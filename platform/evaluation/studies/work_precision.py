@@ -28,6 +28,7 @@ _WINDOWS = (1, 2, 5, 10)
 _TIMES_PER_WINDOW = 100
 _REPEATS = 5  # of which the median counts; of large batches, which time well, one
 _LARGE = 1_000
+_ENOUGH = 1.0  # seconds after which a second run is the last
 
 
 def measure(subject: Subject) -> dict[str, Any]:
@@ -172,6 +173,8 @@ def _time_each(work: Callable[[Problems], Any], problems: Problems) -> float:
         started = time.perf_counter()
         work(problems)
         seconds.append(time.perf_counter() - started)
+        if len(seconds) > 1 and sum(seconds) > _ENOUGH:
+            break
     return statistics.median(seconds[1:] or seconds) / len(problems)
 
 
