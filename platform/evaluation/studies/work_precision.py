@@ -104,7 +104,7 @@ def measure_length(subject: Subject) -> dict[str, list[dict[str, Any]]]:
     A rollout's windows follow one another; its cost is only measured where the model accepts any initial state.
     """
     problems, horizon = subject.problems, subject.trained_for.horizon
-    solvers = subject.with_role("studies", problems)[:1]
+    solvers = subject.with_role("length", problems)
 
     def cost(times: np.ndarray, windows: int) -> dict[str, float]:
         longer = replace(problems, times=np.tile(times, (len(problems), 1)))
