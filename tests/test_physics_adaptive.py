@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 from well_helpers import draw, polygon
 
-from neural_hamilton.physics import NAMED_POTENTIALS, Curves, InputError
+from neural_hamilton.physics import Curves, InputError
 from neural_hamilton.physics import solve as solve_batch
+from neural_hamilton.physics.systems.well.textbook import NAMED_POTENTIALS
 
 HARMONIC = NAMED_POTENTIALS["harmonic"]
 PARABOLA = Curves.from_samples(HARMONIC.value(np.linspace(0, 1, 9)))  # a spline through a parabola is that parabola

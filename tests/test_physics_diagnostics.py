@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import expm
 
-from neural_hamilton.physics import FIXED_STEP_METHODS, NAMED_POTENTIALS, Curves, InputError, solve, solve_tangents
+from neural_hamilton.physics import FIXED_STEP_METHODS, Curves, InputError, solve, solve_tangents
 from neural_hamilton.physics.diagnostics import (
     energy_drift,
     jacobian_by_differences,
@@ -13,6 +13,7 @@ from neural_hamilton.physics.diagnostics import (
     tangent_error,
     total_loss,
 )
+from neural_hamilton.physics.systems.well.textbook import NAMED_POTENTIALS
 
 CURVE = Curves.from_control_points([0.0, 0.15, 0.35, 0.5, 0.65, 0.8, 1.0], [2.0, 0.2, -0.4, 0.3, -0.6, 0.4, 2.0])
 HARMONIC = NAMED_POTENTIALS["harmonic"]

@@ -5,11 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from neural_hamilton.physics import FIXED_STEP_METHODS, NAMED_POTENTIALS, Curves, InputError, solve
+from neural_hamilton.physics import FIXED_STEP_METHODS, Curves, InputError, solve
 from neural_hamilton.physics.solvers import FixedStepMethod
 from neural_hamilton.physics.solvers.knot_steps import integrate_to_knots
 from neural_hamilton.physics.solvers.problems import count_substeps
 from neural_hamilton.physics.solvers.reference import solve_control_polygon
+from neural_hamilton.physics.systems.well.textbook import NAMED_POTENTIALS
 
 HARMONIC, PENDULUM = NAMED_POTENTIALS["harmonic"], NAMED_POTENTIALS["pendulum"]
 TIMES = np.linspace(0.4, 2.0, 5)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neural_hamilton.physics import NAMED_POTENTIALS, InputError, piecewise_linear, power_law, solve, steps
+from neural_hamilton.physics import InputError, solve
+from neural_hamilton.physics.systems.well.textbook import NAMED_POTENTIALS, piecewise_linear, power_law, steps
 
 TIMES = np.linspace(0.0, 2.0, 101)
 ZIGZAG = piecewise_linear([(0, 2), (0.2, 0.5), (0.45, 1.2), (0.7, -0.5), (0.9, 0.3), (1, 2)])

@@ -7,10 +7,10 @@ import pytest
 from well_helpers import draw_polygons
 
 from neural_hamilton.physics import Curves, InputError
-from neural_hamilton.physics.potentials import prior_fit
 from neural_hamilton.physics.potentials.curves import clamped_basis
-from neural_hamilton.physics.potentials.prior_fit import abscissa_cells
 from neural_hamilton.physics.systems import Draws
+from neural_hamilton.physics.systems.well import prior_fit
+from neural_hamilton.physics.systems.well.polygons import abscissa_cells
 
 FINE = np.linspace(0.0, 1.0, 1001)
 fit_prior = partial(prior_fit.fit_prior, wall_height=2.0)

@@ -8,8 +8,9 @@ from scipy.integrate import solve_ivp
 from scipy.special import ellipk
 from well_helpers import draw, polygon
 
-from neural_hamilton.physics import NAMED_POTENTIALS, Curves, InputError, solve
+from neural_hamilton.physics import Curves, InputError, solve
 from neural_hamilton.physics.solvers.reference import solve_control_polygon
+from neural_hamilton.physics.systems.well.textbook import NAMED_POTENTIALS
 
 TIMES = np.linspace(0.0, 2.0, 101)
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from neural_hamilton.architectures import OperatorOutput, Task
-from neural_hamilton.physics import NAMED_POTENTIALS, InputError
+from neural_hamilton.physics import InputError
 from neural_hamilton.physics.systems import get_system
+from neural_hamilton.physics.systems.well.textbook import NAMED_POTENTIALS
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.training.batches import Batch
 from neural_hamilton.platform.training.objectives import (

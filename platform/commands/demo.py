@@ -13,7 +13,6 @@ from typing import Any
 import click
 import numpy as np
 
-from ...physics import NAMED_POTENTIALS
 from ...physics.diagnostics import total_loss
 from ..config import Config, load_config
 from .console import PATH, emit, json_option
@@ -69,7 +68,7 @@ def run_demo(out: Path) -> dict[str, Any]:
 
     _announce(started, f"serve {best} with Ray Serve and request the harmonic oscillator")
     with _serving(model) as url:
-        request_loss, milliseconds = _request_harmonic(url)
+        request_loss, milliseconds = _request_harmonic(url, config)
 
     results = {f"{name}: validation loss, {run['epochs']} epochs": run["validation_loss"] for name, run in runs.items()}
     results[f"sweep: best validation loss of {_TRIALS} trials"] = swept["best"]["validation_loss"]
@@ -110,7 +109,7 @@ def _serving(model: Path) -> Iterator[str]:
         application.stop()
 
 
-def _request_harmonic(url: str) -> tuple[float, float]:
+def _request_harmonic(url: str, config: Config) -> tuple[float, float]:
     """One real HTTP request; total loss of the prediction against the exact solution, and its milliseconds."""
     body = json.dumps({"trajectories": [{"expression": "8*(q-0.5)**2", "q0": 0, "p0": 0}], "verify": "energy"}).encode()
     request = urllib.request.Request(f"{url.rstrip('/')}/v1/trajectories", body, {"Content-Type": "application/json"})
@@ -119,7 +118,8 @@ def _request_harmonic(url: str) -> tuple[float, float]:
     with direct.open(request, timeout=60) as response:
         trajectory = json.load(response)["trajectories"][0]
     milliseconds = 1e3 * (time.perf_counter() - started)
-    q, p = NAMED_POTENTIALS["harmonic"].truth(np.array(trajectory["times"]))
+    cases = config.data.get_system().named_cases(config.data.distribution.fixed_initial_state)
+    q, p = next(case for case in cases if case.name == "harmonic").truth(np.array(trajectory["times"]))
     return float(total_loss(np.array(trajectory["q"]), np.array(trajectory["p"]), q, p)), milliseconds
 
 

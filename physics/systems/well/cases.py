@@ -3,10 +3,10 @@
 from functools import partial
 from typing import Literal
 
-from ...potentials.textbook import NAMED_POTENTIALS, NamedPotential, piecewise_linear, power_law, steps
 from ..base import NamedCase, State
 from ..functions import FunctionHamiltonians
 from .system import Well
+from .textbook import NAMED_POTENTIALS, NamedPotential, piecewise_linear, power_law, steps
 
 _INSIDE: tuple[State, State] = ((0.4,), (0.0,))  # at rest inside the well, where any initial state may be given
 _MOVING: tuple[State, State] = ((0.35,), (1.0,))  # steps only act on a particle that moves: at rest on a level piece it stays

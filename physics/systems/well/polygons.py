@@ -9,9 +9,10 @@ from scipy.special import ndtri
 from ...errors import InputError
 from ...potentials.curves import Curves
 from ...potentials.random_fields import gaussian_random_fields
-from ...potentials.textbook import WALL_HEIGHT
 from ..base import Ensemble
 from ..draws import Draws, between
+
+WALL_HEIGHT = 2.0
 
 
 @dataclass(frozen=True)

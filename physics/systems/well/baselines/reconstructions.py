@@ -6,10 +6,10 @@ import numpy as np
 
 from ....potentials.curves import Curves
 from ....potentials.interpolants import INTERPOLANTS
-from ....potentials.prior_fit import fit_prior
 from ...baselines import Reconstruction
 from ...problems import Problems
 from ..polygons import WALL_HEIGHT, RandomPolygons
+from ..prior_fit import fit_prior
 from ..system import Wells
 
 _DESCRIPTIONS = {

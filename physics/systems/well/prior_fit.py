@@ -19,11 +19,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..compiled import compiled
-from ..errors import InputError
-from ..threads import share_rows
-from .cubics import NEVER, QUADRATIC, invert
-from .curves import Curves, clamped_basis
+from ...compiled import compiled
+from ...errors import InputError
+from ...potentials.cubics import NEVER, QUADRATIC, invert
+from ...potentials.curves import Curves, clamped_basis
+from ...threads import share_rows
+from .polygons import abscissa_cells
 
 _ROUNDING = 2.0**-23  # float32 moves no value below 4 by more
 _NUM_STARTS = 16  # at most; the first one to explain the sensors is the last
@@ -103,13 +104,6 @@ def fit_prior(
     curves = Curves.from_control_points(control[0], control[1], num_inner + 2)
     residual = sigma * np.sqrt(misfit / num_sensors)
     return PriorFit(curves, num_inner, residual, misfit <= most_misfit)
-
-
-def abscissa_cells(b: int) -> np.ndarray:
-    """Bounds (2, b) of the b interior abscissae, as the ensembles draw them."""
-    gap = np.full(b + 1, min(0.025, 0.2 / b))
-    gap[[0, -1]] = min(0.05, 0.4 / b)
-    return np.stack([gap[:-1] + np.arange(b) / b, (np.arange(b) + 1) / b - gap[1:]])
 
 
 @compiled(nogil=True)

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..solvers.solve import QUADRATURE, solve
-from . import closed_forms
-from .ramps import Ramps, piecewise_linear_ramps, step_ramps
+from ...errors import InputError
+from ...potentials import closed_forms
+from ...potentials.ramps import Ramps, piecewise_linear_ramps, step_ramps
+from ...solvers.solve import QUADRATURE, solve
+from .polygons import WALL_HEIGHT
 
-WALL_HEIGHT = 2.0
 Function = Callable[[Any], Any]
 Motion = Callable[[np.ndarray, float, float], tuple[np.ndarray, np.ndarray]]
 
