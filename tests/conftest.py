@@ -80,9 +80,9 @@ def served_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("served"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # a replica keeps a CPU, which the tests of Ray Train need
 def endpoint(ray_session: Any, served_model: Path) -> Iterator[str]:
-    """The URL of a real Ray Serve endpoint, one for all tests of this process of pytest; it is overloaded by a few requests."""
+    """The URL of a real Ray Serve endpoint; it is overloaded by a few requests."""
     from serving import free_port
 
     from neural_hamilton.serve import application
