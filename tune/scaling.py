@@ -155,7 +155,7 @@ def _measure(dataset: Path, split_name: str, run: Path, max_rows: int | None, ba
     available = read_manifest(dataset)["counts"][split_name]
     split = read_split(dataset, split_name, min(max_rows or available, available))
     q, p = predict_split(load_model(run / "model"), split, batch_size)
-    losses = total_loss(q, p, split.q, split.p)
+    losses = total_loss(*(states.reshape(len(states), -1) for states in (q, p, split.q, split.p)))
     return {"split": split_name, "rows": len(split), "median": float(np.median(losses)), "mean": float(np.mean(losses))}
 
 

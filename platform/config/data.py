@@ -1,5 +1,6 @@
 """The `data` section of the configuration, alone: a process that only makes rows need not load the networks."""
 
+from dataclasses import fields
 from functools import cached_property
 from typing import Annotated, Any, Literal, cast
 
@@ -100,13 +101,15 @@ def _read_ensemble(system: System, value: Any) -> Ensemble:
     """An ensemble from its name, or from a mapping with a `name` and any of its keys."""
     if isinstance(value, Ensemble):
         return value
-    keys = {"name": value} if isinstance(value, str) else dict(value)
+    keys = {"name": value} if isinstance(value, str) else value
+    if not isinstance(keys, dict):
+        raise InputError(f"data.ensemble is {value!r}; give the name of an ensemble, or a mapping of its keys")
+    keys = dict(keys)
     kind = system.get_ensemble(str(keys.pop("name", next(iter(system.ensembles)))))
-    unknown = sorted(set(keys) - set(kind.__dataclass_fields__))
+    known = ["name", *(field.name for field in fields(kind))]
+    unknown = [key for key in keys if key not in known]
     if unknown:
-        raise InputError(
-            f"data.ensemble.{unknown[0]} is not a known key; ensemble {kind.name!r} has {', '.join(['name', *kind.__dataclass_fields__])}"
-        )
+        raise InputError(f"data.ensemble.{unknown[0]} is not a known key; ensemble {kind.name!r} has {', '.join(known)}")
     try:
         return TypeAdapter(kind).validate_python(keys)
     except ValidationError as error:

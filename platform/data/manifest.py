@@ -1,12 +1,12 @@
 """The manifest of a dataset folder: what the rows are, how many, and the checksum of every file."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from ...physics import InputError
+from ...physics.files import read_json
 from ..config.data import DataConfig
 
 MANIFEST_FILE = "manifest.json"
@@ -21,17 +21,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises InputError where there is none, or it cannot be read, has an unknown schema version, or lacks a field.
     """
     path = folder / MANIFEST_FILE
-    try:
-        manifest = json.loads(path.read_text())
-    except OSError:
-        raise InputError(f"dataset {str(folder)!r} has no readable {MANIFEST_FILE}; run generate again to complete it") from None
-    except ValueError:
-        raise InputError(f"{path} is not JSON") from None
-    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if version == 1:
-        manifest = _from_schema_1(manifest)
-    elif version != DATASET_SCHEMA_VERSION:
-        raise InputError(f"{path} has schema_version {version!r}; this version reads 1 and {DATASET_SCHEMA_VERSION}")
+    if not path.is_file():
+        raise InputError(f"dataset {str(folder)!r} has no readable {MANIFEST_FILE}; run generate again to complete it")
+    manifest = read_json(path, f"dataset {str(folder)!r}", DATASET_SCHEMA_VERSION, {1: _from_schema_1})
     missing = [name for name in _FIELDS if name not in manifest]
     if missing:
         raise InputError(f"{path} has no {missing[0]!r}; the file is damaged")
