@@ -89,7 +89,10 @@ def _study_section(name: str, result: dict[str, Any], out: Path) -> Markup:
     def figure(caption: str) -> Markup:
         return Markup(_FIGURE).format(caption, images[name], name, command) if name in images else Markup()
 
-    return Markup(render(f"studies/{study.section}", entry=entry, figure=figure))
+    section = study.section
+    if section.endswith(".html.j2"):
+        return Markup(render(f"studies/{section}", entry=entry, figure=figure))
+    return Markup(_environment(autoescape=True).from_string(section).render(entry=entry, figure=figure))
 
 
 def write_comparison(out: Path, result: dict[str, Any], draw_sensors: Callable[[], figures.Figure]) -> Path:
@@ -102,15 +105,19 @@ def write_comparison(out: Path, result: dict[str, Any], draw_sensors: Callable[[
 
 def render(template: str, **values: Any) -> str:
     """A template of this folder; numbers are formatted by the filter `number`. HTML is escaped, Markdown is not."""
+    return _environment(jinja2.select_autoescape(enabled_extensions=("html.j2",))).get_template(template).render(**values)
+
+
+def _environment(autoescape: Any) -> jinja2.Environment:
     environment = jinja2.Environment(
-        autoescape=jinja2.select_autoescape(enabled_extensions=("html.j2",)),
+        autoescape=autoescape,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
         loader=jinja2.FileSystemLoader(_TEMPLATES),
     )
     environment.filters["number"] = _number
-    return environment.get_template(template).render(**values)
+    return environment
 
 
 def display_name(architecture: str) -> str:
@@ -121,7 +128,7 @@ def display_name(architecture: str) -> str:
 def verdict(result: dict[str, Any]) -> list[str]:
     """Where the model stands against the baselines, by median and by mean; nothing is claimed below the floor.
 
-    What a network has built in is told apart from what it has learnt.
+    What a network has built in is kept apart from what it has learnt.
     """
     model, floor = result["metrics"]["total_loss"], result["truth_floor"]
     if model["median"] is None:

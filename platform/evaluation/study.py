@@ -64,7 +64,7 @@ class Study:
     measure
         The entry, in plain values that JSON can hold.
     section
-        The template of its section in the report, a file beside its module. It sees `entry`, `name`, the macros of
+        The Jinja template of its section in the report, or the name of a file beside its module that ends in `.html.j2`. It sees `entry`, `name`, the macros of
         `macros.html.j2` and `figure(caption)`.
     requires
         Each returns a reason, as the end of a sentence, where a model cannot be measured, and None where it can.
