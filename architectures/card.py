@@ -89,9 +89,15 @@ def parse_trained_for(card: dict[str, Any], path: Path) -> TrainedFor:
     try:
         trained_for = TrainedFor.model_validate(card.get("trained_for"))
         trained_for.task  # noqa: B018  its checks
-        return trained_for
-    except (ValidationError, InputError) as error:
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(["trained_for", *(str(part) for part in problem["loc"])])
+        raise InputError(f"{path} does not say what the model was trained for: {place}: {problem['msg']}") from None
+    except InputError as error:
         raise InputError(f"{path} does not say what the model was trained for: {error}") from None
+    if not isinstance(card.get("provenance"), dict):
+        raise InputError(f"{path} has no provenance; the file is damaged")
+    return trained_for
 
 
 # Schema 1 had one system. Its presets had these initial states.

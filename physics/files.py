@@ -69,7 +69,7 @@ def read_json(
         value = json.loads(path.read_text())
     except OSError:
         owner = what or f"folder {str(path.parent)!r}"
-        raise InputError(f"{owner} has no readable {path.name}") from None
+        raise InputError(f"{owner} {f'has no readable {path.name}' if path.parent.exists() else 'does not exist'}") from None
     except ValueError:
         raise InputError(f"{path} is not JSON") from None
     if version is None:

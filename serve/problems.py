@@ -113,7 +113,9 @@ def read_times(times: Any, horizon: float, name: str) -> np.ndarray:
     if times is None:
         return np.linspace(0.0, horizon, DEFAULT_TIMES)
     times = _as_numbers(times, name)
-    if times.ndim != 1 or not 1 <= times.size <= MAX_TIMES:
+    if times.ndim != 1:
+        raise InputError(f"{name} is {'a single number' if times.ndim == 0 else f'of shape {times.shape}'}; give a list of numbers")
+    if not 1 <= times.size <= MAX_TIMES:
         raise InputError(f"{name} has {times.size} values; give a list of 1 to {MAX_TIMES} numbers")
     bad = np.flatnonzero(~((times >= 0.0) & (times <= horizon)))
     if bad.size:

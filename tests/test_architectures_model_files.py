@@ -83,7 +83,7 @@ def test_missing_file(folder, missing):
 
 
 def test_missing_folder(tmp_path):
-    refuses(tmp_path / "nowhere", "no readable model.json")
+    refuses(tmp_path / "nowhere", "does not exist")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1", b"\xff\xfe"])

@@ -55,8 +55,9 @@ def with_value(position: int, value: float) -> np.ndarray:
         (problem("3*q"), r"trajectories\[1\]\.expression is 0 at q = 0 and 3 at q = 1"),
         (problem("q+"), r"trajectories\[1\]\.expression 'q\+' cannot be read"),
         (problem("2 + 0*q"), r"trajectories\[1\]\.expression has no well: its lowest value is 2"),
-        (problem("2 + sin(2*pi*q)"), r"trajectories\[1\]\.expression rises inward from the wall at q = 0"),
-        (problem("2 - sin(2*pi*q)", q0=1.0), r"trajectories\[1\]\.expression rises inward from the wall at q = 1"),
+        (problem("2 + sin(2*pi*q)"), r"trajectories\[1\]\.expression does not fall inward from the wall at q = 0"),
+        (problem("2*cos(pi*q)**2"), r"trajectories\[1\]\.expression does not fall inward from the wall at q = 0"),
+        (problem("2 - sin(2*pi*q)", q0=1.0), r"trajectories\[1\]\.expression does not fall inward from the wall at q = 1"),
         (problem(HARMONIC, q0=-0.1), r"trajectories\[1\]\.q0 is -0\.1; it must be between 0 and 1"),
         (problem(HARMONIC, q0=1.1), r"trajectories\[1\]\.q0 is 1\.1"),
         (problem(HARMONIC, q0=float("nan")), r"trajectories\[1\]\.q0 is nan"),
@@ -200,7 +201,7 @@ def test_batches_change_no_prediction_and_times_may_be_ragged(model: Model) -> N
 
 
 def test_a_missing_or_damaged_model_is_refused(tmp_path: Path, folder: Path) -> None:
-    with pytest.raises(InputError, match=r"no readable model\.json"):
+    with pytest.raises(InputError, match=r"does not exist"):
         Model(tmp_path / "absent")
     (tmp_path / "model.json").write_bytes((folder / "model.json").read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"\0" * 100)

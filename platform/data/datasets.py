@@ -63,7 +63,7 @@ class TrainingRows:
         return self.times[:1] if np.all(self.times == self.times[:1]) else self.times
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Split(TrainingRows):
     """The rows of a split as arrays, with their exact Hamiltonians."""
 
@@ -79,6 +79,9 @@ class Split(TrainingRows):
         """The exact Hamiltonians of the N rows, rebuilt from the rows alone when they are first asked for."""
         return self.system.rebuild(self.own)
 
+    def __repr__(self) -> str:
+        return f"Split({len(self)} rows of system {self.system.name!r}, ensemble {self.ensemble.name!r}, {self.times.shape[1]} query times)"
+
     @property
     def fields(self) -> dict[str, np.ndarray]:
         """What the sensors read, by the name of the field: (N, *sensors), or (N, channels, *sensors) with several channels."""
@@ -91,7 +94,7 @@ def list_files(folder: Path, split: str, max_rows: int | None = None) -> list[Ro
     Raises
     ------
     InputError
-        For an unknown, empty or short split.
+        For an unknown, empty or short split, or a `max_rows` that is not a whole number above 0.
     """
     manifest = read_manifest(folder)
     system = read_config(manifest).get_system()
@@ -100,6 +103,8 @@ def list_files(folder: Path, split: str, max_rows: int | None = None) -> list[Ro
     available = manifest["counts"][split]
     if available == 0:
         raise InputError(f"split {split!r} of dataset {str(folder)!r} has no rows; generate it with --{split} N")
+    if max_rows is not None and (not isinstance(max_rows, int) or max_rows < 1):
+        raise InputError(f"max_rows is {max_rows!r}; give a whole number above 0")
     if max_rows is not None and max_rows > available:
         raise InputError(f"{max_rows} rows of split {split!r} were asked for; dataset {str(folder)!r} has {available}")
     wanted, files = max_rows or available, []

@@ -12,6 +12,7 @@ from ..config.data import DataConfig
 MANIFEST_FILE = "manifest.json"
 DATASET_SCHEMA_VERSION = 2
 _FIELDS = ("system", "config", "counts", "rejections", "certificates", "files", "dataset_hash")
+_FILE_FIELDS = {"file", "split", "rows", "bytes", "sha256"}
 _ENSEMBLE_KEYS = ("control_points", "length_scale", "depth")
 
 
@@ -21,13 +22,23 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises InputError where there is none, or it cannot be read, has an unknown schema version, or lacks a field.
     """
     path = folder / MANIFEST_FILE
-    if not path.is_file():
+    if folder.exists() and not path.is_file():
         raise InputError(f"dataset {str(folder)!r} has no readable {MANIFEST_FILE}; run generate again to complete it")
     manifest = read_json(path, f"dataset {str(folder)!r}", DATASET_SCHEMA_VERSION, {1: _from_schema_1})
     missing = [name for name in _FIELDS if name not in manifest]
     if missing:
         raise InputError(f"{path} has no {missing[0]!r}; the file is damaged")
-    return manifest | {"config": read_config(manifest, path).model_dump(mode="json")}
+    config = read_config(manifest, path)
+    if not _is_whole(manifest, config):
+        raise InputError(f"{path} does not list the files of its splits; the file is damaged: run generate again to repair the dataset")
+    return manifest | {"config": config.model_dump(mode="json")}
+
+
+def _is_whole(manifest: dict[str, Any], config: DataConfig) -> bool:
+    """Whether system, counts and files have the form that readers rely on."""
+    files = manifest["files"]
+    listed = isinstance(files, list) and all(isinstance(line, dict) and line.keys() >= _FILE_FIELDS for line in files)
+    return listed and manifest["system"] == config.system and manifest["counts"] == config.counts
 
 
 def read_config(manifest: dict[str, Any], path: Path | None = None) -> DataConfig:

@@ -5,6 +5,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from cycler import cycler
 
 from ...physics.systems import Predictions, Problems
 from .metrics import total_losses
@@ -14,7 +15,11 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+# The colour of the model is nobody else's.
+_COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
+
 STYLE: dict[Any, Any] = {
+    "axes.prop_cycle": cycler(color=_COLOURS),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "font.size": 9,

@@ -64,8 +64,8 @@ class Study:
     measure
         The entry, in plain values that JSON can hold.
     section
-        The Jinja template of its section in the report, or the name of a file beside its module that ends in `.html.j2`. It sees `entry`, `name`, the macros of
-        `macros.html.j2` and `figure(caption)`.
+        The Jinja template of its section in the report, or the name of a file beside its module that ends in `.html.j2`. It
+        sees `entry` and `figure(caption)`; a file may import the macros of `macros.html.j2`.
     requires
         Each returns a reason, as the end of a sentence, where a model cannot be measured, and None where it can.
     figure

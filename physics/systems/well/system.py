@@ -26,7 +26,7 @@ _WALL_TOLERANCE = 0.1  # of the heights of the walls, which sensors may read wit
 _ENERGY_TOLERANCE = 1e-6
 _LARGEST_READING = 1e3  # abs(V) at a sensor; far outside any training data, and single precision loses the well beyond it
 _SHALLOWEST_WELL = 1e-6
-_STEEPEST_RISE = 1e-3  # of V inward from a wall at which a particle starts
+_GENTLEST_FALL = 1e-2  # slope of V inward from a wall at which a particle starts; the interpolation decides about less
 _SOLVER_STEP = 1e-3
 _LARGEST_POTENTIAL = 10.0  # abs(V) of a curve that is certified
 
@@ -160,10 +160,10 @@ rebuilds the exact potential; the sensors are what a network sees of it."""
             if not rows.size:
                 continue
             slope, _ = hamiltonians.take(rows).gradient(q0[rows], q0[rows])
-            for row in rows[inward * slope > _STEEPEST_RISE][:1]:
+            for row in rows[inward * slope > -_GENTLEST_FALL][:1]:
                 raise InputError(
-                    f"{names[row].potential} rises inward from the wall at q = {wall:g}, where the particle starts, "
-                    "so the particle leaves the walls"
+                    f"{names[row].potential} does not fall inward from the wall at q = {wall:g}, where the particle starts: "
+                    f"its slope there is {slope[rows == row][0]:.3g}, so the particle would rest or leave the walls"
                 )
 
     def solve(self, hamiltonians: Wells, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
