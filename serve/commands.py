@@ -152,13 +152,21 @@ def _summarise(model: "Model", orbit: "Orbit", out: Path | None) -> list[str]:
     trust = orbit.trust
     lines = [
         f"{orbit.times.size} times on [0, {model.task.horizon:g}]; {', '.join(ranges)}",
-        f"predicted by the model in {_short(model.folder)}" if trust.source == "model" else "computed by the solver",
+        f"predicted by the model in {_short(model.folder)}" if trust.source == "model" else _overruled(model, orbit),
     ]
     if trust.solver_error is not None:
         lines.append(f"largest difference between model and solver: {trust.solver_error:.3g}")
     if trust.energy_drift is not None:
         lines.append(f"energy drift: {trust.energy_drift:.3g} of {model.system.energy_scale_name}")
     return lines + ([] if out is None else [f"wrote {out}"])
+
+
+def _overruled(model: "Model", orbit: "Orbit") -> str:
+    """Why the solver's trajectory stands in place of the model's."""
+    error, threshold = orbit.trust.solver_error, model.solver_threshold
+    if error is None:
+        return f"computed by the solver: the prediction of the model in {_short(model.folder)} could not be trusted"
+    return f"computed by the solver: the prediction of the model in {_short(model.folder)} is off by more than {threshold:g}"
 
 
 def _short(folder: Path) -> Path:

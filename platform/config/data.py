@@ -10,6 +10,7 @@ from ...physics import InputError
 from ...physics.systems import Ensemble, System, get_system
 
 _MAX_SENSORS = 10_000  # along one axis
+_MOST_FILES = 100_000  # of a split
 
 
 class Section(BaseModel):
@@ -65,6 +66,11 @@ class DataConfig(Section):
         shape = self.sensor_shape
         if len(shape) != system.degrees_of_freedom:
             raise ValueError(f"sensors is {list(shape)}; system {self.system!r} has {system.degrees_of_freedom} axes")
+        for split, rows in self.counts.items():
+            if rows > _MOST_FILES * self.shard_rows:
+                raise ValueError(
+                    f"{split} is {rows}; with {self.shard_rows} rows in a file at most {_MOST_FILES * self.shard_rows} are possible"
+                )
         if not all(system.fewest_sensors <= count <= _MAX_SENSORS for count in shape):
             raise ValueError(f"sensors is {self.sensors}; give {system.fewest_sensors} to {_MAX_SENSORS} along each axis")
         return self
