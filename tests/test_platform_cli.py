@@ -86,7 +86,7 @@ def mistakes(dataset, model, tmp_path):
         "unknown key": (["train", dataset, "--out", tmp_path / "r", "--set", "training.epoch=3"], ["training.epoch", "epochs"]),
         "malformed --set": (["train", dataset, "--out", tmp_path / "r", "--set", "training.epochs"], ["--set", "training.epochs"]),
         "unknown configuration": (["train", dataset, "--out", tmp_path / "r", "--config", "nope.yaml"], ["nope.yaml", "demo"]),
-        "no dataset": (["train", tmp_path / "nothing", "--out", tmp_path / "r"], ["nothing", "manifest.json"]),
+        "no dataset": (["train", tmp_path / "nothing", "--out", tmp_path / "r"], ["nothing", "does not exist"]),
         "local with workers": (["train", dataset, "--local", "--workers", "2", "--out", tmp_path / "r"], ["--workers", "2", "--local"]),
         "destination is a file": (["generate", plain_file, "--train", "3"], ["file"]),
         "no ensemble to reproduce": (["reproduce", "papers", "--out", tmp_path / "r"], ["papers", "phase-space"]),
@@ -94,7 +94,7 @@ def mistakes(dataset, model, tmp_path):
         "no time at all": (["train", dataset, "--out", tmp_path / "r", "--minutes", "0"], ["--minutes", "0"]),
         "destination below a file": (["generate", plain_file / "d", "--train", "3"], ["file"]),
         "out below a file": (["train", dataset, "--local", "--out", plain_file / "r", "--arch", "deeponet"], ["file"]),
-        "no model": (["evaluate", tmp_path / "nothing", "--dataset", dataset, "--out", tmp_path / "e"], ["nothing", "model.json"]),
+        "no model": (["evaluate", tmp_path / "nothing", "--dataset", dataset, "--out", tmp_path / "e"], ["nothing", "does not exist"]),
         "unknown split": (
             ["evaluate", model, "--dataset", dataset, "--split", "exam", "--out", tmp_path / "e"],
             ["exam", "train, val, test"],
