@@ -38,7 +38,9 @@ def _is_whole(manifest: dict[str, Any], config: DataConfig) -> bool:
     """Whether system, counts and files have the form that readers rely on."""
     files = manifest["files"]
     listed = isinstance(files, list) and all(isinstance(line, dict) and line.keys() >= _FILE_FIELDS for line in files)
-    return listed and manifest["system"] == config.system and manifest["counts"] == config.counts
+    counts = manifest["counts"]
+    counted = isinstance(counts, dict) and counts.keys() == config.counts.keys() and all(isinstance(n, int) for n in counts.values())
+    return listed and counted and manifest["system"] == config.system
 
 
 def read_config(manifest: dict[str, Any], path: Path | None = None) -> DataConfig:
