@@ -139,7 +139,7 @@ def test_a_used_folder_is_refused(dataset: Path, tmp_path: Path) -> None:
 def test_bad_requests_are_refused_before_anything_is_written(dataset: Path, tmp_path: Path) -> None:
     for config, folder, trials, words in (
         (tiny(), dataset, 0, "--trials is 0"),
-        (tiny(), tmp_path / "none", 1, "no readable manifest"),
+        (tiny(), tmp_path / "none", 1, "does not exist"),
         (tiny(training__train_rows=33), dataset, 1, "has 32 training rows"),
     ):
         with pytest.raises(InputError, match=words):
