@@ -100,11 +100,9 @@ class Orbit:
 
     def plot(self, title: str = "") -> "Figure":
         """A matplotlib figure: V and the energy (with one degree of freedom), the phase portrait, q(t) and p(t)."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        from .figure import OrbitFigure
 
-        figure = Figure(figsize=(9, 6.5) if self.q.ndim == 1 else (12, 3.8), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = OrbitFigure(figsize=(9, 6.5) if self.q.ndim == 1 else (12, 3.8), layout="constrained")
         panels = list(figure.subplots(2, 2).flat) if self.q.ndim == 1 else list(figure.subplots(1, 3))
         if self.q.ndim == 1:
             self._plot_potential(panels.pop(0))
@@ -128,4 +126,4 @@ class Orbit:
         axes.axhline(energy, color="tab:red", linestyle="--", label="energy")
         axes.set(xlabel="$q$", ylabel="$V$")
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(loc="upper center")

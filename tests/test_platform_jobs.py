@@ -87,4 +87,4 @@ def test_training_runs_as_a_submitted_job_from_a_bare_checkout(cluster, reposito
 
 def test_mistake_in_a_submitted_job_fails_the_job(cluster, repository, tmp_path):
     failed = submit(cluster, repository, "inspect", tmp_path / "nothing")
-    assert failed.returncode == 1 and "manifest.json" in failed.stdout
+    assert failed.returncode == 1 and "does not exist" in failed.stdout

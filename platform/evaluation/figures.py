@@ -3,17 +3,14 @@
 from collections.abc import Iterable
 from typing import Any
 
-import matplotlib
 import numpy as np
 from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from ...physics.systems import Predictions, Problems
 from .metrics import total_losses
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 # The colour of the model is nobody else's.
 _COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
@@ -36,16 +33,23 @@ _LARGEST = 1e12  # of a loss that is drawn; a larger one belongs to a particle t
 _FINE = 400  # points of a curve
 
 
+def subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], **layout: Any) -> tuple[Figure, Any]:
+    """As pyplot's, but pyplot, its state and its choice of a backend belong to the user."""
+    figure = Figure(figsize=figsize, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, **layout)
+
+
 def draw_losses(losses: dict[str, np.ndarray], shown: list[str], floor: float) -> Figure:
     """Distribution of the total loss: histogram of the model's, cumulative fractions of it and of baselines."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.9), layout="constrained", width_ratios=(1, 1.5))
+    figure, (left, right) = subplots(1, 2, figsize=(10, 3.9), width_ratios=(1, 1.5))
     finite = _positive(losses["model"])
     if finite.size:
         low, high = np.log10(finite.min()), np.log10(finite.max())
         left.hist(finite, bins=np.logspace(low - 0.01, high + 0.01, 40), color=MODEL_COLOUR, alpha=0.8)
         for value, style, name in ((np.median(finite), "-", "median"), (finite.mean(), "--", "mean")):
             left.axvline(value, color="k", ls=style, lw=1, label=f"{name} {value:.1e}")
-        left.legend()
+        left.legend(loc="upper right")
     left.set(xscale="log", xlabel="total loss of a trajectory (model)", ylabel="trajectories")
     for name in ["model", *shown]:
         ordered = np.sort(_positive(losses[name]))
@@ -69,7 +73,7 @@ def draw_case(problems: Problems, prediction: Predictions, row: int) -> Figure:
     one = problems.take(np.array([row]))
     times, (true_q, true_p) = one.times[0], (one.q[0], one.p[0])
     q, p = prediction.q[row], prediction.p[row]
-    figure, axes = plt.subplots(1, 5, figsize=(13, 2.6), layout="constrained")
+    figure, axes = subplots(1, 5, figsize=(13, 2.6))
     _draw_potential(axes[0], one, q)
     for axis, truth, predicted, name in ((axes[1], true_q, q, "q"), (axes[2], true_p, p, "p")):
         _compare(axis, times, truth, times, predicted)
@@ -83,7 +87,7 @@ def draw_case(problems: Problems, prediction: Predictions, row: int) -> Figure:
         axes[4].semilogy(times, np.maximum(values, 1e-16), lw=1, label=name, **look)
     axes[4].set(xlabel="t")
     for axis in axes:
-        axis.legend()
+        axis.legend(loc="upper right")
     loss = total_losses(one, q[None], p[None])[0]
     figure.suptitle(f"row {row}, total loss {loss:.2e}", fontsize=9)
     return figure
@@ -129,9 +133,7 @@ def draw_groups(groups: dict[str, Any], shown: list[str]) -> Figure | None:
     if not groups:
         return None
     widths = [1 + len(group["rows"]) for group in groups.values()]
-    figure, axes = plt.subplots(
-        1, len(groups), figsize=(2 + 1.05 * sum(widths), 3.9), layout="constrained", squeeze=False, sharey=True, width_ratios=widths
-    )
+    figure, axes = subplots(1, len(groups), figsize=(2 + 1.05 * sum(widths), 3.9), squeeze=False, sharey=True, width_ratios=widths)
     for axis, group in zip(axes[0], groups.values(), strict=True):
         entries = group["rows"]
         for name in ["model", *shown]:
@@ -146,7 +148,7 @@ def draw_groups(groups: dict[str, Any], shown: list[str]) -> Figure | None:
 
 def draw_calibration(calibration: dict[str, Any]) -> Figure:
     """Mean error of the predictions that a score accepts, against the fraction accepted."""
-    figure, axis = plt.subplots(figsize=(5.4, 3.4), layout="constrained")
+    figure, axis = subplots(figsize=(5.4, 3.4))
     for name, entry in calibration["scores"].items():
         rank = entry["rank_correlation"]
         label = f"{name} (rank correlation {'–' if rank is None else f'{rank:.2f}'})"
@@ -154,7 +156,7 @@ def draw_calibration(calibration: dict[str, Any]) -> Figure:
     curve = next(iter(calibration["scores"].values()))["curve"]
     draw_line(axis, [x["coverage"] for x in curve], [x["ideal_mean_error"] for x in curve], "if the errors were known", color="0.4", ls=":")
     axis.set(yscale="log", xlabel="fraction of predictions accepted", ylabel="mean largest error of those accepted")
-    axis.legend()
+    axis.legend(loc="upper left")
     return figure
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import matplotlib
 import numpy as np
 from markupsafe import Markup
 
@@ -183,7 +184,7 @@ def command_of(result: dict[str, Any], out: Path, overrides: dict[str, Any] | No
 def _save_all(out: Path, drawings: dict[str, Any]) -> dict[str, str]:
     """Draw and write each figure as PNG and PDF; the PNG as a data URI for the page. A drawing may be None."""
     images = {}
-    with figures.plt.rc_context(figures.STYLE):
+    with matplotlib.rc_context(figures.STYLE):
         for name, draw in drawings.items():
             figure = draw()
             if figure is not None:
@@ -195,7 +196,6 @@ def _save(figure: figures.Figure, stem: Path) -> str:
     png, pdf = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=_DPI)
     figure.savefig(pdf, format="pdf")
-    figures.plt.close(figure)
     write_file(stem.with_suffix(".png"), png.getvalue())
     write_file(stem.with_suffix(".pdf"), pdf.getvalue())
     return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()

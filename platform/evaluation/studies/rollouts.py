@@ -116,7 +116,7 @@ def _median(values: np.ndarray) -> float | None:
 
 def draw_rollouts(entry: dict[str, Any]) -> Figure:
     """Median distance from the truth, and median delay, at the end of each window."""
-    figure, axes = figures.plt.subplots(1, 2, figsize=(9, 3.7), layout="constrained")
+    figure, axes = figures.subplots(1, 2, figsize=(9, 3.7))
     ends = np.linspace(entry["horizon"] / entry["windows"], entry["horizon"], entry["windows"])
     for name, values in entry["solvers"].items():
         figures.draw_line(axes[0], ends, values["error"], name)

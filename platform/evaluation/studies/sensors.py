@@ -53,7 +53,7 @@ def measure(subject: Subject) -> list[dict[str, Any]]:
 def draw_sensors(study: list[dict[str, Any]], networks: list[str]) -> Figure:
     """Mean total loss against the number of sensors, a panel for each level of noise."""
     levels = sorted({entry["noise"] for entry in study})
-    figure, axes = figures.plt.subplots(1, len(levels), figsize=(3.6 * len(levels), 3.9), layout="constrained", sharey=True, squeeze=False)
+    figure, axes = figures.subplots(1, len(levels), figsize=(3.6 * len(levels), 3.9), sharey=True, squeeze=False)
     for axis, level in zip(axes[0], levels, strict=True):
         entries = [entry for entry in study if entry["noise"] == level]
         solvers = dict.fromkeys(name for entry in entries for name in entry["total_loss"] if name not in networks)

@@ -188,7 +188,7 @@ def draw_work(work: dict[str, Any]) -> Figure:
         (f"seconds per trajectory, batch of {int(many):,}", lambda line: line["seconds"][many]),
     ]
     methods = list(dict.fromkeys(line["method"] for line in work["solvers"]))
-    figure, axes = figures.plt.subplots(2, 2, figsize=(9.5, 7.4), layout="constrained", sharey=True)
+    figure, axes = figures.subplots(2, 2, figsize=(9.5, 7.4), sharey=True)
     for axis, (label, cost) in zip(axes.flat, panels, strict=True):
         for number, method in enumerate(methods):
             for track, style in (("sensors", "-"), ("oracle", ":")):
