@@ -21,8 +21,7 @@ def test_an_ablation_changes_what_it_says_and_can_be_built(name):
         for key, value in values.items()
         if key in base.dump()[section] and base.dump()[section][key] != value
     }
-    without_meaning = {"architecture.gate_time"} if changed.architecture.model_dump().get("hard_initial_condition") is False else set()
-    assert differences - without_meaning == set(changes) - without_meaning
+    assert differences == set(changes)
 
 
 def test_ablations_are_recorded_one_by_one_and_made_again_by_name(tmp_path, monkeypatch, capsys):

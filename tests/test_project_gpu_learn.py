@@ -56,7 +56,7 @@ def test_the_learning_rate_ends_with_the_time(tmp_path, monkeypatch):
     if figures["finished"]:
         assert last["learning_rate"] < 0.1 * small.training.learning_rate
     else:  # the machine became slower than it was at first
-        assert time.time() > deadline - 2
+        assert time.time() > deadline - 1
 
 
 def test_a_checkpoint_is_whole_or_the_one_before(tmp_path, monkeypatch):

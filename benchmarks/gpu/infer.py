@@ -20,7 +20,8 @@ from neural_hamilton.physics.systems import Problems
 from neural_hamilton.physics.systems.well.baselines.reconstructions import INTERPOLATED
 from neural_hamilton.physics.systems.well.baselines.solver import WellSolver
 from neural_hamilton.platform.config.data import DataConfig
-from neural_hamilton.platform.evaluation.problems import draw_problems, unstack_fields
+from neural_hamilton.platform.data.datasets import unstack_fields
+from neural_hamilton.platform.evaluation.problems import draw_problems
 from neural_hamilton.platform.training.batches import Batch
 from neural_hamilton.platform.training.precision import matmul_precision
 from neural_hamilton.platform.training.trained_for import task_of

@@ -4,7 +4,7 @@ import numpy as np
 
 from ...physics.systems import Ensemble, NamedCase, Problems, System, draw_rows, own_columns
 from ..config.data import DataConfig
-from ..data.datasets import Split
+from ..data.datasets import Split, unstack_fields
 
 
 def read_problems(split: Split, config: DataConfig) -> Problems:
@@ -57,18 +57,6 @@ def case_problem(case: NamedCase, system: System, ensemble: Ensemble, sensors: t
     energy = case.hamiltonian.energy(q0, p0)
     problem = Problems(system, ensemble, case.hamiltonian, {}, 0.0, q0, p0, times[None], q[None], p[None], energy)
     return problem.at_sensors(sensors)
-
-
-def unstack_fields(potential: np.ndarray, system: System) -> dict[str, np.ndarray]:
-    """Fields as datasets stack them for a network, by name again: the inverse of `datasets.stack_fields`."""
-    if potential.ndim == 1 + system.degrees_of_freedom:
-        return {next(iter(system.fields)): potential}
-    fields, first = {}, 0
-    for name, channels in system.fields.items():
-        part = potential[:, first : first + channels]
-        fields[name] = part if channels > 1 else part[:, 0]
-        first += channels
-    return fields
 
 
 def truth_floor(split: Split) -> float:
