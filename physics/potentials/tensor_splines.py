@@ -4,12 +4,13 @@ Shapes: R splines, T places of each, d dimensions.
 """
 
 from dataclasses import dataclass
-from itertools import product
 from math import prod
 from typing import Self
 
 import numpy as np
 from scipy.interpolate import make_interp_spline
+
+from ..compiled import compiled
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,13 @@ class TensorSplines:
 
     def __call__(self, places: np.ndarray, slope_along: int | None = None) -> np.ndarray:
         """The values (R, ...) at places (R, ..., d), or their slopes along one axis."""
-        rows = places.reshape(len(self), prod(places.shape[1:-1]), len(self.knots))
-        factors = [_basis(knots, rows[..., axis], axis == slope_along) for axis, knots in enumerate(self.knots)]
-        strides = np.cumprod([1, *self.coefficients.shape[:0:-1]])[::-1]  # of the flat coefficients: a row, then each axis
-        origin = np.arange(len(self))[:, None] * strides[0]
-        for (first, _), stride in zip(factors, strides[1:], strict=True):
-            origin = origin + first * stride
-        total, flat = np.zeros(rows.shape[:2]), self.coefficients.reshape(-1)
-        for offsets in product(range(4), repeat=len(self.knots)):
-            weight = prod(weights[offset] for (_, weights), offset in zip(factors, offsets, strict=True))
-            total += weight * flat[origin + np.dot(offsets, strides[1:])]
-        return total.reshape(places.shape[:-1])
+        shape = np.array(self.coefficients.shape[1:])
+        rows = np.ascontiguousarray(places, dtype=np.float64).reshape(len(self), prod(places.shape[1:-1]), shape.size)
+        ends = np.cumsum([0, *(knots.size for knots in self.knots)])
+        coefficients = np.ascontiguousarray(self.coefficients).reshape(len(self), prod(shape))
+        values = np.empty(rows.shape[:2])
+        _evaluate(np.concatenate(self.knots), ends, shape, coefficients, rows, -1 if slope_along is None else slope_along, values)
+        return values.reshape(places.shape[:-1])
 
 
 def _coefficients(grids: list[np.ndarray], values: np.ndarray) -> np.ndarray:
@@ -58,23 +55,47 @@ def _coefficients(grids: list[np.ndarray], values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _basis(knots: np.ndarray, x: np.ndarray, slope: bool) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The first of the four cubic B-splines that do not vanish at x, and the four values or slopes there.
+@compiled()
+def _evaluate(knots, ends, shape, coefficients, places, slope_along, values):
+    """Values (R, T) at places (R, T, d); the knots of axis i are knots[ends[i]:ends[i + 1]], coefficients (R, n1 ... nd)."""
+    num_rows, num_places, num_axes = places.shape
+    first = np.empty(num_axes, dtype=np.int64)
+    weights = np.empty((num_axes, 4))
+    for row in range(num_rows):
+        for place in range(num_places):
+            for axis in range(num_axes):
+                along = knots[ends[axis] : ends[axis + 1]]
+                first[axis] = _basis(along, places[row, place, axis], axis == slope_along, weights[axis])
+            total = 0.0
+            for corner in range(4**num_axes):
+                weight, index, rest = 1.0, 0, corner
+                for axis in range(num_axes):
+                    index = index * shape[axis] + first[axis] + rest % 4
+                    weight *= weights[axis, rest % 4]
+                    rest //= 4
+                total += weight * coefficients[row, index]
+            values[row, place] = total
+
+
+@compiled()
+def _basis(knots, x, slope, weights):
+    """The first of the four cubic B-splines that do not vanish at x; their values or slopes there go to `weights`.
 
     Piegl and Tiller, The NURBS Book, algorithm A2.2.
     """
-    last = np.clip(np.searchsorted(knots, x, side="right") - 1, 3, len(knots) - 5)
-    values = [np.ones_like(x)]
+    last = min(max(np.searchsorted(knots, x, side="right") - 1, 3), knots.size - 5)
+    weights[0], weights[1], weights[2], weights[3] = 1.0, 0.0, 0.0, 0.0
     for degree in range(1, 3 if slope else 4):
-        saved = np.zeros_like(x)
+        saved = 0.0
         for r in range(degree):
             right, left = knots[last + r + 1] - x, x - knots[last + 1 - degree + r]
-            part = values[r] / (right + left)
-            values[r], saved = saved + right * part, left * part
-        values.append(saved)
-    if not slope:
-        return last - 3, values
-    # The slope of a cubic B-spline is a difference of two quadratic ones over their widths.
-    steps = [3.0 * value / (knots[last + r + 1] - knots[last + r - 2]) for r, value in enumerate(values)]
-    zero = np.zeros_like(x)
-    return last - 3, [before - after for before, after in zip([zero, *steps], [*steps, zero], strict=True)]
+            part = weights[r] / (right + left)
+            weights[r], saved = saved + right * part, left * part
+        weights[degree] = saved
+    if slope:  # the slope of a cubic B-spline is a difference of two quadratic ones over their widths
+        before = 0.0
+        for r in range(3):
+            step = 3.0 * weights[r] / (knots[last + r + 1] - knots[last + r - 2])
+            weights[r], before = before - step, step
+        weights[3] = before
+    return last - 3

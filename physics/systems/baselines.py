@@ -150,7 +150,7 @@ class FixedSteps(Baseline):
 def general_baselines(system: "System", steps: Sequence[float]) -> list[Baseline]:
     """RK4 and steps of order 8 on the exact Hamiltonian, at each of `steps` and at a fraction of the horizon, and on splines.
 
-    Splines through the sensors are evaluated in Python, so RK4 takes the first of `steps` alone there.
+    On splines RK4 takes the first of `steps` alone: what a spline lacks hides what smaller steps gain.
     """
     splines = Reconstruction("spline", "tensor-product cubic splines", lambda problems: system.from_sensors(problems.fields), 4)
     drawn, tight = roles("table", "figures", "studies", "rollouts"), system.horizon / _STEPS_OF_ORDER_8
