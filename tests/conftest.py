@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "30"  # as `ray_runtime.connect` has it
+os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"  # how often Ray Train looks whether its workers are done
 os.environ["MPLBACKEND"] = "Agg"
 for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(threads, "1")

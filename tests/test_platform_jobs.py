@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
 BIN = Path(sys.executable).parent
@@ -24,7 +24,7 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """The address of a one-node cluster with token authentication, ended by its own process group."""
+    """The address of a one-node cluster with token authentication, ended process by process."""
     home = tmp_path_factory.mktemp("home")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_") and k != "PYTHONPATH"}
     environment |= {
@@ -38,7 +38,7 @@ def cluster(tmp_path_factory):
     command = [BIN / "ray", "start", "--head", "--block", "--port", free_port(), "--dashboard-port", dashboard, "--num-cpus", 2]
     command += ["--include-dashboard", "true", "--ray-client-server-port", free_port(), "--dashboard-agent-listen-port", free_port()]
     log = (home / "head.log").open("w")
-    head = subprocess.Popen([str(part) for part in command], env=environment, stdout=log, stderr=log, start_new_session=True)
+    head = subprocess.Popen([str(part) for part in command], env=environment, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{dashboard}"
     try:
         deadline = time.monotonic() + 90
@@ -53,11 +53,10 @@ def cluster(tmp_path_factory):
                 time.sleep(0.3)
         yield address, environment
     finally:
-        head.terminate()  # it ends its children in order; what outlives it is in its group
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            head.wait(8)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(head.pid, signal.SIGKILL)
+        for process in [*psutil.Process(head.pid).children(recursive=True), head]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        head.wait()
 
 
 def submit(cluster, repository, *arguments):
@@ -77,7 +76,7 @@ def submit(cluster, repository, *arguments):
 def test_training_runs_as_a_submitted_job_from_a_bare_checkout(cluster, repository, tiny_dataset, tmp_path):
     tiny = ["--set", "architecture.width=8", "--set", "training.epochs=2"]
     done = submit(
-        cluster, repository, "train", tiny_dataset, "--arch", "deeponet", "--workers", 2, "--out", tmp_path / "run", "--json", *tiny
+        cluster, repository, "train", tiny_dataset, "--arch", "deeponet", "--workers", 1, "--out", tmp_path / "run", "--json", *tiny
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "succeeded" in done.stdout

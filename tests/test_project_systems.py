@@ -5,13 +5,17 @@ import json
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
-import urllib.request
+import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
+from serving import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("physics", "architectures", "platform", "tune", "serve")
@@ -141,47 +145,34 @@ def test_train_evaluate_and_predict(command, dataset, models, name, tmp_path):
     assert orbit["trust"]["solver_error"] > 0
 
 
-def test_serve(models, installed, tmp_path):
+def test_the_serve_command_answers_and_stops_on_sigterm(models, installed):
     """Over HTTP, as a client sees it."""
-    code = f"""
-import json, sys
-from neural_hamilton.platform.ray_runtime import connect
-from neural_hamilton.serve import application
-connect(num_cpus=2)
-print(json.dumps(application.start({str(models["mambonet"])!r}, port=0 or {free_port()})), flush=True)
-sys.stdin.read()
-application.stop()
-"""
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=installed,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        url = json.loads(process.stdout.readline())
+    words = ["serve", str(models["mambonet"]), "--port", str(free_port()), "--json"]
+    command = [sys.executable, "-m", "neural_hamilton.platform", *words]
+    with subprocess.Popen(command, cwd=ROOT, env=installed, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        url = json.loads(process.stdout.readline())["url"]
         axis = np.linspace(-1, 1, 12)
         potential = (axis[:, None] ** 2 + axis**2).tolist()
         body = {
             "trajectories": [{"potential": potential, "q0": [0.4, 0.1], "p0": [0.0, 0.0], "times": [0.0, 1.0, 3.0]}],
             "verify": "solver",
         }
-        request = urllib.request.Request(f"{url}/v1/trajectories", json.dumps(body).encode(), {"Content-Type": "application/json"})
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as response:
-            (trajectory,) = json.load(response)["trajectories"]
+        response = httpx.post(f"{url}/v1/trajectories", json=body, trust_env=False, timeout=60)
+        assert response.status_code == 200, response.text
+        (trajectory,) = response.json()["trajectories"]
         assert np.shape(trajectory["q"]) == (3, 2)
         np.testing.assert_allclose(trajectory["q"][0], [0.4, 0.1], atol=0.2 if trajectory["trust"]["source"] == "model" else 1e-9)
-    finally:
-        process.stdin.close()
-        process.wait(timeout=60)
+        process.send_signal(signal.SIGTERM)
+        rest, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert rest == ""  # the JSON line stays the last
+    assert "stopped" in errors
+    deadline = time.monotonic() + 10
+    while is_open(httpx.URL(url).port):
+        assert time.monotonic() < deadline, "the port is still open"
+        time.sleep(0.1)
 
 
-def free_port():
-    import socket
-
+def is_open(port):
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,11 +1,7 @@
 """The HTTP contract against a real Ray Serve endpoint on 127.0.0.1, and the two commands."""
 
 import json
-import signal
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -336,24 +332,3 @@ def test_predict_takes_the_shipped_model_for_the_initial_state(arguments: list[s
 def test_an_initial_state_a_model_was_not_trained_for_is_refused_with_the_models_that_were() -> None:
     with pytest.raises(InputError, match=r"--q0 and --p0 are \(0\.3, 0\); .* other initial states: 'orbitnet-phase-space'"):
         CliRunner().invoke(predict_command, ["orbitnet", "--q0", "0.3", "--potential", HARMONIC], catch_exceptions=False)
-
-
-def test_serve_command_answers_and_stops_on_sigterm(served_model: Path) -> None:
-    program = "from neural_hamilton.serve.commands import serve_command; serve_command()"
-    command = [sys.executable, "-c", program, str(served_model), "--port", str(free_port()), "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        ready = json.loads(process.stdout.readline())
-        assert httpx.get(f"{ready['url']}/healthz", trust_env=False, timeout=30).json()["status"] == "ok"
-        process.send_signal(signal.SIGTERM)
-        rest, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    assert rest == ""  # the JSON line stays the last
-    assert "stopped" in errors
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", httpx.URL(ready["url"]).port or 0)) != 0:
-                return
-        time.sleep(0.1)
-    pytest.fail("the port is still open")

@@ -1,19 +1,39 @@
-"""The web page as a person meets it: a real browser, a real endpoint."""
+"""The web page as a person meets it: a real browser, and the HTTP application on a server of one process, without Ray Serve."""
 
 import re
 import shutil
+import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from serving import HARMONIC
+import uvicorn
+from serving import HARMONIC, free_port
 
 from neural_hamilton.physics.potentials.expressions import Expression
+from neural_hamilton.serve.http_api import build_api
+from neural_hamilton.serve.model import Model
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on the PATH: the web page is not tested")
+
+
+@pytest.fixture(scope="module")
+def endpoint(served_model: Path) -> Iterator[str]:
+    model = Model(served_model)
+    server = uvicorn.Server(uvicorn.Config(build_api(lambda: model), port=free_port(), log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.config.port}"
+    server.should_exit = True
+    thread.join()
 
 
 @pytest.fixture(scope="module")

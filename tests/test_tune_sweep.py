@@ -209,7 +209,7 @@ def test_a_killed_sweep_is_completed(dataset: Path, tmp_path: Path) -> None:
         "sweep",
         dataset,
         "--trials",
-        "3",
+        "2",
         "--out",
         out,
         "--config",
@@ -227,9 +227,9 @@ def test_a_killed_sweep_is_completed(dataset: Path, tmp_path: Path) -> None:
     time.sleep(1)  # Ray's processes notice that their driver is gone
     before = read_history(first)
     assert len(before) < epochs
-    result = sweep(config, dataset, out, 3)
-    assert result["trials"] == 3
-    assert result["states"] == {"finished": 3, "stopped early": 0, "failed": 0}
+    result = sweep(config, dataset, out, 2)
+    assert result["trials"] == 2
+    assert result["states"] == {"finished": 2, "stopped early": 0, "failed": 0}
     assert read_history(first)[: len(before)] == before  # continued, not begun again
     assert sorted(path.name for path in (out / "trials").iterdir()) == sorted(
         row["trial"] for row in json.loads((out / "leaderboard.json").read_text())

@@ -194,6 +194,8 @@ def _save_all(out: Path, drawings: dict[str, Any]) -> dict[str, str]:
 
 def _save(figure: figures.Figure, stem: Path) -> str:
     png, pdf = io.BytesIO(), io.BytesIO()
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # the layout is settled; each format would find it again
     figure.savefig(png, format="png", dpi=_DPI)
     figure.savefig(pdf, format="pdf")
     write_file(stem.with_suffix(".png"), png.getvalue())
