@@ -75,7 +75,7 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Operat
     Raises
     ------
     InputError
-        Where the folder is incomplete, of an unknown schema version, or its weights do not match its card.
+        Where the folder is incomplete, of an unknown schema version, its weights do not match its card, or there is no such device.
     """
     folder = Path(folder)
     card = read_card(folder)
@@ -92,7 +92,10 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Operat
         model.load_state_dict(tensors)
     except (SafetensorError, RuntimeError, KeyError) as error:
         raise InputError(f"{folder / WEIGHTS_FILE} does not fit its architecture: {error}") from None
-    return model.to(device).eval()
+    try:
+        return model.to(device).eval()
+    except (RuntimeError, AssertionError) as error:  # PyTorch asserts that it was built for CUDA
+        raise InputError(f"device is {str(device)!r}, which cannot be used here: {str(error).splitlines()[0]}") from None
 
 
 def _build(card: dict[str, Any], path: Path) -> Operator:

@@ -49,10 +49,10 @@ class _Coordinates(click.ParamType):
 def serve_command(
     model: Path | None, host: str | None, port: int | None, config_source: str | None, assignments: tuple[str, ...], as_json: bool
 ) -> None:
-    """Serve MODEL over HTTP with Ray Serve, until Ctrl-C or SIGTERM.
+    """Serve MODEL over HTTP with Ray Serve.
 
-    MODEL is a model folder or the name of a shipped model. By default it is the shipped model that `predict` uses when no initial
-    state is given.
+    Ctrl-C or SIGTERM ends it. MODEL is a model folder or the name of a shipped model. By default it is the shipped model that
+    `predict` uses when no initial state is given.
     """
     settings = resolve_config(config_source, assignments, serving__host=host, serving__port=port).serving
     folder = choose_model() if model is None else find_model(model)

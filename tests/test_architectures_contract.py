@@ -1,10 +1,9 @@
 """Every architecture keeps the one contract, in every preset. A new architecture is tested by having a file."""
 
 import pytest
-import torch
 
-from neural_hamilton.architectures import available_architectures, build_operator, parse_architecture
-from neural_hamilton.architectures.testing import ONE_COORDINATE, OperatorContract, assert_same, contract_cases, oscillators
+from neural_hamilton.architectures import available_architectures, parse_architecture
+from neural_hamilton.architectures.testing import OperatorContract, contract_cases
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config import load_config
 
@@ -30,18 +29,6 @@ class TestPhaseAngle(OperatorContract):
 
     def test_normalisation_is_applied(self, name, preset):
         pytest.skip("the angle is that of V in its own units; see tests/test_architectures_mambonet.py")
-
-
-@pytest.mark.slow
-def test_compiled_by_inductor_is_the_same():
-    """With code generated, for one small network of the layers that most share; all are traced in the contract."""
-    torch.manual_seed(0)
-    sizes = {"d_model": 32, "num_heads": 4, "num_encoder_layers": 1, "num_decoder_layers": 1, "d_feedforward": 64}
-    model = build_operator(parse_architecture({"name": "traonet"} | sizes), ONE_COORDINATE).eval()
-    inputs, _ = oscillators(ONE_COORDINATE)
-    torch._dynamo.reset()
-    with torch.no_grad():
-        assert_same(torch.compile(model)(*inputs), model(*inputs), atol=1e-5)
 
 
 def test_unknown_architecture_names_the_choices():

@@ -29,12 +29,13 @@ def test_values_and_slopes_equal_scipy_inside_and_beyond_the_ends(sizes):
     low, high = np.array(domain).T
     places = np.random.default_rng(1).uniform(low - 0.3, high + 0.3, size=(3, 20, 2, len(sizes)))
     places[0, 0], places[0, 1] = low, high
-    for slope_along in (None, *range(len(sizes))):
-        found = splines(places, slope_along)
-        order = [int(axis == slope_along) for axis in range(len(sizes))]
-        for row in range(3):
-            theirs = NdBSpline(splines.knots, splines.coefficients[row], 3)
-            np.testing.assert_allclose(found[row], theirs(places[row], nu=order), rtol=1e-11, atol=1e-11)
+    values, slopes = splines(places), splines.gradient(places)
+    assert values.shape == places.shape[:-1] and slopes.shape == places.shape
+    for row in range(3):
+        theirs = NdBSpline(splines.knots, splines.coefficients[row], 3)
+        np.testing.assert_allclose(values[row], theirs(places[row]), rtol=1e-11, atol=1e-11)
+        for axis, order in enumerate(np.eye(len(sizes), dtype=int)):
+            np.testing.assert_allclose(slopes[row, ..., axis], theirs(places[row], nu=order), rtol=1e-11, atol=1e-11)
 
 
 def test_no_row_depends_on_its_neighbours_and_a_foreign_place_spoils_only_itself():

@@ -67,7 +67,7 @@ def mistakes(dataset, model, tmp_path):
         "wrong type": (["generate", tmp_path / "d", "--train", "many"], ["--train", "many"]),
         "wrong choice": (["generate", tmp_path / "d", "--train", "1", "--dtype", "int8"], ["--dtype", "int8", "float64"]),
         "unknown ensemble": (["generate", tmp_path / "d", "--train", "1", "--ensemble", "papers"], ["papers", "paper, phase-space"]),
-        "unknown system": (["generate", tmp_path / "d", "--train", "1", "--system", "wel"], ["data.system", "wel", "well"]),
+        "unknown system": (["generate", tmp_path / "d", "--train", "1", "--system", "wel"], ["system", "'wel'", "well"]),
         "key without effect": (
             ["train", dataset, "--out", tmp_path / "r", "--set", "training.decay_fraction=0.1"],
             ["training.decay_fraction is 0.1", "warmup-stable-decay"],

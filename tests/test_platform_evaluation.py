@@ -251,7 +251,7 @@ def test_model_that_answers_nan_is_said_so_in_json_and_report(model, tiny_datase
 def test_rows_that_a_model_was_trained_on_are_no_test(model, tiny_dataset, tmp_path):
     rows = hash_json(rows_config(DataConfig(**read_manifest(tiny_dataset)["config"])))
     save_model(load_model(model), tmp_path / "model", trained_on("paper"), {"rows_config_hash": rows})
-    for split, said in (("train", True), ("val", True), ("test", False)):
+    for split, said in (("val", True), ("test", False)):
         result = evaluate(tmp_path / "model", tiny_dataset, tmp_path / split, split, QUICK)
         assert any(f"rows of split {split!r}" in warning for warning in result["warnings"]) is said
         assert ("only &#39;test&#39; shows" in (tmp_path / split / "report.html").read_text()) is said

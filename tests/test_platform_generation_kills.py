@@ -79,7 +79,7 @@ def test_killed_again_and_again_and_run_once_more(undisturbed, tmp_path):
 
 
 def test_ray_workers_and_the_driver_killed(undisturbed, tmp_path):
-    """Two workers killed at their tasks while Ray Data runs, then the driver; the command run again completes the folder."""
+    """Two workers killed at their tasks while Ray Data runs, then the driver; a run without Ray completes the folder."""
     folder, moments = tmp_path / "dataset", random.Random(1)
     process = start(ray_command(folder))
     try:
@@ -95,7 +95,7 @@ def test_ray_workers_and_the_driver_killed(undisturbed, tmp_path):
         assert num_shards(folder) < num_shards(undisturbed)
     finally:
         end_session(process.pid)
-    finish(ray_command(folder))
+    finish(local_command(folder))
     assert file_bytes(folder) == file_bytes(undisturbed)
 
 

@@ -91,6 +91,8 @@ class TestPredictions:
                 model(**arguments)
         with pytest.raises(nh.InputError, match="neither a model folder nor a shipped model; shipped are .*orbitnet"):
             nh.load("orbit-net")
+        with pytest.raises(nh.InputError, match="^device is 'abacus', which cannot be used here"):
+            nh.load("orbitnet", device="abacus")
 
     def test_a_model_describes_itself(self, model):
         assert "orbitnet" in repr(model) and "100 sensors" in repr(model) and "any admissible initial state" in repr(model)
@@ -157,6 +159,8 @@ class TestSolve:
             nh.solve("abs(q-0.5)**0.5", 0.1, 0.0, tolerance=1e-12)
         with pytest.raises(nh.InputError, match="method is 'taylor'"):
             nh.solve(HARMONIC, method="taylor")
+        with pytest.raises(nh.InputError, match="^system is 3; choose one of .*well"):
+            nh.solve(HARMONIC, system=3)
 
     @pytest.mark.parametrize("method", ["taylor", "dop853", "rk4"])
     def test_exact_hamiltonians_of_a_dataset(self, tiny_dataset, method):

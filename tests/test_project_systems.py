@@ -131,7 +131,11 @@ def test_generate_and_inspect(command, dataset):
 
 @pytest.mark.parametrize("name", ["deeponet", "mambonet"])
 def test_train_evaluate_and_predict(command, dataset, models, name, tmp_path):
-    few = ["--set", "evaluation.study_rows=4", "--set", "evaluation.work_batches=[1,10]"]
+    few = [
+        word
+        for key in ("study_rows=4", "work_batches=[1,10]", "windows=2", "solver_steps=[0.02]")
+        for word in ("--set", f"evaluation.{key}")
+    ]
     if name == "mambonet":  # one network is enough for the studies, which ask the system and not the architecture
         few = ["--set", "evaluation.studies=[]"]
     result = command("evaluate", models[name], "--dataset", dataset, "--out", tmp_path / "report", "--record", *few)

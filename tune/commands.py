@@ -26,8 +26,9 @@ _SHOWN_TRIALS = 10
 def sweep_command(
     dataset: Path, num_trials: int, out: Path, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any
 ) -> None:
-    """Search hyperparameters on DATASET with Ray Tune, Optuna and ASHA; writes best.yaml and a leaderboard.
+    """Search hyperparameters on DATASET.
 
+    Ray Tune runs trials that Optuna proposes and ASHA ends early; the result is best.yaml and a leaderboard.
     The space is sweep.space, or the one shipped for the architecture.
     """
     from .sweep import sweep
@@ -54,10 +55,10 @@ def scale_command(
     assignments: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Measure how the test loss falls with the number of training rows of DATASET, and fit a power law.
+    """Measure the test loss against the training rows of DATASET.
 
-    Every cell trains the same number of epochs. Settings of an architecture apply to the one the
-    configuration names, else to the first of --arch; the others take their defaults.
+    A power law is fitted to each architecture. Every cell trains the same number of epochs. Settings of an architecture apply
+    to the one the configuration names, else to the first of --arch; the others take their defaults.
     """
     from .scaling import scale
 

@@ -37,15 +37,22 @@ class TensorSplines:
     def take(self, rows: np.ndarray) -> Self:
         return type(self)(self.knots, self.coefficients[rows])
 
-    def __call__(self, places: np.ndarray, slope_along: int | None = None) -> np.ndarray:
-        """The values (R, ...) at places (R, ..., d), or their slopes along one axis."""
+    def __call__(self, places: np.ndarray) -> np.ndarray:
+        """The values (R, ...) at places (R, ..., d)."""
+        return self._evaluate(places, np.array([-1]))[..., 0]
+
+    def gradient(self, places: np.ndarray) -> np.ndarray:
+        """The slopes along every axis (R, ..., d) at places (R, ..., d)."""
+        return self._evaluate(places, np.arange(len(self.knots)))
+
+    def _evaluate(self, places: np.ndarray, slopes_along: np.ndarray) -> np.ndarray:
         shape = np.array(self.coefficients.shape[1:])
         rows = np.ascontiguousarray(places, dtype=np.float64).reshape(len(self), prod(places.shape[1:-1]), shape.size)
         ends = np.cumsum([0, *(knots.size for knots in self.knots)])
         coefficients = np.ascontiguousarray(self.coefficients).reshape(len(self), prod(shape))
-        values = np.empty(rows.shape[:2])
-        _evaluate(np.concatenate(self.knots), ends, shape, coefficients, rows, -1 if slope_along is None else slope_along, values)
-        return values.reshape(places.shape[:-1])
+        values = np.empty((*rows.shape[:2], slopes_along.size))
+        _evaluate(np.concatenate(self.knots), ends, shape, coefficients, rows, slopes_along, values)
+        return values.reshape(*places.shape[:-1], slopes_along.size)
 
 
 def _coefficients(grids: list[np.ndarray], values: np.ndarray) -> np.ndarray:
@@ -56,25 +63,32 @@ def _coefficients(grids: list[np.ndarray], values: np.ndarray) -> np.ndarray:
 
 
 @compiled()
-def _evaluate(knots, ends, shape, coefficients, places, slope_along, values):
-    """Values (R, T) at places (R, T, d); the knots of axis i are knots[ends[i]:ends[i + 1]], coefficients (R, n1 ... nd)."""
+def _evaluate(knots, ends, shape, coefficients, places, slopes_along, values):
+    """The slopes along axes `slopes_along` (K,), where -1 asks for the value, at places (R, T, d): values (R, T, K).
+
+    The knots of axis i are knots[ends[i]:ends[i + 1]]; coefficients (R, n1 ... nd).
+    """
     num_rows, num_places, num_axes = places.shape
     first = np.empty(num_axes, dtype=np.int64)
-    weights = np.empty((num_axes, 4))
+    weights = np.empty((2, num_axes, 4))  # of values, and of slopes
     for row in range(num_rows):
         for place in range(num_places):
             for axis in range(num_axes):
                 along = knots[ends[axis] : ends[axis + 1]]
-                first[axis] = _basis(along, places[row, place, axis], axis == slope_along, weights[axis])
-            total = 0.0
+                for slope in range(2):
+                    first[axis] = _basis(along, places[row, place, axis], slope == 1, weights[slope, axis])
+            values[row, place] = 0.0
             for corner in range(4**num_axes):
-                weight, index, rest = 1.0, 0, corner
+                index, rest = 0, corner
                 for axis in range(num_axes):
                     index = index * shape[axis] + first[axis] + rest % 4
-                    weight *= weights[axis, rest % 4]
                     rest //= 4
-                total += weight * coefficients[row, index]
-            values[row, place] = total
+                for k, asked in enumerate(slopes_along):
+                    weight, rest = coefficients[row, index], corner
+                    for axis in range(num_axes):
+                        weight *= weights[int(axis == asked), axis, rest % 4]
+                        rest //= 4
+                    values[row, place, k] += weight
 
 
 @compiled()

@@ -63,9 +63,9 @@ def get_system(name: str) -> System:
     for point in entry_points(group=_GROUP):
         if point.name == name:
             return point.load()
-    module = name.replace("-", "_")
+    module = str(name).replace("-", "_")
     if _public(module) != name or name not in system_names():
-        raise InputError(f"data.system is {name!r}; choose one of {', '.join(system_names())}")
+        raise InputError(f"system is {name!r}; choose one of {', '.join(system_names())}")
     return importlib.import_module(f".{module}", __name__).SYSTEM
 
 

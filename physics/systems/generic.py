@@ -221,8 +221,8 @@ class SplineHamiltonians:
         return potential + (kinetic if kinetic.ndim == potential.ndim else kinetic.sum(axis=-1))
 
     def gradient(self, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        slopes = [self.splines(self._places(q), axis) for axis in range(len(self.domain))]
-        return slopes[0] if len(slopes) == 1 else np.stack(slopes, axis=-1), p
+        slopes = self.splines.gradient(self._places(q))
+        return slopes.reshape(q.shape), p
 
     def sense(self, sensors: tuple[int, ...]) -> dict[str, np.ndarray]:
         places = self._places(sensor_positions(self.domain, sensors))

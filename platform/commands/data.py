@@ -9,6 +9,7 @@ import click
 from ...physics import InputError
 from ..config import DataConfig, load_data_config
 from .console import PATH, collect_overrides, config_options, emit, json_option
+from .tables import format_facts
 
 
 def generation_options(command: Any) -> Any:
@@ -48,9 +49,9 @@ def resolve_data(config_source: str | None, assignments: tuple[str, ...], flags:
 def generate(
     dest: Path, config_source: str | None, assignments: tuple[str, ...], workers: int | None, local: bool, as_json: bool, **flags: Any
 ) -> None:
-    """Write a dataset of certified trajectories to the folder DEST with Ray Data.
+    """Write a dataset of certified trajectories to the folder DEST.
 
-    Run again, it completes what is missing or damaged and changes nothing else.
+    Ray Data runs the tasks. Run again, the command completes what is missing or damaged and changes nothing else.
     """
     data = resolve_data(config_source, assignments, flags)
     from ..data.generation import generate as run
@@ -67,14 +68,16 @@ def generate(
 @click.option("--recheck", default=0, type=click.IntRange(0), help="Random rows to integrate again with an independent solver.")
 @json_option
 def inspect(dataset: Path, recheck: int, as_json: bool) -> None:
-    """Show schema, counts, checksums and certificates of DATASET; fail where anything is wrong."""
+    """Check DATASET, and show what it holds.
+
+    Shows schema, counts, checksums and certificates; fails where anything is wrong.
+    """
     from ..data.inspection import inspect_dataset
     from ..progress import track
 
     with track("recheck", recheck) if recheck else contextlib.nullcontext() as progress:
         report = inspect_dataset(dataset, recheck, progress.advance if progress else lambda: None)
-    lines = [f"{name:18} {kind}" for name, kind in report["schema"].items()]
-    lines += [f"{key}: {value}" for key, value in report.items() if key not in ("dataset", "schema", "problems", "dataset_hash")]
+    lines = [format_facts({key: value for key, value in report.items() if key not in ("dataset", "problems", "dataset_hash")})]
     if report["problems"]:
         click.echo("\n".join(lines))
         raise InputError(f"dataset {str(dataset)!r}: {'; '.join(report['problems'])}; run generate again to repair it")

@@ -26,7 +26,10 @@ _ARCHITECTURES = ("deeponet", "orbitnet")
 @click.option("--out", default=Path("runs/demo"), type=PATH, help="Folder for everything the demo makes; run again, it continues there.")
 @json_option
 def demo(out: Path, as_json: bool) -> None:
-    """Run the whole path at small size: generate, train, sweep, scale, evaluate, serve, and one request."""
+    """Run the whole path on small input, in minutes.
+
+    The steps: generate, train, sweep, scale, evaluate, serve, and one request.
+    """
     result = run_demo(out.absolute())
     emit(result, as_json, f"{result['table']}\nreport: {result['report']}")
 

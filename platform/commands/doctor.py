@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from .console import emit, json_option
+from .tables import format_facts
 
 _PACKAGES = (
     "torch",
@@ -32,9 +33,12 @@ _LOW_DISK_BYTES = 2 * 1024**3
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Show versions, devices, Ray set-up and free disk, and what to fix."""
+    """Check the installation, and say what to fix.
+
+    Shows versions, devices, the set-up of Ray and free disk.
+    """
     report = examine()
-    lines = [f"{key}: {value}" for key, value in report.items() if key != "advice"]
+    lines = [format_facts({key: value for key, value in report.items() if key != "advice"})]
     lines += [f"fix: {sentence}" for sentence in report["advice"]] or ["everything needed is here"]
     emit(report, as_json, "\n".join(lines))
 

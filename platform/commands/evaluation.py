@@ -19,7 +19,10 @@ from .tables import comparison_table, evaluation_table
 def evaluate(
     model: Path, dataset: Path, split: str, out: Path, record: bool, config_source: str | None, assignments: tuple[str, ...], as_json: bool
 ) -> None:
-    """Measure the model folder MODEL against working solvers; write a self-contained report."""
+    """Measure MODEL, a model folder, against working solvers.
+
+    Writes a self-contained report.
+    """
     from ..evaluation import evaluate as run
 
     result = run(model, dataset, out, split, resolve_config(config_source, assignments).evaluation, record=record)
@@ -37,7 +40,10 @@ def evaluate(
 def compare(
     models: tuple[Path, ...], dataset: Path, split: str, out: Path, config_source: str | None, assignments: tuple[str, ...], as_json: bool
 ) -> None:
-    """Measure several model folders MODELS on the same problems, in one table."""
+    """Measure MODELS, model folders, on the same problems.
+
+    The results are one table.
+    """
     from ..evaluation import compare as run
 
     result = run(list(models), dataset, out, split, resolve_config(config_source, assignments).evaluation)

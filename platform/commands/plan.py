@@ -7,13 +7,16 @@ import click
 
 from .console import PATH, architecture_option, config_options, emit, json_option, resolve_config
 from .data import generation_options, resolve_data
-from .tables import format_table
+from .tables import format_facts
 
 
 @click.group(invoke_without_command=True)
 @click.pass_context
 def plan(ctx: click.Context) -> None:
-    """Estimate what a command would cost here: rows, disk, memory and time, measured by a micro-run."""
+    """Estimate what a command would cost here.
+
+    Rows, disk, memory and time, from a micro-run.
+    """
     if ctx.invoked_subcommand is None:
         raise click.UsageError("plan needs a command: generate, train, sweep or scale")
 
@@ -32,7 +35,7 @@ def plan_generate(dest: Path | None, config_source: str | None, assignments: tup
 @plan.command("train")
 @click.argument("dataset", type=PATH)
 @architecture_option
-@click.option("--out", type=PATH, help="Ignored, so that a train command can be planned unchanged.")
+@click.option("--out", type=PATH, help="Taken, so that a train command can be planned as it stands; nothing is written.")
 @click.option("--workers", default=1, type=click.IntRange(1), help="Ray Train workers (DDP).")
 @click.option("--local", is_flag=True, help="Run in one process, without Ray.")
 @config_options
@@ -92,8 +95,7 @@ def plan_scale(
 
 
 def _emit(result: dict[str, Any], as_json: bool) -> None:
-    rows = [{"what": key, "value": value} for key, value in result.items() if not isinstance(value, dict)]
-    emit(result, as_json, format_table(rows))
+    emit(result, as_json, format_facts(result))
 
 
 COMMANDS = (plan,)

@@ -19,10 +19,10 @@ from .tables import evaluation_table
 def reproduce(
     ensemble: str, out: Path, minutes: float | None, config_source: str | None, assignments: tuple[str, ...], as_json: bool
 ) -> None:
-    """Make the shipped model of ENSEMBLE from nothing, without Ray: its data, its training, its evaluation.
+    """Make the shipped model of ENSEMBLE from nothing.
 
-    Each call does what --out still lacks and lists what is left. The default configuration is the shipped one for the
-    ensemble: winner-... where there is a GPU, else shipped-....
+    Its data, its training and its evaluation, without Ray. Each call does what --out still lacks and lists what is left. The
+    default configuration is the shipped one for the ensemble: winner-... where there is a GPU, else shipped-....
     """
     deadline = deadline_after(minutes)
     from .. import reproduction

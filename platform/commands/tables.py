@@ -20,6 +20,27 @@ def _format_cell(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def format_facts(facts: dict[str, Any], indent: str = "") -> str:
+    """A line for each name and value, what is nested below its name; seconds and bytes as people say them."""
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{name}:", *([format_facts(value, indent + "  ")] if value else [])]
+        else:
+            lines.append(f"{indent}{name.removesuffix('_bytes')}: {_format_fact(name, value)}")
+    return "\n".join(lines)
+
+
+def _format_fact(name: str, value: Any) -> str:
+    if value is None or value == []:
+        return "none"
+    if name.endswith("bytes"):
+        return f"{value / 2**30:.1f} GiB" if value >= 2**30 else f"{value / 2**20:.1f} MiB"
+    if name == "seconds":
+        return f"{value:.0f} s" if value < 120 else f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
+    return ", ".join(map(str, value)) if isinstance(value, list) else _format_cell(value)
+
+
 def evaluation_table(result: dict[str, Any]) -> str:
     """Losses and seconds per trajectory of the model and every baseline, and the warnings of an evaluation."""
     entries = [("model", result["metrics"], result["timing"]["model_seconds_per_trajectory"])]
