@@ -2,9 +2,12 @@
 
 import os
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ray.exceptions import RayActorError
+from ray.train.torch import TorchTrainer
 from training_helpers import config_with, history, train_in
 
 from neural_hamilton.physics import InputError
@@ -44,6 +47,24 @@ def test_full_disk_is_one_sentence_and_the_run_goes_on_later(ray_session, tiny_d
         assert train(config, tiny_dataset, run)["epochs"] == 3
     finally:
         os.system(f"umount -l {mount}")  # lazily: a Ray worker may still hold a file
+
+
+def test_a_controller_that_never_began_is_started_again_and_one_that_died_is_one_sentence(monkeypatch, tiny_dataset, ray_session, tmp_path):
+    """Stands in for Ray Train alone: a real controller that dies leaves Ray waiting for the CPUs it had reserved."""
+    config = prepare_run(tmp_path / "run", tiny_dataset, config_with(), False)
+    deaths = []
+
+    def fit(trainer):
+        if deaths:
+            raise RayActorError(error_msg=deaths.pop(0))
+        return SimpleNamespace(return_value={"epochs": 3})
+
+    monkeypatch.setattr(TorchTrainer, "fit", fit)
+    deaths += ["The actor never ran - it was cancelled before it started running."] * 2
+    assert train_with_ray(config, tiny_dataset, tmp_path / "run", 1, Progress("", 1)) == {"epochs": 3}
+    deaths += ["Worker unexpectedly exits with a connection error."]
+    with pytest.raises(InputError, match=r"the controller of Ray Train died: Worker unexpectedly exits.*keeps the last whole epoch"):
+        train_with_ray(config, tiny_dataset, tmp_path / "run", 1, Progress("", 1))
 
 
 def test_workers_share_the_cpus_of_the_cluster():

@@ -55,7 +55,7 @@ def train_with_ray(
     kept = f"{str(run)!r} keeps the last whole epoch for --resume"
     with _HistoryWatch(run, progress):
         try:
-            outcome: Any = trainer.fit().return_value  # the first worker's
+            outcome: Any = _fit(trainer, kept)
         except ControllerError as error:
             raise InputError(f"the workers could not be started: {' '.join(str(error).split())}; {kept}") from None
         except WorkerGroupError as error:
@@ -65,6 +65,19 @@ def train_with_ray(
     if "failure" in outcome:
         raise InputError(outcome["failure"])
     return outcome
+
+
+def _fit(trainer: Any, kept: str) -> Any:
+    """What the first worker returns. A controller that Ray loses before it has begun, as a busy cluster may, is started again."""
+    from ray.exceptions import RayActorError
+
+    for _ in range(_RESTARTS):
+        try:
+            return trainer.fit().return_value
+        except RayActorError as error:
+            if "never ran" not in str(error):
+                raise InputError(f"the controller of Ray Train died: {' '.join(str(error).split())}; {kept}") from None
+    raise InputError(f"the controller of Ray Train could not be started in {_RESTARTS} attempts; {kept}")
 
 
 def cpus_per_worker(nodes: list[dict[str, Any]], num_workers: int) -> int:
