@@ -4,6 +4,7 @@ Shapes: R problems, B of them in one forward pass, T query times, d degrees of f
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -64,7 +65,7 @@ class Model:
         self._device = device
         self._warm_up()
 
-    @property
+    @cached_property
     def task(self) -> Task:
         """What the network was built for: sensors, domain, horizon and channels."""
         return self.trained_for.task
@@ -259,7 +260,9 @@ class _Batch:
         return Orbit(*given, trust, system=self.system, hamiltonians=self.hamiltonians, row=row)
 
     def drift(self, rows: np.ndarray, q: np.ndarray, p: np.ndarray) -> np.ndarray:
-        return self.system.energy_drift(self.hamiltonians.take(rows), self.q0[rows], self.p0[rows], q, p)
+        everything = rows.size == len(self.times)  # in order, as every set of rows here
+        hamiltonians = self.hamiltonians if everything else self.hamiltonians.take(rows)
+        return self.system.energy_drift(hamiltonians, self.q0[rows], self.p0[rows], q, p)
 
     def solve(self, rows: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """q, p of an ordinary solver in the order of `times` (B, T), and their energy drift (B,)."""
@@ -290,6 +293,8 @@ def _read_states(model: Model, problems: Sequence[Problem]) -> tuple[np.ndarray,
 
 def _check_trained_for(trained_for: TrainedFor, q0: np.ndarray, p0: np.ndarray, names: Sequence[Names]) -> None:
     """Refuse an initial state other than the only one that the model was trained for."""
+    if trained_for.any_initial_state:
+        return
     for row, state in enumerate(zip(q0, p0, strict=True)):
         if accepts(trained_for, *state):
             continue

@@ -5,6 +5,7 @@ steps until each row has converged. The reference is SciPy's adaptive DOP853, ro
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -189,6 +190,11 @@ def _solve_row(hamiltonian: Any, q0: Any, p0: Any, times: np.ndarray, options: d
 
 def sensor_positions(domain: tuple[tuple[float, float], ...], sensors: tuple[int, ...]) -> np.ndarray:
     """The uniform grid of sensors over the domain: (S,) with one degree of freedom, (*sensors, d) with more."""
+    return _grid(tuple((float(low), float(high)) for low, high in domain), tuple(sensors)).copy()
+
+
+@cache
+def _grid(domain: tuple[tuple[float, float], ...], sensors: tuple[int, ...]) -> np.ndarray:
     grids = [np.linspace(low, high, count) for (low, high), count in zip(domain, sensors, strict=True)]
     return grids[0] if len(grids) == 1 else np.stack(np.meshgrid(*grids, indexing="ij"), axis=-1)
 

@@ -145,8 +145,8 @@ rebuilds the exact potential; the sensors are what a network sees of it."""
             raise InputError(f"{names[row].potential} has no well: its lowest value is {lowest:.6g} and must be below {WALL_HEIGHT:g}")
         with np.errstate(over="ignore"):
             energy = hamiltonians.energy(q0, p0)
-        walls = [hamiltonians.potential(np.full(len(hamiltonians), wall)) for wall in self.domain[0]]
-        limit = np.maximum(WALL_HEIGHT, np.maximum(*walls)) + _ENERGY_TOLERANCE
+        walls = hamiltonians.potential(np.tile(self.domain[0], (len(hamiltonians), 1)))
+        limit = np.maximum(WALL_HEIGHT, walls.max(axis=1)) + _ENERGY_TOLERANCE
         for row in np.flatnonzero(~(energy <= limit))[:1]:
             raise InputError(
                 f"{names[row].potential} gives p0**2/2 + V(q0) = {energy[row]:.6g} for {names[row].q0} = {q0[row]:.6g} and "
@@ -159,7 +159,7 @@ rebuilds the exact potential; the sensors are what a network sees of it."""
             rows = np.flatnonzero(q0 == wall)
             if not rows.size:
                 continue
-            slope, _ = hamiltonians.take(rows).gradient(q0[rows], q0[rows])
+            slope, _ = (hamiltonians if rows.size == len(q0) else hamiltonians.take(rows)).gradient(q0[rows], q0[rows])
             for row in rows[inward * slope > -_GENTLEST_FALL][:1]:
                 raise InputError(
                     f"{names[row].potential} does not fall inward from the wall at q = {wall:g}, where the particle starts: "
