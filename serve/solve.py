@@ -61,7 +61,7 @@ def solve(
     InputError
         For arguments that make no sense, a particle that leaves the domain, or an orbit that cannot be certified.
     """
-    system = system if isinstance(system, System) else get_system(system)
+    system = system if isinstance(system, System) else get_system(system, "system")
     if not 0.0 < tolerance < np.inf:
         raise InputError(f"tolerance is {tolerance}; it must be positive and finite")
     asked = read_times(np.linspace(0.0, system.horizon, 100) if times is None else times, np.inf, _NAMES.times)

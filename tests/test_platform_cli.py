@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from neural_hamilton.architectures import build_operator, parse_architecture, save_model
+from neural_hamilton.platform.commands.tables import format_facts
 from neural_hamilton.platform.config import DataConfig
 from neural_hamilton.platform.training.trained_for import task_of, trained_for
 
@@ -67,7 +68,7 @@ def mistakes(dataset, model, tmp_path):
         "wrong type": (["generate", tmp_path / "d", "--train", "many"], ["--train", "many"]),
         "wrong choice": (["generate", tmp_path / "d", "--train", "1", "--dtype", "int8"], ["--dtype", "int8", "float64"]),
         "unknown ensemble": (["generate", tmp_path / "d", "--train", "1", "--ensemble", "papers"], ["papers", "paper, phase-space"]),
-        "unknown system": (["generate", tmp_path / "d", "--train", "1", "--system", "wel"], ["system", "'wel'", "well"]),
+        "unknown system": (["generate", tmp_path / "d", "--train", "1", "--system", "wel"], ["data.system", "wel", "well"]),
         "key without effect": (
             ["train", dataset, "--out", tmp_path / "r", "--set", "training.decay_fraction=0.1"],
             ["training.decay_fraction is 0.1", "warmup-stable-decay"],
@@ -243,3 +244,10 @@ def test_flags_override_set_and_set_overrides_the_file(cli, tiny_dataset, tmp_pa
     config = load_config(tmp_path / "r" / "config.yaml")
     assert (config.architecture.name, config.training.epochs, config.training.seed) == ("deeponet", 2, 4)
     assert config.data.sensors == 20
+
+
+def test_facts_are_lines_with_sizes_and_times_as_people_say_them():
+    facts = {"rows": 3, "disk_bytes": 3 * 2**29, "memory_bytes_per_task": 2048, "seconds": 300.0}
+    facts |= {"gpus": [], "counts": {"train": 2}, "left": {}}
+    lines = ["rows: 3", "disk: 1.5 GiB", "memory_per_task: 2 KiB", "seconds: 5 min", "gpus: none", "counts:", "  train: 2", "left: none"]
+    assert format_facts(facts).splitlines() == lines

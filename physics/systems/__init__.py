@@ -58,14 +58,14 @@ def system_names() -> list[str]:
 
 
 @cache
-def get_system(name: str) -> System:
-    """The system called `name`; InputError names the choices."""
+def get_system(name: str, field: str = "data.system") -> System:
+    """The system called `name`; InputError names the choices, and the field that asked for it."""
     for point in entry_points(group=_GROUP):
         if point.name == name:
             return point.load()
     module = str(name).replace("-", "_")
     if _public(module) != name or name not in system_names():
-        raise InputError(f"system is {name!r}; choose one of {', '.join(system_names())}")
+        raise InputError(f"{field} is {name!r}; choose one of {', '.join(system_names())}")
     return importlib.import_module(f".{module}", __name__).SYSTEM
 
 

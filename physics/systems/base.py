@@ -211,12 +211,13 @@ class System(ABC):
         """Raise InputError unless a particle may start at q0, p0 (R,) or (R, d); here: finite, and inside the domain."""
         low, high = np.array(self.domain).T
         positions = q0.reshape(len(q0), -1)
-        if np.isfinite(p0).all() and ((positions >= low) & (positions <= high)).all():
+        inside = (positions >= low) & (positions <= high)
+        if inside.all() and np.isfinite(p0).all():
             return
         for name, values in (("q0", q0), ("p0", p0)):
             for row in np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[:1]:
                 raise InputError(f"{getattr(names[row], name)} is {_plain(values[row])}; it must be finite")
-        for row, axis in np.argwhere(~((positions >= low) & (positions <= high)))[:1]:
+        for row, axis in np.argwhere(~inside)[:1]:
             place = f"[{axis}]" if self.degrees_of_freedom > 1 else ""
             raise InputError(f"{names[row].q0}{place} is {positions[row, axis]:.6g}; it must be between {low[axis]:g} and {high[axis]:g}")
 

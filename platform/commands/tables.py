@@ -2,6 +2,8 @@
 
 from typing import Any
 
+_UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10), ("bytes", 1))
+
 
 def format_table(rows: list[dict[str, Any]]) -> str:
     """Rows with equal keys as an aligned text table; floats in three significant digits."""
@@ -24,18 +26,19 @@ def format_facts(facts: dict[str, Any], indent: str = "") -> str:
     """A line for each name and value, what is nested below its name; seconds and bytes as people say them."""
     lines = []
     for name, value in facts.items():
-        if isinstance(value, dict):
-            lines += [f"{indent}{name}:", *([format_facts(value, indent + "  ")] if value else [])]
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{name}:", format_facts(value, indent + "  ")]
         else:
-            lines.append(f"{indent}{name.removesuffix('_bytes')}: {_format_fact(name, value)}")
+            lines.append(f"{indent}{name.replace('_bytes', '')}: {_format_fact(name, value)}")
     return "\n".join(lines)
 
 
 def _format_fact(name: str, value: Any) -> str:
-    if value is None or value == []:
+    if value is None or value in ([], {}):
         return "none"
-    if name.endswith("bytes"):
-        return f"{value / 2**30:.1f} GiB" if value >= 2**30 else f"{value / 2**20:.1f} MiB"
+    if "bytes" in name:
+        unit, size = next(pair for pair in _UNITS if value >= pair[1] or pair[1] == 1)
+        return f"{value / size:.3g} {unit}"
     if name == "seconds":
         return f"{value:.0f} s" if value < 120 else f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
     return ", ".join(map(str, value)) if isinstance(value, list) else _format_cell(value)
