@@ -46,6 +46,8 @@ _ATTENTION: dict[str, Any] = {
     "architecture.phase_angle": True,
 }
 _ORBITNET = {"architecture.name": "orbitnet"}
+# The network that reads V, the initial state and the times, and nothing else; its rows never repeat.
+_DIRECT: dict[str, Any] = {"architecture.phase_angle": False, "architecture.num_mamba_layers": 4, "training.endless": True}
 _WIDE = {"architecture.d_model": 48, "architecture.num_heads": 6, "architecture.d_feedforward": 192}
 
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -73,6 +75,29 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "three decoder layers": {"architecture.num_decoder_layers": 3},
     "four Mamba layers": {"architecture.num_mamba_layers": 4},
     "width 48, 6 heads": _WIDE,
+    "direct": _DIRECT,
+    "direct, two Mamba layers": _DIRECT | {"architecture.num_mamba_layers": 2},
+    "direct, eight Mamba layers": _DIRECT | {"architecture.num_mamba_layers": 8},
+    "direct, 16 states": _DIRECT | {"architecture.d_state": 16},
+    "direct, one decoder layer": _DIRECT | {"architecture.num_decoder_layers": 1},
+    "direct, three decoder layers": _DIRECT | {"architecture.num_decoder_layers": 3},
+    "direct, feed-forward 256": _DIRECT | {"architecture.d_feedforward": 256},
+    "direct, 8 heads": _DIRECT | {"architecture.num_heads": 8},
+    "direct, 2 heads": _DIRECT | {"architecture.num_heads": 2},
+    "direct, 8 frequencies": _DIRECT | {"architecture.num_frequencies": 8},
+    "direct, 32 frequencies": _DIRECT | {"architecture.num_frequencies": 32},
+    "direct, width 48, 6 heads": _DIRECT | _WIDE,
+    "direct, gate time 0.03": _DIRECT | {"architecture.gate_time": 0.03},
+    "direct, gate time 0.3": _DIRECT | {"architecture.gate_time": 0.3},
+    "direct, learning rate 5e-3": _DIRECT | {"training.learning_rate": 5e-3},
+    "direct, learning rate 2e-2": _DIRECT | {"training.learning_rate": 2e-2},
+    "direct, AdamW, 3e-3": _DIRECT | {"training.optimizer": "adamw", "training.learning_rate": 3e-3},
+    "direct, Muon, 1e-2": _DIRECT | {"training.optimizer": "muon", "training.learning_rate": 1e-2},
+    "direct, batch 100, as many steps": _DIRECT | {"training.batch_size": 100, "training.epochs": 24, "training.warmup_epochs": 2.0},
+    "direct, no Sobolev term": _DIRECT | {"training.sobolev_weight": 0.0},
+    "direct, Sobolev term 0.03": _DIRECT | {"training.sobolev_weight": 0.03},
+    "direct, log-cosh": _DIRECT | {"training.loss": "log-cosh"},
+    "direct, average of weights, 0.99": _DIRECT | {"training.ema_decay": 0.99},
 }
 
 
