@@ -2,6 +2,9 @@
 
 import dataclasses
 import shutil
+import subprocess
+import sys
+import tempfile
 import time
 
 import numpy as np
@@ -161,9 +164,9 @@ def test_orders_are_permutations_that_depend_on_seed_and_epoch_alone():
 def test_endless_rows_are_drawn_ahead_across_epochs_and_do_not_depend_on_it(dataset, monkeypatch):
     alone = [rows_of(source_of(Endless, dataset).epoch(number)) for number in range(4)]
     drawn = []
-    draw = batches._Draws._draw
-    monkeypatch.setattr(batches._Draws, "_draw", lambda self, epoch, rows: (drawn.append(epoch), draw(self, epoch, rows))[1])
+    draw = batches._draw
     source = source_of(Endless, dataset, epochs=3)
+    monkeypatch.setattr(batches, "_draw", lambda data, rows: (drawn.append(int(rows[0]) // source.num_rows), draw(data, rows))[1])
     shares = source.epoch(0)
     first = [next(shares)]
     deadline = time.time() + 60
@@ -178,3 +181,27 @@ def test_endless_rows_are_drawn_ahead_across_epochs_and_do_not_depend_on_it(data
         assert len(got) == len(alone[number])
         for one, other in zip(got, alone[number], strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_processes_draw_the_rows_that_threads_draw():
+    """In a script of its own, whose processes end with it."""
+    script = """
+import torch
+from neural_hamilton.platform.config import load_config
+from neural_hamilton.platform.training.batches import _Draws
+from neural_hamilton.platform.training.process_group import Worker
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    data = load_config(None, {"data.sensors": 12, "data.times": 10}).data
+    threads, processes = (list(_Draws(data, 100, 30, Worker(0, 1), own).parts(range(2))) for own in (False, True))
+    assert len(threads) == len(processes) == 8
+    for one, other in zip(threads, processes):
+        assert all(torch.equal(x, y) for x, y in zip(vars(one.batch).values(), vars(other.batch).values()))
+    print("same")
+"""
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
+        file.write(script)
+        file.flush()
+        done = subprocess.run([sys.executable, file.name], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "same\n", done.stderr

@@ -63,6 +63,10 @@ def history(folder):
         pytest.param("mambonet", {"training__precision": "bf16"}, marks=needs_cuda),  # the interpreter is slow
         pytest.param("mambonet", {"training__precision": "tf32"}, marks=needs_cuda),
         pytest.param("mambonet", {"training__compile": True}, marks=needs_cuda),  # with CUDA graphs
+        *(
+            pytest.param(name, {"training__cuda_graph": True, **options}, marks=needs_cuda)
+            for name, options in (("mambonet", {"training__optimizer": "soap"}), ("varonet", {}), ("fno", {"training__ema_decay": 0.5}))
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else ",".join(str(each) for each in value.values()) or "default",
 )
@@ -96,3 +100,15 @@ def test_a_run_continues_on_the_device_where_it_stopped(dataset, tmp_path):
     for one, other in zip(whole, cut, strict=True):
         # The same bits on a CPU (test_platform_training.py); on a GPU attention adds its gradients up in any order.
         assert other["validation_loss"] == pytest.approx(one["validation_loss"], rel=1e-3)
+
+
+@needs_cuda
+@pytest.mark.parametrize("optimizer", ["soap", "adamw"])
+def test_a_recorded_step_is_the_step(dataset, tmp_path, optimizer):
+    """With batches of 16 but for the last of an epoch, which is shorter and is not recorded."""
+    for name, recorded in (("recorded", True), ("eager", False)):
+        options = {"training__train_rows": 56, "training__ema_decay": 0.9, "training__sobolev_weight": 0.01}
+        run(dataset, tmp_path / name, config_of("mambonet", training__optimizer=optimizer, training__cuda_graph=recorded, **options))
+    for one, other in zip(history(tmp_path / "recorded"), history(tmp_path / "eager"), strict=True):
+        for figure in ("validation_loss", "train_loss", "gradient_norm"):
+            assert one[figure] == pytest.approx(other[figure], rel=1e-3)

@@ -34,12 +34,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_forked_child)
 
 
-def share(kernel: Callable[..., None], num_programs: int, work: int, *arguments: Any) -> None:
-    """Run all programs of a kernel on at most `torch.get_num_threads()` threads, this one among them.
+def num_threads() -> int:
+    """Threads that work may be divided among: PyTorch's setting, or in a forked child, where that is 1, its parent's."""
+    return max(torch.get_num_threads(), _inherited_threads)
 
-    In a forked child, where that is 1, on at most as many as the parent had.
-    """
-    threads = min(max(torch.get_num_threads(), _inherited_threads), num_programs, work // _WORK_PER_THREAD)
+
+def share(kernel: Callable[..., None], num_programs: int, work: int, *arguments: Any) -> None:
+    """Run all programs of a kernel on at most `num_threads()` threads, this one among them."""
+    threads = min(num_threads(), num_programs, work // _WORK_PER_THREAD)
     if threads <= 1:
         kernel(*arguments, 0, num_programs)
         return

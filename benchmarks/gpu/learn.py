@@ -41,7 +41,8 @@ from .networks import DIRECT, network_config
 from .record import say
 
 MAX_BYTES = 16 * 2**20  # of a file that is to leave the machine
-_MARGIN = 0.9  # of the time left is planned for; the rest is for slower epochs than the one that was timed
+_MARGIN = 0.95  # of the time left is planned for; the rest is for slower epochs than the one that was timed
+_TIMED_STEPS = 300
 _TINY_EPOCHS = 2
 
 
@@ -52,7 +53,7 @@ def cells(bench: Bench) -> Iterator[Cell]:
 def _learn(bench: Bench, published: Path) -> dict[str, Any]:
     with _scratch_for(published) as scratch:
         dataset, run = scratch / "dataset", scratch / "run"
-        config = network_config(DIRECT, bench.tiny, {})
+        config = network_config(DIRECT, bench.tiny, {"training.cuda_graph": bench.device.type == "cuda"})
         source = newest(config, published, RESULTS / LEARN_FOLDER)
         if source != published:
             shutil.rmtree(published, ignore_errors=True)  # nothing of what is there can be continued
@@ -61,7 +62,7 @@ def _learn(bench: Bench, published: Path) -> dict[str, Any]:
         done = epochs_of(source) if source else 0
         fit = _epochs_that_fit(config, dataset, scratch, bench)
         more = bench.size(fit, min(fit, _TINY_EPOCHS))
-        config = config.override({"training.epochs": done + more})
+        config = config.override({"training.epochs": done + more, "training.cuda_graph": bench.device.type == "cuda"})
         if source:
             shutil.copytree(source, run)
             # Rows of one seed are the same everywhere, but for last bits that depend on the processor, and with them the hash.
@@ -148,14 +149,20 @@ def publish(run: Path, target: Path) -> None:
 
 
 def _epochs_that_fit(config: Config, dataset: Path, scratch: Path, bench: Bench) -> int:
-    """From the second epoch of a short run of the same kind, with all that belongs to an epoch."""
-    run, ends = scratch / "short-run", list[float]()
+    """From the second epoch of a short run of the same kind: its steps, and all else that belongs to an epoch."""
+    run, steps, ends = scratch / "short-run", list[float](), list[float]()
 
     def report(_: dict[str, float]) -> None:
         publish(run, scratch / "published")
         ends.append(time.time())
 
-    train(prepare_run(run, dataset, config.override({"training.epochs": 2}), resume=False), dataset, run, report, bench.device)
-    seconds = ends[1] - ends[0]
-    say(f"learn: {seconds:.2f} s per epoch, {bench.seconds_left():.0f} s left")
+    rows = min(config.data.train, _TIMED_STEPS * config.training.batch_size)
+    short = prepare_run(run, dataset, config.override({"training.epochs": 2, "training.train_rows": rows}), resume=False)
+    train(short, dataset, run, report, bench.device, on_step=lambda: steps.append(time.time()))
+    number = len(steps) // 2
+    early, last = steps[number + number // 3 - 1], steps[-1]  # by then a GPU has been waited for
+    a_step = (last - early) / (number - number // 3)
+    rest = ends[1] - ends[0] - number * a_step
+    seconds = rest + a_step * -(-config.data.train // config.training.batch_size)
+    say(f"learn: {1e3 * a_step:.2f} ms per step, {seconds:.2f} s per epoch, {bench.seconds_left():.0f} s left")
     return max(1, int(_MARGIN * bench.seconds_left() / seconds))

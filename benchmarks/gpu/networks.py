@@ -28,9 +28,13 @@ _TINY_DATA = {"data.sensors": 12, "data.times": 10, "data.train": 64, "data.val"
 
 
 def network_config(name: str, tiny: bool, overrides: dict[str, Any]) -> Config:
-    """The configuration of one of `NETWORKS`: the default preset, or the one that `learn` trains; or the smallest of its kind."""
+    """The configuration of one of `NETWORKS`: the default preset, or the one that `learn` trains; or the smallest of its kind.
+
+    Without a CUDA graph, unless `overrides` asks for it: not every device has them.
+    """
     source, values = (DIRECT, {}) if name == DIRECT else (None, {"architecture.name": name})
     full = load_config(source, values)
+    values |= {"training.cuda_graph": False}
     if tiny:
         known = {key: size for key, size in _TINY_SIZES.items() if key in full.dump()["architecture"]}
         values |= _TINY_DATA | {f"architecture.{key}": size for key, size in known.items()}

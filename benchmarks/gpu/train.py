@@ -14,6 +14,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from neural_hamilton.architectures.selective_scan.threads import num_threads
 from neural_hamilton.platform.config import Config
 from neural_hamilton.platform.training.batches import Endless, Part
 from neural_hamilton.platform.training.learner import Learner
@@ -21,18 +22,23 @@ from neural_hamilton.platform.training.precision import matmul_precision
 from neural_hamilton.platform.training.process_group import Worker
 
 from . import clock
-from .bench import Bench, Cell
+from .bench import Bench, Cell, Skipped
 from .networks import DIRECT, NETWORKS, network_config, repeat
 
 BATCHES, PRECISIONS = (1024, 100, 8192), ("float32", "tf32", "bf16")
+GRAPH = "one graph"  # the whole step, as `training.cuda_graph` has it
+GRAPH_BATCHES = (128, 256, 1024)
 MODES = ("CUDA graphs", "compiled")  # torch.compile with them, as `training.compile` has it on a GPU, and without
 STREAMED = (DIRECT, "deeponet")
+_WARM_UP_STEPS = 12  # among which the graph is recorded, and the optimizer has done once all that it does
 _SECONDS, _STREAM_SECONDS, _COMPILE_SECONDS, _BATCHES_AN_EPOCH = 0.7, 4.0, 60.0, 50
 _ALONE = Worker(0, 1)
 
 
 def cells(bench: Bench) -> Iterator[Cell]:
     """The compiler takes up to a minute for each network, so what only it needs comes last."""
+    for batch in bench.size(GRAPH_BATCHES, (8,)):
+        yield _steps(bench, DIRECT, batch, "float32", GRAPH)
     yield from _eager(bench, bench.size(BATCHES[:2], (8,)))
     for name in STREAMED:
         yield Cell({"stream": "endless", "network": name}, _stream(bench, name))
@@ -59,11 +65,16 @@ def _compiled(bench: Bench, name: str, mode: str) -> Cell:
 def _steps(bench: Bench, name: str, batch: int, precision: str, mode: str) -> Cell:
     def measure() -> dict[str, Any]:
         bench.check_precision(precision)
+        if mode == GRAPH and bench.device.type != "cuda":
+            raise Skipped("a CPU records no CUDA graph")
         config = network_config(name, bench.tiny, {"training.batch_size": batch, "training.precision": precision})
         learner = _learner(config, bench, mode)
         share = Part(repeat(config.data, batch, bench.device), 1.0, batch)
         with matmul_precision(precision, bench.device) as autocast:
             first = float(learner.step(share, 0.0, autocast)[1])
+            if mode == GRAPH:
+                for _ in range(_WARM_UP_STEPS):
+                    learner.step(share, 0.0, autocast)
             seconds = clock.sustained_seconds(lambda: learner.step(share, 0.0, autocast), bench.device, bench.size(_SECONDS, 0.01))
             kernels = _kernels(lambda: learner.step(share, 0.0, autocast)) if bench.device.type == "cuda" else {}
         figures = {"steps_per_second": 1.0 / seconds, "rows_per_second": batch / seconds, "first_loss": first}
@@ -75,8 +86,8 @@ def _steps(bench: Bench, name: str, batch: int, precision: str, mode: str) -> Ce
 
 
 def _learner(config: Config, bench: Bench, mode: str) -> Learner:
-    if mode == "eager":
-        return Learner(config, (0.5, 1.0), bench.device, _ALONE)
+    if mode in ("eager", GRAPH):
+        return Learner(config.override({"training.cuda_graph": mode == GRAPH}), (0.5, 1.0), bench.device, _ALONE)
     torch._dynamo.reset()
     compiling = config.override({"training.compile": True})
     if mode == "CUDA graphs":
@@ -123,7 +134,7 @@ def _stream(bench: Bench, name: str) -> Callable[[], dict[str, Any]]:
             resident = clock.sustained_seconds(lambda: learner.step(there, 0.0, autocast), bench.device, seconds)
         return {
             "batch": batch,
-            "threads": torch.get_num_threads(),
+            "threads": num_threads(),
             "drawn_rows_per_second": batch / alone,
             "steps_per_second": 1.0 / fed,
             "steps_per_second_resident": 1.0 / resident,

@@ -53,6 +53,9 @@ class TrainingConfig(Section):
     precision: Literal["float32", "tf32", "bf16"] = Field(default="float32", description="of matrix products; tf32 needs a GPU")
     float32_epochs: int = Field(default=0, ge=0, description="last epochs, trained in float32; only with tf32 or bf16")
     compile: bool = Field(default=False, description="run the network through torch.compile; on a GPU, with CUDA graphs")
+    cuda_graph: bool = Field(
+        default=False, description="record a whole step on a GPU once and replay it; one worker, with adamw or soap, without compile"
+    )
 
     keep_checkpoints: int = Field(default=2, ge=1, description="number of latest checkpoints to keep, besides the best one")
     trackers: list[Literal["tensorboard", "mlflow"]] = Field(default=["tensorboard"], description="where else the figures of each epoch go")
@@ -61,6 +64,8 @@ class TrainingConfig(Section):
     def _parts_fit(self) -> "TrainingConfig":
         if self.ema_decay is not None and self.optimizer in ("splus", "schedule-free"):
             raise ValueError(f"ema_decay is {self.ema_decay}; {self.optimizer} averages the weights itself: leave ema_decay out")
+        if self.cuda_graph and (self.compile or self.optimizer not in ("adamw", "soap")):
+            raise ValueError(f"cuda_graph is true; it needs compile: false, and adamw or soap as optimizer, not {self.optimizer}")
         if self.optimizer == "schedule-free" and self.schedule != "constant":
             raise ValueError(f"schedule is {self.schedule!r}; with the optimizer schedule-free it must be constant")
         return self

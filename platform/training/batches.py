@@ -7,7 +7,7 @@ S sensors, T query times.
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
@@ -17,12 +17,14 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from ...architectures.selective_scan.threads import num_threads
 from ..config import Config, TrainingConfig
 from ..config.data import DataConfig
 from ..data.datasets import RowFile, TrainingRows, list_files, read_rows
 from ..data.manifest import read_config, read_manifest
 from ..data.schema import tensor_column
 from ..data.shards import make_rows, row_values
+from .drawing import drawing_processes
 from .process_group import Worker
 
 _GIB = 1 << 30
@@ -130,7 +132,8 @@ class Resident:
     def epoch(self, number: int) -> Iterator[Part]:
         order = order_of_rows(self.num_rows, self._settings.seed, number).to(self._rows.potential.device)
         for batches in _groups(order.split(self._settings.batch_size)):
-            yield from _parts(self._rows.take, batches, self._worker)
+            group = _Group(batches, self._worker)
+            yield from group.parts(self._rows.take(group.rows))
 
 
 class Streamed:
@@ -150,12 +153,14 @@ class Streamed:
     def epoch(self, number: int) -> Iterator[Part]:
         rest: Batch | None = None
         windows = self._windows(number)
-        for position, window in enumerate(_ahead((lambda w=w: Batch.from_rows(read_rows(w)) for w in windows), threads=1, ahead=1)):
+        reads = (lambda w=w: Batch.from_rows(read_rows(w)) for w in windows)
+        for position, window in enumerate(_ahead(reads, ThreadPoolExecutor(1), ahead=1)):
             rows = window.take(order_of_rows(len(window), self._settings.seed, number * len(windows) + position))
             rows = rows if rest is None else Batch.concatenate([rest, rows])
             whole = len(rows) if position == len(windows) - 1 else len(rows) // self._settings.batch_size * self._settings.batch_size
             for batches in _groups(torch.arange(whole).split(self._settings.batch_size)) if whole else ():
-                yield from _parts(lambda chosen, rows=rows: rows.take(chosen).to(self._device), batches, self._worker)
+                group = _Group(batches, self._worker)
+                yield from group.parts(rows.take(group.rows).to(self._device))
             rest = rows.take(torch.arange(whole, len(rows))) if whole < len(rows) else None
 
     def _windows(self, epoch: int) -> list[list[RowFile]]:
@@ -173,8 +178,9 @@ class Endless:
     """The training split without an end: epoch e trains on rows [e N, (e + 1) N) of it, drawn and certified as they are needed.
 
     A row is a pure function of the seed and its index, so the first epoch is the dataset's own split and no row comes twice. A
-    batch takes every n-th row of the epoch, n the number of batches, which keeps orbits of one potential apart. Threads draw
-    ahead across the ends of epochs, up to that of the last one.
+    batch takes every n-th row of the epoch, n the number of batches, which keeps orbits of one potential apart. Rows are drawn
+    ahead across the ends of epochs, up to that of the last one: by threads, or for a GPU by processes, as threads would keep
+    the interpreter from the steps.
     """
 
     kind = "endless"
@@ -182,13 +188,12 @@ class Endless:
     def __init__(self, data: DataConfig, num_rows: int, settings: TrainingConfig, device: torch.device, worker: Worker) -> None:
         self.num_rows = num_rows
         self._settings, self._device = settings, device
-        self._draws = _Draws(data, num_rows, settings.batch_size, worker)
+        self._draws = _Draws(data, num_rows, settings.batch_size, worker, in_processes=device.type == "cuda")
         self._stream, self._next_epoch = iter(list[Part]()), -1
 
     def epoch(self, number: int) -> Iterator[Part]:
         if number != self._next_epoch or number >= self._settings.epochs:  # else it is under way already
-            tasks = self._draws.of_epochs(range(number, max(number + 1, self._settings.epochs)))
-            self._stream = itertools.chain.from_iterable(_ahead(tasks, torch.get_num_threads(), _DRAWN_AHEAD))
+            self._stream = self._draws.parts(range(number, max(number + 1, self._settings.epochs)))
         self._next_epoch = -1
         for part in itertools.islice(self._stream, self._draws.num_batches):
             yield part._replace(batch=part.batch.to(self._device))
@@ -196,24 +201,30 @@ class Endless:
 
 
 class _Draws:
-    """The work of an `Endless`, as tasks for threads. It does not refer back to it, so dropping an `Endless` ends its threads at once."""
+    """The work of an `Endless`. It does not refer back to it, so dropping an `Endless` ends its threads at once."""
 
-    def __init__(self, data: DataConfig, num_rows: int, batch_size: int, worker: Worker) -> None:
+    def __init__(self, data: DataConfig, num_rows: int, batch_size: int, worker: Worker, in_processes: bool) -> None:
         self.num_batches = -(-num_rows // batch_size)
-        self._data, self._num_rows, self._worker = data, num_rows, worker
+        self._data, self._num_rows, self._worker, self._in_processes = data, num_rows, worker, in_processes
 
-    def of_epochs(self, epochs: range) -> Iterator[Callable[[], list[Part]]]:
-        """Each gives the parts of some batches, in order."""
+    def parts(self, epochs: range) -> Iterator[Part]:
+        """The worker's parts of all batches of some epochs, drawn ahead."""
         batches = [torch.arange(first, self._num_rows, self.num_batches) for first in range(self.num_batches)]
-        return (functools.partial(self._draw_parts, epoch, group) for epoch in epochs for group in _groups(batches))
+        groups = [_Group(batches, self._worker) for batches in _groups(batches)]
+        work = (functools.partial(_draw, self._data, (epoch * self._num_rows + group.rows).numpy()) for epoch in epochs for group in groups)
+        threads = num_threads()
+        pool = drawing_processes(max(1, threads // 2)) if self._in_processes else ThreadPoolExecutor(threads)
+        drawn = _ahead(work, pool, _DRAWN_AHEAD * threads)
+        for group, arrays in zip(itertools.cycle(groups), drawn, strict=False):
+            yield from group.parts(Batch(*map(torch.from_numpy, arrays)))
 
-    def _draw_parts(self, epoch: int, batches: Sequence[Tensor]) -> list[Part]:
-        return list(_parts(functools.partial(self._draw, epoch), batches, self._worker))
 
-    def _draw(self, epoch: int, rows: Tensor) -> Batch:
-        indices, place = torch.unique(rows, return_inverse=True)
-        table, _ = make_rows(self._data, "train", epoch * self._num_rows + indices.numpy())
-        return Batch.from_rows(TrainingRows.from_table(table, self._data.get_system())).take(place)
+def _draw(data: DataConfig, indices: np.ndarray) -> list[np.ndarray]:
+    """Rows of the training split in the order of `indices`, as the arrays of a `Batch`."""
+    indices, place = np.unique(indices, return_inverse=True)
+    table, _ = make_rows(data, "train", indices)
+    rows = Batch.from_rows(TrainingRows.from_table(table, data.get_system())).take(torch.from_numpy(place))
+    return [tensor.numpy() for tensor in vars(rows).values()]
 
 
 def _groups(batches: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
@@ -223,33 +234,44 @@ def _groups(batches: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
         yield batches[start : start + size]
 
 
-def _parts(take: Callable[[Tensor], Batch], batches: Sequence[Tensor], worker: Worker) -> Iterator[Part]:
-    """The worker's parts of global batches, given as the numbers of their rows."""
-    mine = [worker.part_of(batch) for batch in batches]
-    taken = [own if len(own) else batch[:1] for own, batch in zip(mine, batches, strict=True)]
-    gathered = take(torch.cat(taken)).split([len(rows) for rows in taken])
-    for own, batch, rows in zip(mine, batches, gathered, strict=True):
-        yield Part(rows, worker.size * len(own) / len(batch), len(batch))
+class _Group:
+    """A worker's parts of some global batches, given as the numbers of their rows; `rows` are those that it needs, in order."""
+
+    def __init__(self, batches: Sequence[Tensor], worker: Worker) -> None:
+        own = [worker.part_of(batch) for batch in batches]
+        taken = [mine if len(mine) else batch[:1] for mine, batch in zip(own, batches, strict=True)]
+        self.rows = torch.cat(taken)
+        self._sizes = [len(rows) for rows in taken]
+        self._shares = [(worker.size * len(mine) / len(batch), len(batch)) for mine, batch in zip(own, batches, strict=True)]
+
+    def parts(self, rows: Batch) -> Iterator[Part]:
+        """Of the contents of its rows."""
+        for batch, (weight, number) in zip(rows.split(self._sizes), self._shares, strict=True):
+            yield Part(batch, weight, number)
 
 
 _T = TypeVar("_T")
 
 
-def _ahead(work: Iterable[Callable[[], _T]], threads: int, ahead: int) -> Iterator[_T]:
-    """The results in order, computed up to `ahead` tasks per thread in advance; pending tasks are cancelled when the reader stops."""
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: list[Future[_T]] = []
-        pending = iter(work)
-        try:
-            for task in itertools.islice(pending, threads * ahead):
-                waiting.append(pool.submit(task))
-            while waiting:
-                result = waiting.pop(0).result()
-                waiting.extend(pool.submit(task) for task in itertools.islice(pending, 1))
-                yield result
-        finally:
-            for future in waiting:
-                future.cancel()
+def _ahead(work: Iterable[Callable[[], _T]], pool: Executor, ahead: int) -> Iterator[_T]:
+    """The results in order, computed up to `ahead` tasks in advance. When the reader stops, pending tasks are cancelled.
+
+    A pool of threads ends with its reader, who waits for the tasks that are under way; processes stay for others.
+    """
+    waiting: list[Future[_T]] = []
+    pending = iter(work)
+    try:
+        for task in itertools.islice(pending, ahead):
+            waiting.append(pool.submit(task))
+        while waiting:
+            result = waiting.pop(0).result()
+            waiting.extend(pool.submit(task) for task in itertools.islice(pending, 1))
+            yield result
+    finally:
+        for future in waiting:
+            future.cancel()
+        if isinstance(pool, ThreadPoolExecutor):
+            pool.shutdown()
 
 
 def normalisation(dataset: Path, settings: TrainingConfig) -> tuple[Tensor, Tensor]:

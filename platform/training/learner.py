@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from ...architectures import Operator, build_operator
 from ...physics import InputError
-from ..config import Config
+from ..config import Config, TrainingConfig
 from .batches import Batch, Part, Source
+from .cuda_graph import Recorded
 from .objectives import Objective, total_losses
 from .optimizers import Optimizer, WeightAverage
 from .precision import check_precision, matmul_precision, precision_at
@@ -28,6 +29,7 @@ class Learner:
     def __init__(self, config: Config, statistics: tuple[Tensor, Tensor], device: torch.device, worker: Worker) -> None:
         self._settings, self._device, self._worker = config.training, device, worker
         check_precision(self._settings, device)
+        _check_cuda_graph(self._settings, device, worker)
         torch.manual_seed(self._settings.seed)
         self.model = build_operator(config.architecture, task_of(config.data)).to(device)
         self.model.set_normalisation(*statistics)
@@ -39,13 +41,15 @@ class Learner:
         if self._settings.compile:
             objective = torch.compile(objective, mode="reduce-overhead" if device.type == "cuda" else None)  # pyright: ignore
         self._objective = objective
+        self._auxiliary_weight = torch.ones((), device=device)
+        self._recorded: tuple[str, Recorded] | None = None  # with the precision it is recorded in
 
     def run_epoch(self, epoch: int, source: Source, on_step: Callable[[], None] = lambda: None) -> dict[str, float]:
         """One pass over an epoch of `source`; its figures. InputError, naming the step, where a loss is not finite."""
         self._seed(epoch)
         self.model.train()
         num_steps = -(-source.num_rows // self._settings.batch_size)
-        figures, weights = list[tuple[Tensor, Tensor, Tensor]](), list[tuple[float, int]]()
+        figures, weights = list[Tensor](), list[tuple[float, int]]()
         with matmul_precision(precision_at(self._settings, epoch), self._device) as autocast:
             for step, part in enumerate(source.epoch(epoch)):
                 figures.append(self.step(part, epoch + step / num_steps, autocast))
@@ -53,7 +57,7 @@ class Learner:
                 if (step + 1) % _CHECK_EVERY == 0 or step + 1 == num_steps:
                     self._check_finite(figures, epoch, num_steps)
                 on_step()
-        objective, total, norm = (torch.stack(column).double() for column in zip(*figures, strict=True))
+        objective, total, norm = torch.stack(figures).double().T
         weight, rows = torch.tensor(weights, dtype=torch.float64, device=self._device).T
         losses = self._worker.sum(torch.stack([weight * objective, weight * total]) * rows).sum(dim=1) / source.num_rows
         return {
@@ -64,21 +68,36 @@ class Learner:
             "steps": num_steps,
         }
 
-    def step(self, part: Part, epoch: float, autocast: Callable[[], Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """One step of the optimizer; the part's mean objective and total loss, and the gradient's norm, on the device."""
-        with autocast():
-            objective_B, total_B, auxiliary = self._objective(part.batch)
-        objective = objective_B.mean()
-        (part.weight * (objective + ramp(epoch, self._settings.kl_warmup_epochs) * auxiliary)).backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._settings.gradient_clip)
-        self._optimizer.step(learning_rate_at(self._settings, epoch))
+    def step(self, part: Part, epoch: float, autocast: Callable[[], Any]) -> Tensor:
+        """One step of the optimizer; the part's mean objective and total loss, and the gradient's norm, (3,) on the device."""
+        if self._settings.kl_warmup_epochs:
+            self._auxiliary_weight.fill_(ramp(epoch, self._settings.kl_warmup_epochs))
+        self._optimizer.prepare(learning_rate_at(self._settings, epoch))
+        figures = self._recorded_step(part, epoch, autocast) if self._settings.cuda_graph else self._step(part.batch, part.weight, autocast)
+        self._optimizer.finish()
         if self._average:
             self._average.update()
-        return objective.detach(), total_B.detach().mean(), norm
+        return figures
 
-    def _check_finite(self, figures: list[tuple[Tensor, Tensor, Tensor]], epoch: int, num_steps: int) -> None:
+    def _step(self, batch: Batch, weight: float, autocast: Callable[[], Any]) -> Tensor:
+        """What a step does on the device."""
+        with autocast():
+            objective_B, total_B, auxiliary = self._objective(batch)
+        objective = objective_B.mean()
+        (weight * (objective + self._auxiliary_weight * auxiliary)).backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._settings.gradient_clip)
+        self._optimizer.update()
+        return torch.stack([objective.detach(), total_B.detach().mean(), norm])
+
+    def _recorded_step(self, part: Part, epoch: float, autocast: Callable[[], Any]) -> Tensor:
+        precision = precision_at(self._settings, int(epoch))
+        if self._recorded is None or self._recorded[0] != precision:
+            self._recorded = precision, Recorded(lambda batch: self._step(batch, 1.0, autocast))
+        return self._recorded[1](part.batch)
+
+    def _check_finite(self, figures: list[Tensor], epoch: int, num_steps: int) -> None:
         """All ranks check together, so that none waits for a rank that has stopped."""
-        recent = torch.stack([torch.stack(step) for step in figures[-_CHECK_EVERY:]]).isfinite().all(dim=1)
+        recent = torch.stack(figures[-_CHECK_EVERY:]).isfinite().all(dim=1)
         finite = self._worker.sum((~recent).float()) == 0
         if not finite.all():
             step = max(0, len(figures) - _CHECK_EVERY) + int(finite.float().argmin()) + 1
@@ -104,6 +123,13 @@ class Learner:
         if self._average:
             self._average.model.load_state_dict(state["average"]["model"])
             self._average.steps = state["average"]["steps"]
+
+
+def _check_cuda_graph(settings: TrainingConfig, device: torch.device, worker: Worker) -> None:
+    """Raises InputError where a step cannot be recorded."""
+    if settings.cuda_graph and (device.type != "cuda" or worker.size > 1):
+        where = f"{worker.size} workers" if worker.size > 1 else f"device {device.type}"
+        raise InputError(f"training.cuda_graph is true, which needs one worker on a CUDA device; this run has {where}")
 
 
 def diverged(what: str) -> InputError:
