@@ -188,13 +188,13 @@ def test_processes_draw_the_rows_that_threads_draw():
     script = """
 import torch
 from neural_hamilton.platform.config import load_config
-from neural_hamilton.platform.training.batches import _Draws
+from neural_hamilton.platform.training.batches import _Draws, _Mixture
 from neural_hamilton.platform.training.process_group import Worker
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
     data = load_config(None, {"data.sensors": 12, "data.times": 10}).data
-    threads, processes = (list(_Draws(data, 100, 30, Worker(0, 1), own).parts(range(2))) for own in (False, True))
+    threads, processes = (list(_Draws(_Mixture(data), 100, 30, Worker(0, 1), own).parts(range(2))) for own in (False, True))
     assert len(threads) == len(processes) == 8
     for one, other in zip(threads, processes):
         assert all(torch.equal(x, y) for x, y in zip(vars(one.batch).values(), vars(other.batch).values()))

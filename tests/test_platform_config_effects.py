@@ -44,6 +44,10 @@ DATA = {
 }  # fmt: skip
 TRAINING = {
     "training.epochs": 3, "training.batch_size": 20, "training.train_rows": 30, "training.endless": True, "training.resident_gib": 1e-5,
+    "training.mixed_fraction": (
+        0.8, {"training.endless": True, "training.mixed_fraction": 0.2, "training.mixed_ensemble": {"depth": [1.0, 2.0]}},
+    ),
+    "training.mixed_ensemble": ({"depth": [1.0, 2.0]}, {"training.endless": True, "training.mixed_fraction": 0.5}),
     "training.seed": 1, "training.optimizer": "soap", "training.learning_rate": 2e-3, "training.final_learning_rate": 1e-4,
     "training.schedule": "constant", "training.warmup_epochs": 1.0, "training.decay_fraction": (0.5, WSD),
     "training.weight_decay": 0.5, "training.gradient_clip": 1e-3, "training.ema_decay": 0.5, "training.loss": "log-cosh",
@@ -61,7 +65,8 @@ SERVING = {
     "serving.solver_threshold": 0.1, "serving.num_replicas": 2, "serving.max_ongoing_requests": 3, "serving.max_queued_requests": 5,
 }  # fmt: skip
 ADDRESS = {"serving.host", "serving.port"}
-ELSEWHERE = {"data.system"}  # tests/test_project_systems.py takes a second system through every command
+# tests/test_project_systems.py takes a second system through every command; tests/test_platform_devices.py needs a GPU
+ELSEWHERE = {"data.system", "training.cuda_graph"}
 
 
 def leaves(section: str, model: type[BaseModel]) -> set[str]:
@@ -251,6 +256,8 @@ def test_the_address_of_serving_is_what_it_listens_on(tmp_path):
 
 
 WITHOUT_EFFECT = {
+    "training.mixed_fraction": {},
+    "training.mixed_ensemble": {"training.endless": True},
     "training.decay_fraction": {"training.schedule": "cosine"},
     "training.final_learning_rate": {"training.schedule": "constant"},
     "training.resident_gib": {"training.endless": True},

@@ -257,10 +257,10 @@ class System(ABC):
         if method not in self.methods:
             raise InputError(f"integrator is {method!r}; system {self.name!r} is certified by {', '.join(self.methods)}")
 
-    def get_ensemble(self, name: str) -> type[Ensemble]:
-        """The class of the ensemble called `name`; InputError names the choices."""
+    def get_ensemble(self, name: str, key: str = "data.ensemble") -> type[Ensemble]:
+        """The class of the ensemble called `name`; InputError names the choices, and what the caller calls the ensemble."""
         if name not in self.ensembles:
-            raise InputError(f"data.ensemble.name is {name!r}; system {self.name!r} has {', '.join(self.ensembles)}")
+            raise InputError(f"{key}.name is {name!r}; system {self.name!r} has {', '.join(self.ensembles)}")
         return self.ensembles[name]
 
 

@@ -57,6 +57,18 @@ CONDITIONS = (
         "training.endless must be false: endless rows are never held",
     ),
     Condition(
+        "training.mixed_fraction",
+        ("training.endless",),
+        lambda config: config.training.endless,
+        "training.endless must be true: only rows that are drawn as they are needed can be mixed",
+    ),
+    Condition(
+        "training.mixed_ensemble",
+        ("training.endless", "training.mixed_fraction"),
+        lambda config: bool(config.training.endless and config.training.mixed_fraction),
+        "training.mixed_fraction must be above 0",
+    ),
+    Condition(
         "training.float32_epochs",
         ("training.precision",),
         lambda config: config.training.precision != "float32",

@@ -84,6 +84,10 @@ class DataConfig(Section):
         """The ensemble, typed."""
         return cast(Ensemble, self.ensemble)
 
+    def with_ensemble(self, values: dict[str, Any], key: str) -> "DataConfig":
+        """The same section with another ensemble, given as a mapping; InputError calls it `key`."""
+        return self.model_copy(update={"ensemble": _read_ensemble(self.get_system(), values, key)})
+
     def given_ensemble(self) -> dict[str, Any]:
         """Plain values of the ensemble: its name, and the keys that differ from its defaults."""
         usual = DataConfig.model_validate({"system": self.system, "ensemble": self.distribution.name})
@@ -103,24 +107,24 @@ class DataConfig(Section):
         return self.sensors
 
 
-def _read_ensemble(system: System, value: Any) -> Ensemble:
+def _read_ensemble(system: System, value: Any, key: str = "data.ensemble") -> Ensemble:
     """An ensemble from its name, or from a mapping with a `name` and any of its keys."""
     if isinstance(value, Ensemble):
         return value
     keys = {"name": value} if isinstance(value, str) else value
     if not isinstance(keys, dict):
-        raise InputError(f"data.ensemble is {value!r}; give the name of an ensemble, or a mapping of its keys")
+        raise InputError(f"{key} is {value!r}; give the name of an ensemble, or a mapping of its keys")
     keys = dict(keys)
-    kind = system.get_ensemble(str(keys.pop("name", next(iter(system.ensembles)))))
+    kind = system.get_ensemble(str(keys.pop("name", next(iter(system.ensembles)))), key)
     known = ["name", *(field.name for field in fields(kind))]
-    unknown = [key for key in keys if key not in known]
+    unknown = [name for name in keys if name not in known]
     if unknown:
-        raise InputError(f"data.ensemble.{unknown[0]} is not a known key; ensemble {kind.name!r} has {', '.join(known)}")
+        raise InputError(f"{key}.{unknown[0]} is not a known key; ensemble {kind.name!r} has {', '.join(known)}")
     try:
         return TypeAdapter(kind).validate_python(keys)
     except ValidationError as error:
         problem = error.errors()[0]
-        place = ".".join(["data.ensemble", *(str(part) for part in problem["loc"])])
+        place = ".".join([key, *(str(part) for part in problem["loc"])])
         message = problem["msg"].removeprefix("Value error, ")
         given = "" if problem["type"] == "value_error" else f" is {problem['input']!r}"
         raise InputError(f"{place}{given or ':'}{'; ' if given else ' '}{message}") from None

@@ -26,6 +26,12 @@ class TrainingConfig(Section):
     train_rows: int | None = Field(default=None, ge=1, description="use only the first rows of the training split")
     endless: bool = Field(default=False, description="draw new rows while training; an epoch has as many as the training split")
     resident_gib: float = Field(default=8.0, gt=0, description="larger training splits are streamed from disk; only where endless is false")
+    mixed_fraction: float = Field(
+        default=0.0, ge=0, lt=1, description="fraction of the endless rows that come from mixed_ensemble; none of validation or test"
+    )
+    mixed_ensemble: dict[str, Any] = Field(
+        default_factory=dict, description="a second distribution of problems: its `name` and any of its keys"
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="of the initial weights, the order of rows, and what networks draw")
 
     optimizer: Literal["adamw", "muon", "soap", "splus", "schedule-free"] = Field(
@@ -160,6 +166,22 @@ class Config(Section):
     def _every_given_key_has_an_effect(self) -> "Config":
         check_effects(self)
         return self
+
+    @model_validator(mode="after")
+    def _mixed_rows_are_like_the_others(self) -> "Config":
+        if self.training.mixed_fraction:
+            own, mixed = self.data.distribution, self.mixed_data().distribution
+            for name in ("fixed_initial_state", "orbits_per_hamiltonian"):
+                if getattr(own, name) != getattr(mixed, name):
+                    raise ValueError(
+                        f"training.mixed_ensemble is {mixed.name!r}, whose {name} is {getattr(mixed, name)}; "
+                        f"that of data.ensemble, {own.name!r}, is {getattr(own, name)}"
+                    )
+        return self
+
+    def mixed_data(self) -> DataConfig:
+        """The data section of the rows that `training.mixed_fraction` mixes in."""
+        return self.data.with_ensemble(self.training.mixed_ensemble, "training.mixed_ensemble")
 
     @classmethod
     def build(cls, values: dict[str, Any], overrides: dict[str, Any]) -> "Config":

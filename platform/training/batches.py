@@ -6,6 +6,7 @@ S sensors, T query times.
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from .process_group import Worker
 
 _GIB = 1 << 30
 _ROWS_AT_ONCE = 4096  # rows gathered or drawn together, for many batches
+_GOLDEN = 0.5 * (math.sqrt(5.0) - 1.0)
 _DRAWN_AHEAD = 4  # such groups per thread
 
 
@@ -104,7 +106,8 @@ def open_source(config: Config, dataset: Path, device: torch.device, worker: Wor
     files = list_files(dataset, "train", settings.train_rows)
     num_rows = sum(file.rows for file in files)
     if settings.endless:
-        return Endless(read_config(read_manifest(dataset)), num_rows, settings, device, worker)
+        mixed = config.mixed_data() if settings.mixed_fraction else None
+        return Endless(read_config(read_manifest(dataset)), num_rows, settings, device, worker, mixed)
     if num_rows * row_bytes(config.data) > settings.resident_gib * _GIB:
         return Streamed(files, settings, device, worker, row_bytes(config.data))
     return Resident(Batch.from_rows(read_rows(files), device), settings, worker)
@@ -181,14 +184,25 @@ class Endless:
     batch takes every n-th row of the epoch, n the number of batches, which keeps orbits of one potential apart. Rows are drawn
     ahead across the ends of epochs, up to that of the last one: by threads, or for a GPU by processes, as threads would keep
     the interpreter from the steps.
+
+    Of these rows `settings.mixed_fraction` are those of `mixed` instead, the same ones always.
     """
 
     kind = "endless"
 
-    def __init__(self, data: DataConfig, num_rows: int, settings: TrainingConfig, device: torch.device, worker: Worker) -> None:
+    def __init__(
+        self,
+        data: DataConfig,
+        num_rows: int,
+        settings: TrainingConfig,
+        device: torch.device,
+        worker: Worker,
+        mixed: DataConfig | None = None,
+    ) -> None:
         self.num_rows = num_rows
         self._settings, self._device = settings, device
-        self._draws = _Draws(data, num_rows, settings.batch_size, worker, in_processes=device.type == "cuda")
+        mixture = _Mixture(data, mixed, settings.mixed_fraction)
+        self._draws = _Draws(mixture, num_rows, settings.batch_size, worker, in_processes=device.type == "cuda")
         self._stream, self._next_epoch = iter(list[Part]()), -1
 
     def epoch(self, number: int) -> Iterator[Part]:
@@ -203,7 +217,7 @@ class Endless:
 class _Draws:
     """The work of an `Endless`. It does not refer back to it, so dropping an `Endless` ends its threads at once."""
 
-    def __init__(self, data: DataConfig, num_rows: int, batch_size: int, worker: Worker, in_processes: bool) -> None:
+    def __init__(self, data: "_Mixture", num_rows: int, batch_size: int, worker: Worker, in_processes: bool) -> None:
         self.num_batches = -(-num_rows // batch_size)
         self._data, self._num_rows, self._worker, self._in_processes = data, num_rows, worker, in_processes
 
@@ -219,11 +233,35 @@ class _Draws:
             yield from group.parts(Batch(*map(torch.from_numpy, arrays)))
 
 
-def _draw(data: DataConfig, indices: np.ndarray) -> list[np.ndarray]:
+class _Mixture(NamedTuple):
+    """Rows of `data`, but for a fraction of them, which are rows of `mixed`."""
+
+    data: DataConfig
+    mixed: DataConfig | None = None
+    fraction: float = 0.0
+
+    def parts(self, indices: np.ndarray) -> Iterator[tuple[DataConfig, np.ndarray]]:
+        """Which of the indices, as their places, are drawn from what."""
+        if self.mixed is None:
+            yield self.data, np.arange(indices.size)
+            return
+        # Multiples of the golden ratio, which are spread evenly over any stretch of rows and any batch.
+        is_mixed = indices * _GOLDEN % 1.0 < self.fraction
+        for data, chosen in ((self.data, ~is_mixed), (self.mixed, is_mixed)):
+            if chosen.any():
+                yield data, np.flatnonzero(chosen)
+
+
+def _draw(mixture: _Mixture, indices: np.ndarray) -> list[np.ndarray]:
     """Rows of the training split in the order of `indices`, as the arrays of a `Batch`."""
-    indices, place = np.unique(indices, return_inverse=True)
-    table, _ = make_rows(data, "train", indices)
-    rows = Batch.from_rows(TrainingRows.from_table(table, data.get_system())).take(torch.from_numpy(place))
+    unique, place = np.unique(indices, return_inverse=True)
+    batches, places = list[Batch](), list[np.ndarray]()
+    for data, chosen in mixture.parts(unique):
+        table, _ = make_rows(data, "train", unique[chosen])
+        batches.append(Batch.from_rows(TrainingRows.from_table(table, data.get_system())))
+        places.append(chosen)
+    order = np.argsort(np.concatenate(places))
+    rows = Batch.concatenate(batches).take(torch.from_numpy(order[place]))
     return [tensor.numpy() for tensor in vars(rows).values()]
 
 

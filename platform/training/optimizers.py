@@ -163,7 +163,7 @@ def _hidden_matrices(model: nn.Module) -> list[torch.Tensor]:
 
 
 def _build_soap(model: nn.Module, settings: TrainingConfig) -> list[_Rule]:
-    return [SOAP(model.parameters(), settings.weight_decay, epsilon=_SMALL_GRADIENT)]
+    return [SOAP(model.parameters(), settings.weight_decay, epsilon=_SMALL_GRADIENT, refresh_every=30 if settings.cuda_graph else 10)]
 
 
 def _build_splus(model: nn.Module, settings: TrainingConfig) -> list[_Rule]:
