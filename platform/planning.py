@@ -1,5 +1,6 @@
 """The cost of long work on this machine, measured by a micro-run of the real code."""
 
+import itertools
 import os
 import statistics
 import tempfile
@@ -15,7 +16,7 @@ from .config.data import DataConfig
 from .data.datasets import list_files, read_rows
 from .data.shards import measure_shard, row_values
 from .machine import peak_memory_bytes
-from .training.batches import Batch, Source, normalisation, open_source
+from .training.batches import Batch, Part, Source, normalisation, open_source
 from .training.checkpoints import save_checkpoint
 from .training.learner import Learner, validate
 from .training.precision import matmul_precision, precision_at
@@ -25,6 +26,7 @@ from .training.runs import steps_of
 
 _MICRO_STEPS, _MICRO_SECONDS = 5, 3.0  # both at least, where the split is as large
 _MICRO_BATCHES = 3
+_SLOW_SECONDS, _SLOW_FRACTION = 1.5, 8  # a step slower than this is worked out from one of a fraction of its rows
 # The parts that a micro-run cannot see: Python and PyTorch, then Ray and its workers.
 _STARTUP_SECONDS, _RAY_STARTUP_SECONDS = 4.0, 8.0
 
@@ -54,10 +56,11 @@ def plan_train(config: Config, dataset: Path, workers: int = 0) -> dict[str, Any
         config = prepare_run(Path(scratch) / "run", dataset, config, resume=False)
         settings, started = config.training, time.perf_counter()
         source = open_source(config, dataset, device, Worker(0, 1))
-        validation = Batch.from_rows(read_rows(list_files(dataset, "val")), device)
+        validation = Batch.from_rows(read_rows(list_files(dataset, "val", settings.val_rows)), device)
         learner = Learner(config, normalisation(dataset, settings), device, Worker(0, 1))
         seconds_step, seconds_setup = _time_steps(learner, source, settings, device, started)
-        micro = validation.take(torch.arange(min(len(validation), _MICRO_BATCHES * settings.batch_size), device=device))
+        wanted = settings.batch_size // _SLOW_FRACTION if seconds_step > _SLOW_SECONDS else _MICRO_BATCHES * settings.batch_size
+        micro = validation.take(torch.arange(min(len(validation), max(1, wanted)), device=device))
         with learner.judged() as judged:
             seconds_row = _seconds(lambda: validate(judged, micro, settings.batch_size, Worker(0, 1))) / len(micro)
         checkpoint = Path(scratch) / "checkpoint.safetensors"
@@ -81,19 +84,31 @@ def _time_steps(learner: Learner, source: Source, settings: TrainingConfig, devi
     """Seconds of a usual step, and from `started` to the end of the first, which compiles and allocates."""
     seconds: list[float] = []
     with matmul_precision(precision_at(settings, 0), device) as autocast:
-        before = started
-        for part in source.epoch(0):
-            learner.step(part, 0.0, autocast)[0].item()  # waits for a GPU
+        parts = source.epoch(0)
+        first = next(parts)
+        some = Part(first.batch.take(torch.arange(max(1, len(first.batch) // _SLOW_FRACTION), device=device)), 1.0, first.rows)
+        learner.step(some, 0.0, autocast)[0].item()  # waits for a GPU
+        setup = time.perf_counter() - started
+        few = _seconds_once(lambda: learner.step(some, 0.0, autocast)[0].item()) * len(first.batch) / len(some.batch)
+        if few > _SLOW_SECONDS:
+            return few, setup + few
+        started = before = time.perf_counter()
+        for part in itertools.chain([first], parts):
+            learner.step(part, 0.0, autocast)[0].item()
             now = time.perf_counter()
             seconds.append(now - before)
             before = now
             if len(seconds) > 1 + _MICRO_STEPS and now - started - seconds[0] > _MICRO_SECONDS:
                 break
-    return statistics.median(seconds[1:] or seconds), seconds[0]
+    return statistics.median(seconds[1:] or seconds), setup + seconds[0]
 
 
 def _seconds(work: Callable[[], Any]) -> float:
     work()
+    return _seconds_once(work)
+
+
+def _seconds_once(work: Callable[[], Any]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

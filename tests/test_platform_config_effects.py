@@ -43,7 +43,8 @@ DATA = {
     "data.noise": 0.1, "data.dtype": "float64", "data.integrator": "rk4", "data.tolerance": 1e-13, "data.shard_rows": 2,
 }  # fmt: skip
 TRAINING = {
-    "training.epochs": 3, "training.batch_size": 20, "training.train_rows": 30, "training.endless": True, "training.resident_gib": 1e-5,
+    "training.epochs": 3, "training.batch_size": 20, "training.train_rows": 30, "training.val_rows": 3, "training.endless": True,
+    "training.resident_gib": 1e-5,
     "training.mixed_fraction": (
         0.8, {"training.endless": True, "training.mixed_fraction": 0.2, "training.mixed_ensemble": {"depth": [1.0, 2.0]}},
     ),
@@ -60,7 +61,7 @@ SWEEP = {
     "sweep.epochs": 3, "sweep.grace_epochs": 1, "sweep.max_concurrent": 1, "sweep.seed": 1,
     "sweep.space": {"training.seed": {"choices": [0, 1]}},
 }  # fmt: skip
-SCALING = {"scaling.max_concurrent": 1, "scaling.confidence": 0.5}
+SCALING = {"scaling.steps": 1, "scaling.max_concurrent": 1, "scaling.confidence": 0.5}
 SERVING = {
     "serving.solver_threshold": 0.1, "serving.num_replicas": 2, "serving.max_ongoing_requests": 3, "serving.max_queued_requests": 5,
 }  # fmt: skip

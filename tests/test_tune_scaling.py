@@ -115,7 +115,7 @@ def studied(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     out = tmp_path_factory.mktemp("scale") / "study"
     with scaling_module.claimed(out, scaling_module._identity(tiny(), json.loads((dataset / "manifest.json").read_text()), "test")):
         pass
-    _begin(tiny(training__train_rows=16, training__seed=0), dataset, out / "runs" / "deeponet-16-0")
+    _begin(tiny(training__train_rows=16, training__val_rows=2, training__seed=0), dataset, out / "runs" / "deeponet-16-0")
     begun = read_history(out / "runs" / "deeponet-16-0")
     assert len(begun) == 1
     result = scale(tiny(), dataset, out, ["deeponet"], [16, 64], 2)
@@ -220,7 +220,7 @@ def test_without_test_rows_the_val_split_measures(dataset: Path, tmp_path: Path)
     generate(tmp_path / "data", DataConfig(train=8, val=4, sensors=20, times=20))
     result = scale(tiny(), tmp_path / "data", tmp_path / "out", ["deeponet", "mambonet"], [8], 1)
     assert result["dataset"]["split"] == "val"
-    assert [(row["architecture"], row["rows"]) for row in result["cells"]] == [("deeponet", 4), ("mambonet", 4)]
+    assert [(row["name"], row["rows"]) for row in result["cells"]] == [("deeponet", 4), ("mambonet", 4)]
     assert "2 different sizes" in result["fits"]["mambonet"]["median"]["note"]
     assert (tmp_path / "out" / "scaling.png").exists()
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..architectures import available_architectures
 from ..physics import InputError
 from ..platform.commands.console import PATH, architecture_option, config_options, emit, json_option, resolve_config
 from ..platform.commands.tables import format_table
@@ -39,44 +40,55 @@ def sweep_command(
 
 @click.command("scale")
 @click.argument("dataset", type=PATH)
-@click.option("--arch", "architectures", default="mambonet", show_default=True, metavar="A,B", help="Architectures.")
+@click.option(
+    "--arch",
+    "names",
+    default="mambonet",
+    show_default=True,
+    metavar="A,B",
+    help="Architectures, with their default settings; or configurations, shipped ones by name.",
+)
 @click.option("--sizes", required=True, metavar="N,M", help="Numbers of training rows.")
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Runs of each size, with training seeds 0, 1, ...")
 @click.option("--out", required=True, type=PATH, help="Folder of the study; run again, it completes what is missing.")
+@click.option("--local", is_flag=True, help="Run the cells one after another in this process, without Ray.")
 @config_options
 @json_option
 def scale_command(
     dataset: Path,
-    architectures: str,
+    names: str,
     sizes: str,
     seeds: int,
     out: Path,
+    local: bool,
     config_source: str | None,
     assignments: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Measure the test loss against the training rows of DATASET.
 
-    A power law is fitted to each architecture. Every cell trains the same number of epochs. Settings of an architecture apply
-    to the one the configuration names, else to the first of --arch; the others take their defaults.
+    Contestants are trained with several seeds, measured on the same rows and compared; a power law is fitted to each. Every cell
+    trains scaling.steps steps, or training.epochs epochs.
     """
     from .scaling import scale
 
-    names = [name.strip() for name in architectures.split(",") if name.strip()]
-    result = scale(_scale_config(config_source, assignments, names), dataset, out, names, _parse_sizes(sizes), seeds)
+    listed = [name.strip() for name in names.split(",") if name.strip()]
+    config = scale_config(config_source, assignments, listed)
+    result = scale(config, dataset, out, listed, parse_sizes(sizes), seeds, local=local)
     emit(result, as_json, _scale_text(result))
 
 
-def _scale_config(config_source: str | None, assignments: tuple[str, ...], names: list[str]) -> Config:
+def scale_config(config_source: str | None, assignments: tuple[str, ...], names: list[str]) -> Config:
+    """The configuration of a study. Settings of an architecture apply to the one it names, else to the first of `names`."""
     named = parse_assignments(assignments).get("architecture.name")
     if named is None and config_source is not None:
         named = load_config(config_source).architecture.name
     if named is None or named not in names:
-        named = names[0] if names else None
+        named = next((name for name in names if name in available_architectures()), None)
     return resolve_config(config_source, assignments, architecture__name=named)
 
 
-def _parse_sizes(text: str) -> list[int]:
+def parse_sizes(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
@@ -100,13 +112,16 @@ def _short(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scale_text(result: dict[str, Any]) -> str:
-    keys = ("architecture", "size", "seed", "state", "median", "mean", "epochs", "seconds")
+    from .scaling import STATISTICS, pair_text
+
+    keys = ("name", "size", "seed", "state", *STATISTICS, "steps", "seconds")
     lines = [f"total loss on the {result['dataset']['split']} split; {result['note']}"]
     lines.append(format_table([{key: row[key] for key in keys} for row in result["cells"]]))
-    lines += [f"{row['architecture']}-{row['size']}-{row['seed']} failed: {row['reason']}" for row in result["cells"] if row["reason"]]
+    lines += [f"{row['name']}-{row['size']}-{row['seed']} failed: {row['reason']}" for row in result["cells"] if row["reason"]]
     for name, fits in result["fits"].items():
         lines += [f"{name}, {statistic}: {_fit_text(fit, result['confidence'])}" for statistic, fit in fits.items()]
-    return "\n".join([*lines, f"plot: {result['files']['png']}"])
+    lines += [pair_text(pair, result["confidence"]) for pair in result["pairs"]]
+    return "\n".join([*lines, f"tables: {result['files']['md']}", f"plot: {result['files']['png']}"])
 
 
 def _fit_text(fit: dict[str, Any], confidence: float) -> str:

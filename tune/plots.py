@@ -20,7 +20,7 @@ def plot_scaling(result: dict[str, Any]) -> bytes:
     axes = figure.add_subplot()
     finished = [row for row in result["cells"] if row["state"] == "finished"]
     for index, (name, fits) in enumerate(result["fits"].items()):
-        rows = [row for row in finished if row["architecture"] == name]
+        rows = [row for row in finished if row["name"] == name]
         _draw(axes, f"C{index}", name, rows, fits[_STATISTIC], result["confidence"])
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -29,7 +29,7 @@ def plot_scaling(result: dict[str, Any]) -> bytes:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("training trajectories")
     axes.set_ylabel(f"median total loss, {result['dataset']['split']} split (dimensionless)")
-    axes.set_title(f"{result['epochs']} epochs at every size; bands: {result['confidence']:.0%} confidence", fontsize="medium")
+    axes.set_title(f"{result['budget']} at every size; bands: {result['confidence']:.0%} confidence", fontsize="medium")
     axes.grid(True, which="both", alpha=0.25)
     axes.legend()
     buffer = io.BytesIO()

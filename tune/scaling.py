@@ -1,63 +1,65 @@
-"""Dataset-size studies: how the test loss of an architecture falls with the number of training trajectories.
+"""Dataset-size studies: how the test loss of contestants falls with the number of training trajectories, and who is ahead.
 
 The output folder:
 
     study.json                       what is studied: dataset and settings
-    runs/<arch>-<size>-<seed>/ ...   run folders, as `training` writes them, and test.json once measured
-    scaling.json, scaling.csv, scaling.png    the cells asked for last
+    runs/<name>-<size>-<seed>/ ...   run folders, as `training` writes them; test.json and losses.npy once measured
+    scaling.json, scaling.csv, scaling.md, scaling.png    the cells asked for last
 """
 
 import csv
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..architectures import get_architecture, load_model
 from ..physics import InputError
-from ..physics.diagnostics import total_loss
-from ..physics.files import read_json, write_file, write_json
+from ..physics.files import write_file, write_json
 from ..platform.config import Config, load_config
-from ..platform.data.datasets import read_split
 from ..platform.data.manifest import read_manifest
-from ..platform.evaluation import predict_split
-from ..platform.progress import track
+from ..platform.progress import Progress, track
 from ..platform.provenance import changed_keys, code_version
-from ..platform.training.loop import train
+from ..platform.training.loop import Report, train
 from ..platform.training.run_folder import CONFIG_FILE, prepare_run
+from ..platform.training.runs import steps_of
+from .contestants import read_contestants
 from .fits import fit_power_law
 from .folders import claimed, resolve
+from .scores import LOSSES_FILE, STATISTICS, compare_pairs, is_scored, read_score, score_cell, summarise_seeds
 from .trials import attempt, read_failure, run_trials
 
-CELL_FILE, RUNS_FOLDER = "test.json", "runs"
-STATISTICS = ("median", "mean")
+RUNS_FOLDER = "runs"
 
 
 @dataclass(frozen=True)
 class Cell:
     """One run of the study."""
 
-    architecture: str
+    contestant: str
     size: int
     seed: int
 
     @property
     def name(self) -> str:
-        return f"{self.architecture}-{self.size}-{self.seed}"
+        return f"{self.contestant}-{self.size}-{self.seed}"
 
 
-def scale(config: Config, dataset: Path, out: Path, architectures: list[str], sizes: list[int], seeds: int) -> dict[str, Any]:
-    """Train every (architecture, size, seed) cell, measure it on the test split and fit loss = a size^(-b); returns the result.
+def scale(
+    config: Config, dataset: Path, out: Path, names: list[str], sizes: list[int], seeds: int, *, local: bool = False
+) -> dict[str, Any]:
+    """Train every (contestant, size, seed) cell, measure it on the test split and fit loss = a size^(-b); returns the result.
 
-    A cell trains on the first `size` rows with training seed 0 ... seeds - 1, for the same number of epochs
-    (`training.epochs`) whatever its size: small cells take fewer optimiser steps. Each is measured by the total
-    loss of its best model by validation loss; on the val split, and the result says so, where the dataset has
-    no test rows. The architecture of `config` keeps its settings, the others take their defaults.
+    A cell trains on the first `size` rows, and selects its model by as large a fraction of the validation split, with training
+    seed 0 ... seeds - 1. It trains for `scaling.steps` steps, or else for `training.epochs` whatever its size, which leaves
+    small cells fewer steps. Each is measured by its best model; on the val split, and the result says so, where the dataset
+    has no test rows. `names` are contestants: see `read_contestants`. Cells run under Ray Tune; with `local` one after another in
+    this process, without Ray.
 
     Run again, it skips cells that are done and continues those begun from their checkpoints; sizes, seeds and
-    architectures may be added. A cell that fails is listed with its reason and tried again the next time.
+    contestants may be added. A cell that fails is listed with its reason and tried again the next time.
 
     Raises
     ------
@@ -67,28 +69,36 @@ def scale(config: Config, dataset: Path, out: Path, architectures: list[str], si
     """
     dataset, out = dataset.absolute(), out.absolute()
     manifest = read_manifest(dataset)
-    _check_grid(architectures, sizes, seeds, manifest["counts"]["train"])
-    bases = {name: resolve(_base(config, name), dataset) for name in architectures}
-    cells = [Cell(name, size, seed) for name in architectures for size in sizes for seed in range(seeds)]
+    contestants = read_contestants(config, names)
+    check_grid(sizes, seeds, manifest["counts"]["train"])
+    bases = {contestant.name: resolve(contestant.config, dataset) for contestant in contestants}
+    cells = [Cell(name, size, seed) for name in bases for size in sizes for seed in range(seeds)]
     split = "test" if manifest["counts"]["test"] else "val"
     with claimed(out, _identity(config, manifest, split)):
-        pending = [cell for cell in cells if not (_folder(out, cell) / CELL_FILE).exists()]
+        pending = [cell for cell in cells if not is_scored(_folder(out, cell))]
         for cell in cells:
-            wanted = bases[cell.architecture].override({"training.train_rows": cell.size, "training.seed": cell.seed})
+            wanted = cell_config(bases[cell.contestant], manifest["counts"], cell.size, cell.seed)
             _check_unchanged(_folder(out, cell), wanted)
             if cell in pending:
                 prepare_run(_folder(out, cell), dataset, wanted, resume=True)
         if pending:
-            _run(config, dataset, out, pending, split)
+            _run(config, dataset, out, pending, split, local)
         return _conclude(config, dataset, out, cells, len(pending), split)
 
 
-def _check_grid(architectures: list[str], sizes: list[int], seeds: int, num_rows: int) -> None:
-    for flag, values in (("--arch", architectures), ("--sizes", sizes)):
-        if not values or len(set(values)) < len(values):
-            raise InputError(f"{flag} is {','.join(map(str, values))!r}; give one or more different values")
-    for name in architectures:
-        get_architecture(name)
+def cell_config(base: Config, counts: dict[str, int], size: int, seed: int) -> Config:
+    """The configuration of a cell: its rows, its seed, and as many epochs as its budget has."""
+    settings, rows = base.training, {"training.train_rows": size, "training.val_rows": -(-counts["val"] * size // counts["train"])}
+    if base.scaling.steps is not None:
+        epochs = max(1, round(base.scaling.steps / -(-size // settings.batch_size)))
+        rows |= {"training.epochs": epochs, "training.warmup_epochs": settings.warmup_epochs * epochs / settings.epochs}
+    return base.override(rows | {"training.seed": seed})
+
+
+def check_grid(sizes: list[int], seeds: int, num_rows: int) -> None:
+    """Refuse sizes and seeds that no study of so many rows could have, as an InputError."""
+    if not sizes or len(set(sizes)) < len(sizes):
+        raise InputError(f"--sizes is {','.join(map(str, sizes))!r}; give one or more different values")
     wrong = [size for size in sizes if not 1 <= size <= num_rows]
     if wrong:
         given = ", ".join(map(str, wrong))
@@ -97,18 +107,14 @@ def _check_grid(architectures: list[str], sizes: list[int], seeds: int, num_rows
         raise InputError(f"--seeds is {seeds}; ask for at least 1")
 
 
-def _base(config: Config, architecture: str) -> Config:
-    # What a cell varies starts from one value, so that no leftover of the file reaches a run.
-    return config.override({"architecture.name": architecture, "training.train_rows": None, "training.seed": 0})
-
-
 def _identity(config: Config, manifest: dict[str, Any], split: str) -> dict[str, Any]:
     values = config.dump()
     return {
         "kind": "dataset-size study",
         "dataset_hash": manifest["dataset_hash"],
         "split": split,
-        "training": {key: value for key, value in values["training"].items() if key not in ("train_rows", "seed")},
+        "training": {key: value for key, value in values["training"].items() if key not in ("train_rows", "val_rows", "seed")},
+        "steps": config.scaling.steps,
         "max_rows": config.evaluation.max_rows,
     }
 
@@ -127,36 +133,50 @@ def _folder(out: Path, cell: Cell) -> Path:
     return out / RUNS_FOLDER / cell.name
 
 
-def _run(config: Config, dataset: Path, out: Path, cells: list[Cell], split: str) -> None:
+def _run(config: Config, dataset: Path, out: Path, cells: list[Cell], split: str, local: bool) -> None:
+    # Long cells first: a short one last leaves no core idle for long.
+    runs = [_folder(out, cell) for cell in sorted(cells, key=lambda cell: -cell.size)]
+    work = _Work(dataset, split, config.evaluation.max_rows, config.evaluation.batch_size)
+    with track(f"scale {', '.join(dict.fromkeys(cell.contestant for cell in cells))}", len(cells)) as progress:
+        if local:
+            _run_here(work, runs, progress)
+        else:
+            _run_on_tune(work, runs, out / ".ray", progress, config.scaling.max_concurrent)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Trains a cell and measures it."""
+
+    dataset: Path
+    split: str
+    max_rows: int | None
+    batch_size: int
+
+    def __call__(self, run: Path, report: Report) -> None:
+        def finish() -> None:
+            config = load_config(run / CONFIG_FILE)
+            result = train(config, self.dataset, run, report)
+            about = {key: result[key] for key in ("architecture", "num_parameters", "epochs", "validation_loss", "seconds")}
+            score_cell(run, self.dataset, self.split, self.max_rows, self.batch_size, about | {"steps": steps_of(config)})
+
+        attempt(run, finish)
+
+
+def _run_here(work: Callable[[Path, Report], None], runs: list[Path], progress: Progress) -> None:
+    for run in runs:
+        work(run, lambda _: None)
+        progress.advance()
+
+
+def _run_on_tune(work: Callable[[Path, Report], None], runs: list[Path], scratch: Path, progress: Progress, max_concurrent: int) -> None:
     from ..platform.ray_runtime import connect
 
     connect()  # before Ray is imported: it reads its settings once
     from ray import tune
 
-    settings = config.evaluation
-
-    def work(parameters: dict[str, Any]) -> None:
-        run = Path(parameters["run"])
-
-        def finish() -> None:
-            result = train(load_config(run / CONFIG_FILE), dataset, run, lambda record: tune.report(record))
-            losses = _measure(dataset, split, run, settings.max_rows, settings.batch_size)
-            write_json(run / CELL_FILE, losses | {key: result[key] for key in ("num_parameters", "epochs", "validation_loss", "seconds")})
-
-        attempt(run, finish)
-
-    with track(f"scale {', '.join(dict.fromkeys(cell.architecture for cell in cells))}", len(cells)) as progress:
-        # Long cells first: a short one last leaves no core idle for long.
-        runs = [str(_folder(out, cell)) for cell in sorted(cells, key=lambda cell: -cell.size)]
-        run_trials(work, out / ".ray", progress, config.scaling.max_concurrent, param_space={"run": tune.grid_search(runs)})
-
-
-def _measure(dataset: Path, split_name: str, run: Path, max_rows: int | None, batch_size: int) -> dict[str, Any]:
-    available = read_manifest(dataset)["counts"][split_name]
-    split = read_split(dataset, split_name, min(max_rows or available, available))
-    q, p = predict_split(load_model(run / "model"), split, batch_size)
-    losses = total_loss(*(states.reshape(len(states), -1) for states in (q, p, split.q, split.p)))
-    return {"split": split_name, "rows": len(split), "median": float(np.median(losses)), "mean": float(np.mean(losses))}
+    grid = {"run": tune.grid_search([str(run) for run in runs])}
+    run_trials(lambda given: work(Path(given["run"]), tune.report), scratch, progress, max_concurrent, param_space=grid)
 
 
 def _conclude(config: Config, dataset: Path, out: Path, cells: list[Cell], num_new: int, split: str) -> dict[str, Any]:
@@ -164,22 +184,28 @@ def _conclude(config: Config, dataset: Path, out: Path, cells: list[Cell], num_n
     measured = [row for row in rows if row["state"] == "finished"]
     if not measured:
         raise InputError(f"all {len(rows)} cells in {str(out)!r} failed; the first because {rows[0]['reason']}")
+    steps, epochs, confidence = config.scaling.steps, config.training.epochs, config.scaling.confidence
     result = {
-        "schema_version": 1,
+        "schema_version": 2,
         "out": str(out),
         "dataset": {"folder": str(dataset), "hash": read_manifest(dataset)["dataset_hash"], "split": split, "rows": measured[0]["rows"]},
-        "epochs": config.training.epochs,
-        "note": f"every cell trains {config.training.epochs} epochs whatever its size, so smaller ones take fewer optimiser steps",
-        "confidence": config.scaling.confidence,
+        "budget": f"{steps} steps" if steps else f"{epochs} epochs",
+        "note": f"every cell trains {steps} steps, to a whole epoch"
+        if steps
+        else f"every cell trains {epochs} epochs whatever its size, so smaller ones take fewer optimiser steps",
+        "confidence": confidence,
         "cells": rows,
         "new_cells": num_new,
         "failed_cells": len(rows) - len(measured),
-        "fits": _fits(measured, config.scaling.confidence),
+        "fits": _fits(measured, confidence),
+        "summaries": _summaries(measured),
+        "pairs": _pairs(out, measured, confidence),
         "code_version": code_version(),
-        "files": {kind: str(out / f"scaling.{kind}") for kind in ("json", "csv", "png")},
+        "files": {kind: str(out / f"scaling.{kind}") for kind in ("json", "csv", "md", "png")},
     }
     write_json(out / "scaling.json", result)
     _write_csv(out / "scaling.csv", rows)
+    write_file(out / "scaling.md", study_tables(result).encode())
     from .plots import plot_scaling
 
     write_file(out / "scaling.png", plot_scaling(result))
@@ -188,21 +214,46 @@ def _conclude(config: Config, dataset: Path, out: Path, cells: list[Cell], num_n
 
 def _row(out: Path, cell: Cell) -> dict[str, Any]:
     run = _folder(out, cell)
-    values = {"architecture": cell.architecture, "size": cell.size, "seed": cell.seed}
-    keys = ("median", "mean", "validation_loss", "epochs", "seconds", "num_parameters", "rows")
-    if (run / CELL_FILE).exists():
-        measured = read_json(run / CELL_FILE)
+    values = {"name": cell.contestant, "size": cell.size, "seed": cell.seed}
+    keys = (
+        "architecture", *STATISTICS, "energy_drift", "validation_loss", "epochs", "steps", "seconds", "seconds_per_trajectory",
+        "num_parameters", "rows",
+    )  # fmt: skip
+    if is_scored(run):
+        measured = read_score(run)
         return values | {"state": "finished"} | {key: measured[key] for key in keys} | {"reason": None}
     return values | {"state": "failed"} | dict.fromkeys(keys) | {"reason": read_failure(run) or "it did not end"}
 
 
+def _groups(rows: list[dict[str, Any]], *keys: str) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return groups
+
+
+def _summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"name": name, "size": size} | summarise_seeds(own) for (name, size), own in _groups(rows, "name", "size").items()]
+
+
+def _pairs(out: Path, rows: list[dict[str, Any]], confidence: float) -> list[dict[str, Any]]:
+    """Comparisons at each size."""
+    pairs = []
+    for (size,), of_size in sorted(_groups(rows, "size").items()):
+        losses = {
+            name: [np.load(_folder(out, Cell(name, size, row["seed"])) / LOSSES_FILE) for row in own]
+            for (name,), own in _groups(of_size, "name").items()
+        }
+        pairs += [{"size": size} | pair for pair in compare_pairs(losses, confidence)]
+    return pairs
+
+
 def _fits(rows: list[dict[str, Any]], confidence: float) -> dict[str, dict[str, Any]]:
-    """architecture -> statistic -> fit over its cells."""
-    fits: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(row["architecture"] for row in rows):
-        mine = [row for row in rows if row["architecture"] == name]
-        fits[name] = {s: fit_power_law([row["size"] for row in mine], [row[s] for row in mine], confidence) for s in STATISTICS}
-    return fits
+    """contestant -> statistic -> fit over its cells."""
+    return {
+        name: {s: fit_power_law([row["size"] for row in own], [row[s] for row in own], confidence) for s in STATISTICS}
+        for (name,), own in _groups(rows, "name").items()
+    }
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -211,3 +262,30 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
     write_file(path, text.getvalue().encode())
+
+
+def study_tables(result: dict[str, Any]) -> str:
+    """The study in Markdown: a row for each contestant and size, and what can be told apart."""
+    heads = ["contestant", "rows", "median", "mean", "p99", "energy drift", "parameters", "steps", "training", "per trajectory"]
+    lines = [heads, ["---"] * len(heads)]
+    for row in result["summaries"]:
+        losses = [f"{row[key]:.2g} ({row[f'{key}_range'][0]:.2g} to {row[f'{key}_range'][1]:.2g})" for key in STATISTICS]
+        lines.append(
+            [
+                f"`{row['name']}`", f"{row['size']:,}", *losses, f"{row['energy_drift']:.2g}", f"{row['num_parameters']:,.0f}",
+                f"{row['steps']:,.0f}", f"{row['seconds'] / 60:.3g} min", f"{1e3 * row['seconds_per_trajectory']:.3g} ms",
+            ]
+        )  # fmt: skip
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join([table, "", *(f"- {pair_text(pair, result['confidence'])}" for pair in result["pairs"]), ""])
+
+
+def pair_text(pair: dict[str, Any], confidence: float) -> str:
+    """What a comparison of two contestants says, as a sentence."""
+    if pair["interval"] is None:
+        return f"{pair['size']:,} rows: one seed does not tell `{pair['better']}` from `{pair['worse']}` (ratio {pair['ratio']:.3g})"
+    low, high = pair["interval"]
+    ratio = f"{pair['ratio']:.3g} ({low:.3g} to {high:.3g} at {confidence:.0%})"
+    if pair["distinguishable"]:
+        return f"{pair['size']:,} rows: the losses of `{pair['worse']}` are {ratio} times those of `{pair['better']}`"
+    return f"{pair['size']:,} rows: `{pair['better']}` and `{pair['worse']}` cannot be told apart, ratio {ratio}"

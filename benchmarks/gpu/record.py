@@ -15,6 +15,7 @@ import numpy as np
 from neural_hamilton.physics.files import write_json
 
 from . import PARTS, RECORD_FILE
+from .bench import OUT_OF_TIME
 
 
 class Record:
@@ -59,9 +60,19 @@ class Record:
         self.update(part, status=status, reason=reason, wall_seconds=time.time() - self._begun)
 
     def keep(self, parts: dict[str, Any]) -> None:
-        """Take over parts of another record, in place of those of the same name."""
+        """Take over parts of another record: each of their rows in place of the same cell's, but for those that no time was left for.
+
+        What else is known of a part is then that of the other record.
+        """
         for part, content in parts.items():
-            self._change(part, lambda old, new=content: (old.clear(), old.update(new)))
+
+            def replace(old: dict[str, Any], new: dict[str, Any] = content) -> None:
+                rows = {_key(row): row for row in old["rows"]}
+                rows |= {_key(row): row for row in new["rows"] if row.get("skipped") != OUT_OF_TIME}
+                old.clear()
+                old.update(new | {"rows": list(rows.values())})
+
+            self._change(part, replace)
 
     def _change(self, part: str, change: Callable[[dict[str, Any]], Any]) -> None:
         """Where the file cannot be written, what is measured has still been printed, and the next write holds it too."""
@@ -75,6 +86,10 @@ class Record:
             say(f"{self.path} cannot be written: {error.strerror}")
         else:
             self._unwritten.clear()
+
+
+def _key(row: dict[str, Any]) -> str:
+    return json.dumps(row["cell"], sort_keys=True)
 
 
 def say(text: str) -> None:

@@ -1,6 +1,6 @@
 """`python -m benchmarks.gpu.tables [DIR]`: the tables of docs/gpu.md and that of docs/results.md about GPUs.
 
-With DIR, what a run left there is first brought into benchmarks/results/gpu: its parts replace those of earlier runs, and its
+With DIR, what a run left there is first brought into benchmarks/results/gpu: its measurements replace those of earlier runs, and its
 checkpoint the earlier one. The tables are made of what is expected and of what is there then. A table stands between
 `<!-- begin NAME -->` and `<!-- end NAME -->`; all else in the documents is written by hand.
 """

@@ -7,7 +7,7 @@ import click
 
 from .console import PATH, architecture_option, config_options, emit, json_option, resolve_config
 from .data import generation_options, resolve_data
-from .tables import format_facts
+from .tables import format_facts, format_table
 
 
 @click.group(invoke_without_command=True)
@@ -74,24 +74,34 @@ def plan_sweep(dataset: Path, trials: int, config_source: str | None, assignment
 
 @plan.command("scale")
 @click.argument("dataset", type=PATH)
-@click.option("--arch", "architectures", required=True, help="Comma-separated architectures.")
-@click.option("--sizes", required=True, help="Comma-separated numbers of training rows.")
-@click.option("--seeds", default=1, type=click.IntRange(1))
+@click.option("--arch", "names", required=True, metavar="A,B", help="Architectures or configurations.")
+@click.option("--sizes", required=True, metavar="N,M", help="Numbers of training rows.")
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1))
+@click.option("--out", type=PATH, help="Taken, so that a scale command can be planned as it stands; nothing is written.")
+@click.option("--local", is_flag=True, help="Run the cells in one process, without Ray.")
 @config_options
 @json_option
 def plan_scale(
-    dataset: Path, architectures: str, sizes: str, seeds: int, config_source: str | None, assignments: tuple[str, ...], as_json: bool
+    dataset: Path,
+    names: str,
+    sizes: str,
+    seeds: int,
+    out: Path | None,
+    local: bool,
+    config_source: str | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
 ) -> None:
-    """Estimate the cost of a dataset-size study."""
-    from .. import planning
+    """Estimate the cost of a dataset-size study: a row for each contestant, on one core after another."""
+    from ...tune.commands import parse_sizes, scale_config
+    from ...tune.planning import plan_scale
 
-    plans = []
-    for name in architectures.split(","):
-        for size in sizes.split(","):
-            config = resolve_config(config_source, assignments, architecture__name=name.strip(), training__train_rows=size.strip())
-            plans.append(planning.plan_many(config, dataset, seeds, config.scaling.max_concurrent))
-    total = {key: sum(p[key] for p in plans) for key in ("runs", "seconds", "disk_bytes")}
-    _emit(total | {"memory_bytes": max(p["memory_bytes"] for p in plans)}, as_json)
+    listed = [name.strip() for name in names.split(",") if name.strip()]
+    result = plan_scale(scale_config(config_source, assignments, listed), dataset, listed, parse_sizes(sizes), seeds)
+    rows = [row | {"hours": f"{row['seconds'] / 3600:.3g}"} for row in result["contestants"]]
+    table = format_table([{key: row[key] for key in ("name", "parameters", "runs", "steps", "seconds_per_step", "hours")} for row in rows])
+    facts = format_facts({key: value for key, value in result.items() if key != "contestants"})
+    emit(result, as_json, f"{table}\n{facts}")
 
 
 def _emit(result: dict[str, Any], as_json: bool) -> None:

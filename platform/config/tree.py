@@ -24,6 +24,7 @@ class TrainingConfig(Section):
     epochs: int = Field(default=50, ge=1, description="passes over the training rows")
     batch_size: int = Field(default=100, ge=1, description="rows of a global batch, whatever the number of workers")
     train_rows: int | None = Field(default=None, ge=1, description="use only the first rows of the training split")
+    val_rows: int | None = Field(default=None, ge=1, description="use only the first rows of the validation split")
     endless: bool = Field(default=False, description="draw new rows while training; an epoch has as many as the training split")
     resident_gib: float = Field(default=8.0, gt=0, description="larger training splits are streamed from disk; only where endless is false")
     mixed_fraction: float = Field(
@@ -92,6 +93,7 @@ class SweepConfig(Section):
 class ScalingConfig(Section):
     """A dataset-size study."""
 
+    steps: int | None = Field(default=None, ge=1, description="steps of every run, to a whole epoch; null: training.epochs for all")
     max_concurrent: int = Field(default=2, ge=1, description="runs at once")
     confidence: float = Field(default=0.95, gt=0, lt=1, description="of the interval of the fitted exponent")
 

@@ -53,7 +53,7 @@ def train(
     settings, worker = config.training, Worker.current()
     device = device or default_device()
     source = open_source(config, dataset, device, worker)
-    validation = Batch.from_rows(read_rows(list_files(dataset, "val")), device)
+    validation = Batch.from_rows(read_rows(list_files(dataset, "val", settings.val_rows)), device)
     learner = Learner(config, normalisation(dataset, settings), device, worker)
     record = Record(config, dataset, run, worker)
     record.resume(learner, device)

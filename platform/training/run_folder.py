@@ -39,9 +39,9 @@ def prepare_run(run: Path, dataset: Path, config: Config, resume: bool) -> Confi
     for split in ("train", "val"):
         if manifest["counts"][split] == 0:
             raise InputError(f"split {split!r} of dataset {str(dataset)!r} has no rows; training needs both train and val")
-    rows = config.training.train_rows
-    if rows is not None and rows > manifest["counts"]["train"]:
-        raise InputError(f"training.train_rows is {rows}; dataset {str(dataset)!r} has {manifest['counts']['train']} training rows")
+    for split, rows, kind in (("train", config.training.train_rows, "training"), ("val", config.training.val_rows, "validation")):
+        if rows is not None and rows > manifest["counts"][split]:
+            raise InputError(f"training.{split}_rows is {rows}; dataset {str(dataset)!r} has {manifest['counts'][split]} {kind} rows")
     config = _take_from_dataset(config, dataset, manifest["config"])
     check_objective(config.training, config.data.get_system())
     build_operator(config.architecture, task_of(config.data))  # refuses an architecture that cannot do the task

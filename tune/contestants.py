@@ -1,0 +1,53 @@
+"""What a study compares: architectures with their default settings, and configurations by name or file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..architectures import available_architectures
+from ..physics import InputError
+from ..platform.config import Config, load_config
+
+# What a cell varies, or the study sets for all; no leftover of a file reaches a run.
+_OF_THE_STUDY: dict[str, Any] = {"training.train_rows": None, "training.val_rows": None, "training.seed": 0}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One of those that are compared, and the configuration that its cells start from."""
+
+    name: str
+    config: Config
+
+
+def read_contestants(config: Config, names: list[str]) -> list[Contestant]:
+    """The contestants of a study with the settings of `config`, one for each of `names`.
+
+    An architecture has its default settings, but for the one that `config` is about. A configuration brings its own sections
+    `architecture` and `training`; what it leaves out of the latter is as in `config`, and the epochs always are.
+
+    Raises
+    ------
+    InputError
+        Where names are missing, repeated, or of nothing that is known.
+    """
+    contestants = [_read(config, name) for name in names]
+    if not names or len({contestant.name for contestant in contestants}) < len(names):
+        raise InputError(f"--arch is {','.join(names)!r}; give one or more different values")
+    return contestants
+
+
+def _read(config: Config, name: str) -> Contestant:
+    if name in available_architectures():
+        return Contestant(name, config.override({"architecture.name": name} | _OF_THE_STUDY))
+    try:
+        given = load_config(name)
+    except InputError as error:
+        known = ", ".join(available_architectures())
+        raise InputError(f"--arch has {name!r}, which is neither an architecture ({known}) nor a configuration: {error}") from None
+    values = given.given()
+    sections = {section: values.get(section, {}) for section in ("architecture", "training")}
+    own = {f"{section}.{key}": value for section, content in sections.items() for key, value in content.items()}
+    own |= {"architecture.name": given.architecture.name, "training.epochs": config.training.epochs}
+    warmup = given.training.warmup_epochs * config.training.epochs / given.training.epochs
+    return Contestant(Path(name).stem, config.override(own | {"training.warmup_epochs": warmup} | _OF_THE_STUDY))
