@@ -4,7 +4,9 @@ import ast
 import hashlib
 import inspect
 import json
+from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 import torch
@@ -28,6 +30,7 @@ from neural_hamilton.platform.training.loop import train
 from neural_hamilton.platform.training.run_folder import prepare_run
 from neural_hamilton.platform.training.trained_for import task_of, trained_for
 from neural_hamilton.tune import scaling as scaling_module
+from neural_hamilton.tune import scores
 from neural_hamilton.tune import sweep as sweep_module
 
 DEEPONET = {"architecture.name": "deeponet", "architecture.width": 8, "architecture.num_layers": 1, "architecture.num_channels": 4}
@@ -213,8 +216,11 @@ def test_a_key_of_scaling_changes_the_study(tiny_dataset, tmp_path, monkeypatch,
         seen.append(max_concurrent)
         for run in param_space["run"]["grid_search"]:
             size = int(run.split("-")[-2])
-            cell = dict.fromkeys(("mean", "validation_loss", "epochs", "seconds", "num_parameters", "rows"), 1.0)
-            (scaling_module.Path(run) / scaling_module.CELL_FILE).write_text(json.dumps(cell | {"median": 1 / size + (size == 20)}))
+            epochs = load_config(Path(run) / "config.yaml").training.epochs
+            cell = {key: 1.0 for key in (*scores.FIGURES, "validation_loss", "seconds", "steps", "num_parameters")}
+            cell |= {"architecture": "deeponet", "epochs": epochs, "median": 1 / size + epochs * (size == 20)}
+            (Path(run) / scores.CELL_FILE).write_text(json.dumps(cell))
+            np.save(Path(run) / scores.LOSSES_FILE, np.ones(3))
 
     monkeypatch.setattr(scaling_module, "run_trials", run_trials)
     for index, config in enumerate(both(SCALING, key, DEEPONET)):

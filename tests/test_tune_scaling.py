@@ -9,15 +9,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from neural_hamilton.architectures import load_model
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.cli import main
 from neural_hamilton.platform.config import Config, DataConfig, load_config
+from neural_hamilton.platform.data.datasets import read_split
 from neural_hamilton.platform.data.generation import generate
+from neural_hamilton.platform.evaluation import predict_split
 from neural_hamilton.platform.training.loop import train
 from neural_hamilton.platform.training.run_folder import prepare_run
 from neural_hamilton.tune import scaling as scaling_module
+from neural_hamilton.tune.contestants import read_contestants
 from neural_hamilton.tune.fits import confidence_band, fit_power_law
-from neural_hamilton.tune.scaling import scale
+from neural_hamilton.tune.scaling import cell_config, scale
+from neural_hamilton.tune.scores import compare_pairs
 from neural_hamilton.tune.trials import read_history
 
 TINY = {
@@ -238,3 +243,86 @@ def test_a_failed_cell_is_a_line_and_is_tried_again(dataset: Path, tmp_path: Pat
     monkeypatch.setattr(scaling_module, "train", real)
     result = scale(tiny(), dataset, tmp_path / "out", ["deeponet"], [16, 32], 1)
     assert (result["new_cells"], result["failed_cells"]) == (1, 0)
+
+
+def test_contestants_are_architectures_and_configurations(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "architecture: {name: fno, d_model: 16, num_heads: 2}\ntraining: {epochs: 8, warmup_epochs: 2, optimizer: soap, seed: 5}\n"
+    )
+    config = tiny(training__weight_decay=0.5, training__seed=3)
+    first, second, third = read_contestants(config, ["deeponet", "varonet", str(file)])
+    assert [first.name, second.name, third.name] == ["deeponet", "varonet", "mine"]
+    assert (first.config.architecture.name, first.config.dump()["architecture"]["width"]) == ("deeponet", 8)
+    assert second.config.architecture == load_config(None, {"architecture.name": "varonet"}).architecture
+    assert third.config.dump()["architecture"]["d_model"] == 16
+    settings = third.config.training  # its own, where it says so; the study's elsewhere, and its epochs
+    assert (settings.optimizer, settings.weight_decay, settings.epochs, settings.warmup_epochs) == ("soap", 0.5, 3, 0.75)
+    assert {contestant.config.training.seed for contestant in (first, second, third)} == {0}
+    (shipped,) = read_contestants(config, ["study-mambonet"])
+    assert shipped.config.training.batch_size == 32
+    for names in ([], ["deeponet", "deeponet"], [str(file), str(file)], ["deepnet"], [str(tmp_path / "none.yaml")]):
+        with pytest.raises(InputError, match="--arch "):
+            read_contestants(config, names)
+
+
+def test_cells_of_equal_steps() -> None:
+    base = tiny(scaling__steps=100, training__epochs=10, training__warmup_epochs=1.0)
+    counts = {"train": 640, "val": 160}
+    small, large = (cell_config(base, counts, size, 7).training for size in (64, 640))
+    assert (small.epochs, large.epochs) == (25, 2)  # of 4 and 40 steps; to a whole epoch
+    assert (small.val_rows, large.val_rows) == (16, 160)
+    assert (small.warmup_epochs / small.epochs, large.warmup_epochs / large.epochs) == pytest.approx((0.1, 0.1))
+    assert small.seed == 7
+
+
+def test_a_difference_needs_more_than_the_spread_of_seeds() -> None:
+    rng = np.random.default_rng(0)
+    difficulty = np.exp(3.0 * rng.standard_normal(400))  # of a row, for everybody: in a pair it cancels
+    good, bad, close = (
+        [factor * wobble * difficulty * np.exp(0.1 * rng.standard_normal(400)) for wobble in (0.95, 1.0, 1.05)]
+        for factor in (1.0, 3.0, 3.01)
+    )
+    first, second = compare_pairs({"bad": bad, "good": good, "close": close[::-1]}, 0.95)
+    assert (first["better"], first["distinguishable"]) == ("good", True)
+    assert first["interval"][0] < 3.0 < first["interval"][1]
+    assert {second["better"], second["worse"]} == {"bad", "close"} and not second["distinguishable"]
+    logs = [np.mean(np.log(b) - np.log(a)) for a, b in zip(good, bad, strict=True)]
+    interval = stats.t.interval(0.95, 2, np.mean(logs), stats.sem(logs))
+    pair = compare_pairs({"bad": bad, "good": good}, 0.95)[0]
+    assert pair["interval"] == pytest.approx(np.exp(interval))
+    (single,) = compare_pairs({"bad": bad[:1], "good": good[:1]}, 0.95)
+    assert single["interval"] is None and not single["distinguishable"]
+
+
+def test_a_study_in_this_process(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two contestants at two sizes, without Ray; a killed study goes on, and the plan of it has a row for each."""
+    file = tmp_path / "linear.yaml"
+    file.write_text("architecture: {name: deeponet, width: 2, num_layers: 1, num_channels: 1}")
+    names = ["deeponet", str(file)]
+    arguments = [str(dataset), "--arch", ",".join(names), "--sizes", "16,64", "--seeds", "2", "--out", str(tmp_path / "out"), "--local"]
+    for key, value in (TINY | {"scaling.steps": 8}).items():
+        arguments += ["--set", f"{key}={value}"]
+    monkeypatch.setattr("neural_hamilton.platform.ray_runtime.connect", lambda: pytest.fail("Ray was started"))
+    assert main(["plan", "scale", *arguments, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [(row["name"], row["runs"], row["steps"]) for row in plan["contestants"]] == [("deeponet", 4, 32), ("linear", 4, 32)]
+    assert plan["seconds"] == pytest.approx(sum(row["seconds"] for row in plan["contestants"]))
+    assert main(["scale", *arguments, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(result["cells"]) == 8 and all(row["steps"] == 8 for row in result["cells"])
+    assert [(row["name"], row["size"], row["seeds"]) for row in result["summaries"]] == [
+        ("deeponet", 16, 2), ("deeponet", 64, 2), ("linear", 16, 2), ("linear", 64, 2)
+    ]  # fmt: skip
+    split = read_split(dataset, "test")
+    for row, summary in ((result["cells"][0], result["summaries"][0]), (result["cells"][-1], result["summaries"][-1])):
+        folder = tmp_path / "out" / "runs" / f"{row['name']}-{row['size']}-{row['seed']}"
+        q, p = predict_split(load_model(folder / "model"), split, 8)
+        losses = 0.5 * (np.mean((q - split.q) ** 2, axis=1) + np.mean((p - split.p) ** 2, axis=1))
+        np.testing.assert_allclose(np.load(folder / "losses.npy"), losses, rtol=1e-6)
+        assert (row["median"], row["mean"], row["p99"]) == pytest.approx((np.median(losses), losses.mean(), np.quantile(losses, 0.99)))
+        assert summary["median_range"][0] <= row["median"] <= summary["median_range"][1]
+    text = (tmp_path / "out" / "scaling.md").read_text()
+    assert text.count("| `linear` |") == 2 and text.count("- 16 rows: ") == text.count("- 64 rows: ") == 1

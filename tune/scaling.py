@@ -28,7 +28,7 @@ from ..platform.training.runs import steps_of
 from .contestants import read_contestants
 from .fits import fit_power_law
 from .folders import claimed, resolve
-from .scores import LOSSES_FILE, STATISTICS, compare_pairs, is_scored, read_score, score_cell, summarise_seeds
+from .scores import FIGURES, LOSSES_FILE, STATISTICS, compare_pairs, is_scored, read_score, score_cell, summarise_seeds
 from .trials import attempt, read_failure, run_trials
 
 RUNS_FOLDER = "runs"
@@ -215,10 +215,7 @@ def _conclude(config: Config, dataset: Path, out: Path, cells: list[Cell], num_n
 def _row(out: Path, cell: Cell) -> dict[str, Any]:
     run = _folder(out, cell)
     values = {"name": cell.contestant, "size": cell.size, "seed": cell.seed}
-    keys = (
-        "architecture", *STATISTICS, "energy_drift", "validation_loss", "epochs", "steps", "seconds", "seconds_per_trajectory",
-        "num_parameters", "rows",
-    )  # fmt: skip
+    keys = ("architecture", *FIGURES, "validation_loss", "epochs", "steps", "seconds", "num_parameters")
     if is_scored(run):
         measured = read_score(run)
         return values | {"state": "finished"} | {key: measured[key] for key in keys} | {"reason": None}

@@ -20,7 +20,7 @@ from ..platform.evaluation.problems import read_problems
 
 CELL_FILE, LOSSES_FILE = "test.json", "losses.npy"
 STATISTICS = ("median", "mean", "p99")
-_FIGURES = (*STATISTICS, "energy_drift", "seconds_per_trajectory", "rows")
+FIGURES = (*STATISTICS, "energy_drift", "seconds_per_trajectory", "rows")
 
 
 def score_cell(run: Path, dataset: Path, split_name: str, max_rows: int | None, batch_size: int, about: dict[str, Any]) -> None:
