@@ -25,7 +25,7 @@ from .networks import DIRECT, NETWORKS, data_of, network_config, shipped_models
 from .parity import BOUNDS, NEGLIGIBLE, TOLERATED_RATIO
 from .record import Record
 from .scan import CHUNKS, CONTESTANTS, LENGTHS, STATES, TILES, TUNED, WIDTHS
-from .train import BATCHES, STREAMED
+from .train import BATCHES, GRAPH, GRAPH_BATCHES, STREAMED
 from .work import H100, ScanWork, network_operations
 
 _DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
@@ -237,6 +237,15 @@ def _compiled(parts: dict[str, Rows]) -> list[Line]:
     return [[f"`{name}`", *(_shown(figures, "steps_per_second", _count) for figures in cells[name])] for name in NETWORKS]
 
 
+def _graph(parts: dict[str, Rows]) -> list[Line]:
+    lines = []
+    for batch in GRAPH_BATCHES:
+        figures = _figures(parts.get("train", []), network=DIRECT, batch=batch, precision="float32", mode=GRAPH)
+        rate = _shown(figures, "steps_per_second", _count)
+        lines.append([f"{batch:,}", _giga(_operations(DIRECT, batch)), rate, _shown(figures, "rows_per_second", _count)])
+    return lines
+
+
 def _stream(parts: dict[str, Rows]) -> list[Line]:
     lines = []
     for name in STREAMED:
@@ -332,6 +341,7 @@ TABLES: dict[str, tuple[Line, Callable[[dict[str, Rows]], list[Line]]]] = {
         _train,
     ),
     "compiled": (["network", "eager", "compiled", "CUDA graphs"], _compiled),
+    "graph": (["batch", "GFLOP a step", "steps/s, bases turned every 10 steps", "rows/s"], _graph),
     "stream": (["network", "rows/s drawn", "steps/s, one batch again and again", "steps/s, rows drawn meanwhile", "slower by"], _stream),
     "infer": (["model", "trajectories", "float32 needs", "measured", "from host to host", "RK4 as accurate"], _infer),
     "summary": (["on a GPU", "goal or expectation", "measured"], _summary),
