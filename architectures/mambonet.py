@@ -42,6 +42,10 @@ class MambONetConfig(EncoderDecoderConfig):
         "for one degree of freedom with unit mass",
     )
 
+    @property
+    def built_in(self) -> str | None:
+        return "the phase angle of the orbit, by conservation of energy and a quadrature" if self.phase_angle else None
+
     @model_validator(mode="after")
     def _published_layers_read_no_phase_angle(self) -> Any:
         if self.published_layers and self.phase_angle:

@@ -36,6 +36,11 @@ class ArchitectureConfig(BaseModel):
         """Whether the prediction at t = 0 is the initial state, to the last bit."""
         return True
 
+    @property
+    def built_in(self) -> str | None:
+        """What of mechanics the network computes and need not learn, as a noun phrase; None where it learns all of it."""
+        return None
+
 
 class OperatorOutput(NamedTuple):
     """Predicted q and p, (B, T) for one degree of freedom and (B, T, d) for more, and a scalar auxiliary loss.

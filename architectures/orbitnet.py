@@ -28,6 +28,10 @@ class OrbitNetConfig(ArchitectureConfig):
         default=True, description="if false, V at the sensors is corrected too; mambonet with phase_angle handles noise better"
     )
 
+    @property
+    def built_in(self) -> str:
+        return "the orbit, by conservation of energy and a quadrature, in the V that it predicts"
+
 
 class OrbitNet(Operator):
     """An untrained network predicts the quadrature baseline: the orbit in V interpolated by local polynomials."""

@@ -50,7 +50,8 @@ def choose_model(q0: Any = None, p0: Any = None) -> Path:
     """The folder of the shipped model for an initial state, with one number per degree of freedom in q0 and in p0.
 
     Models trained for a single state, this one, come first; then those trained without noise; then those with most sensors;
-    then the most accurate by validation loss. A part that is None is 0; where both are, every model will do.
+    then those that have learnt all of mechanics; then the most accurate by validation loss. A part that is None is 0; where both
+    are, every model will do.
 
     Raises
     ------
@@ -63,11 +64,17 @@ def choose_model(q0: Any = None, p0: Any = None) -> Path:
     for name in shipped_models():
         trained_for = read_trained_for(name)
         if not given or accepts(trained_for, q0, p0):
-            fit = trained_for.any_initial_state, trained_for.noise > 0, -trained_for.task.num_sensors
+            fit = trained_for.any_initial_state, trained_for.noise > 0, -trained_for.task.num_sensors, _has_mechanics_built_in(name)
             ranked.append((*fit, _validation_loss(name), name))
     if not ranked:
         raise InputError(f"no shipped model predicts from q0 = {q0} and p0 = {p0}; name a model folder")
     return SHIPPED_MODELS / min(ranked)[-1]
+
+
+def _has_mechanics_built_in(name: str) -> bool:
+    from ..architectures import parse_architecture, read_card
+
+    return parse_architecture(read_card(SHIPPED_MODELS / name)["architecture"]).built_in is not None
 
 
 def _validation_loss(name: str) -> float:

@@ -8,9 +8,11 @@ from scipy.integrate import solve_ivp
 from neural_hamilton.physics.diagnostics import jacobian_by_differences, symplecticity_defect
 from neural_hamilton.physics.systems import with_role
 from neural_hamilton.physics.systems.well.baselines.solver import WellSolver
+from neural_hamilton.platform.evaluation.metrics import total_losses
 from neural_hamilton.platform.evaluation.named import find_cases, measure_cases
 from neural_hamilton.platform.evaluation.problems import draw_problems
-from neural_hamilton.platform.evaluation.studies import get_study, study_names
+from neural_hamilton.platform.evaluation.studies import get_study, length, study_names
+from neural_hamilton.platform.evaluation.studies.length import choose_solvers
 from neural_hamilton.platform.evaluation.studies.rollouts import LOST, measure_rollouts
 from neural_hamilton.platform.evaluation.studies.symplecticity import measure_maps
 from neural_hamilton.platform.evaluation.studies.work_precision import break_even, measure_work
@@ -171,3 +173,42 @@ class TestWorkPrecision:
             "solvers": [{"track": "sensors", "name": "rk4", "median": None, "seconds": {"1": 1e-4}}],
         }
         assert break_even(lost, {}, 1e-4)["reason"] == "no solver on the sensors is as accurate by the median"
+
+
+class TestLength:
+    def test_of_each_method_the_cheapest_that_is_as_accurate(self, drawn):
+        candidates = with_role(WELL.baselines([0.02]), "work-precision")
+        losses = {}
+        for solver in candidates:
+            states = solver.states(drawn)
+            losses[solver.name, solver.track] = float(np.median(total_losses(drawn, states.q, states.p)))
+        chosen = choose_solvers(candidates, drawn, 1e-5)
+        assert len(chosen) == len({solver.method for solver in candidates})
+        for name, (solver, loss) in chosen.items():
+            assert loss == losses[name, "sensors"]
+            others = [other for other in candidates if other.method == solver.method and other.track == "sensors"]
+            if loss <= 1e-5:  # a longer step, or a looser tolerance, is less accurate
+                cheaper = [other for other in others if (other.step or other.tolerance) > (solver.step or solver.tolerance)]
+                assert all(losses[other.name, "sensors"] > 1e-5 for other in cheaper)
+            else:
+                assert loss == min(losses[other.name, "sensors"] for other in others)
+        assert any(loss <= 1e-5 for _, loss in chosen.values())
+        for solver, loss in choose_solvers(candidates, drawn, 0.0).values():  # nobody is: the best
+            assert loss == min(
+                losses[other.name, "sensors"] for other in candidates if (other.method, other.track) == (solver.method, "sensors")
+            )
+
+    def test_longer_trajectories_cost_more(self, drawn, monkeypatch):
+        monkeypatch.setattr(length, "_QUERY_TIMES", (10, 3_000))
+        monkeypatch.setattr(length, "_WINDOWS", (1, 4))
+        baselines = with_role(WELL.baselines([0.02]), "work-precision")
+        entry = get_study("length").run(subject(HarmonicNetwork(num_sensors=50), drawn, baselines))
+        assert [line["query_times"] for line in entry["query_times"]] == [10, 3_000]
+        assert [line["horizon"] for line in entry["windows"]] == [2.0, 8.0]
+        assert [line["rows"] for line in entry["query_times"]] == [40, 16]
+        for lines in (entry["query_times"], entry["windows"]):
+            for name in ("model", *entry["solvers"]):
+                assert lines[1]["seconds"][name] > lines[0]["seconds"][name] > 0
+        assert len(length.draw_length(entry).axes) == 2
+        fixed = get_study("length").run(subject(HarmonicNetwork(num_sensors=50), drawn, baselines, ensemble=PAPER))
+        assert fixed["windows"] == [] and len(length.draw_length(fixed).axes) == 1

@@ -246,7 +246,7 @@ class TestShippedModels:
 
     @pytest.mark.parametrize(
         ("state", "chosen"),
-        [((), "orbitnet"), ((0.0, 0.0), "orbitnet"), ((0.3, None), "orbitnet-phase-space"), ((0.5, 0.8), "orbitnet-phase-space")],
+        [((), "mambonet"), ((0.0, 0.0), "mambonet"), ((0.3, None), "orbitnet-phase-space"), ((0.5, 0.8), "orbitnet-phase-space")],
     )
     def test_the_model_for_an_initial_state(self, state, chosen, tmp_path, monkeypatch):
         assert choose_model(*state).name == chosen

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ...architectures import TrainedFor, load_model, read_card, record_calibration
+from ...architectures import TrainedFor, load_model, parse_architecture, read_card, record_calibration
 from ...architectures.card import parse_trained_for
 from ...physics import InputError
 from ...physics.files import atomic_file, write_json
@@ -112,6 +112,7 @@ def describe_model(folder: Path, card: dict[str, Any], trained_for: TrainedFor) 
         "weights_sha256": card["weights_sha256"],
         "num_parameters": card["num_parameters"],
         "trained_for": trained_for.model_dump(mode="json"),
+        "built_in": parse_architecture(card["architecture"]).built_in,
         **card["architecture"],
     }
 

@@ -135,6 +135,11 @@ def verdict(result: dict[str, Any]) -> list[str]:
     if model["median"] is None:
         return ["The model predicted states that are not finite."]
     sentences = [f"Total loss: median {model['median']:.2e}, mean {model['mean']:.2e} (label floor {floor:.1e})."]
+    built_in = result["model"]["built_in"]
+    if built_in is None:
+        sentences.append("Nothing of mechanics is built into this network: it has learnt all of this from trajectories.")
+    else:
+        sentences.append(f"This network has built in {built_in}.")
     if QUADRATURE in result["baselines"]:
         sentences.append(_built_in(model, result["baselines"][QUADRATURE]["total_loss"]))
     for statistic in ("median", "mean"):
@@ -154,7 +159,7 @@ def verdict(result: dict[str, Any]) -> list[str]:
 
 def _built_in(model: dict[str, Any], quadrature: dict[str, Any]) -> str:
     """How much of the accuracy is mechanics, and how much was learnt."""
-    built_in = f"A quadrature of the orbit from the same sensors is built into this network: alone it has median {quadrature['median']:.1e}"
+    built_in = f"The quadrature from the same sensors alone has median {quadrature['median']:.1e}"
     built_in += f" and mean {quadrature['mean']:.1e}. " if quadrature["mean"] is not None else ". "
     factor = quadrature["median"] / model["median"] if model["median"] else float("inf")
     if factor > 1.0:

@@ -1,12 +1,8 @@
-"""Work and precision: what accuracy costs, for the network and for solvers on the same problems and CPUs.
-
-Shapes: N problems, T query times.
-"""
+"""Work and precision: what accuracy costs, for the network and for solvers on the same problems and CPUs."""
 
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -21,20 +17,16 @@ from ....physics.systems import Baseline, Ensemble, Problems, System, draw_rows
 from .. import figures
 from ..metrics import finite_or_none, total_losses
 from ..predictions import predict
-from ..study import Study, Subject, takes_any_initial_state
+from ..study import Study, Subject
 
-_QUERY_TIMES = (10, 100, 1_000)
-_WINDOWS = (1, 2, 5, 10)
-_TIMES_PER_WINDOW = 100
 _REPEATS = 5  # of which the median counts; of large batches, which time well, one
 _LARGE = 1_000
 _ENOUGH = 1.0  # seconds after which a second run is the last
 
 
 def measure(subject: Subject) -> dict[str, Any]:
-    """The cost of accuracy, the cost of longer trajectories, and when training has paid for itself."""
+    """The cost of accuracy, and when training has paid for itself."""
     work = measure_work(subject.model, subject.baselines, subject.problems, subject.settings.work_batches, subject.settings.batch_size)
-    work |= measure_length(subject)
     row_cost = measure_row_cost(subject.system, subject.ensemble)
     return work | {"break_even": break_even(work, subject.card.get("provenance", {}), row_cost)}
 
@@ -92,32 +84,6 @@ def _lines(baselines: list[Baseline], problems: Problems, sizes: list[int]) -> l
 def _rebuild(baseline: Baseline, problems: Problems) -> Any:
     """The Hamiltonians that the baseline integrates, made afresh."""
     return baseline.reconstruction.rebuild(problems) if baseline.reconstruction else problems.hamiltonians
-
-
-def _rebuild_and_solve(baseline: Baseline, problems: Problems) -> None:
-    baseline.integrate(_rebuild(baseline, problems), problems)
-
-
-def measure_length(subject: Subject) -> dict[str, list[dict[str, Any]]]:
-    """Seconds per trajectory as it grows: with more `query_times` in one window, and over more `windows` of a rollout.
-
-    A rollout's windows follow one another; its cost is only measured where the model accepts any initial state.
-    """
-    problems, horizon = subject.problems, subject.trained_for.horizon
-    solvers = subject.with_role("length", problems)
-
-    def cost(times: np.ndarray, windows: int) -> dict[str, float]:
-        longer = replace(problems, times=np.tile(times, (len(problems), 1)))
-        window = replace(longer, times=longer.times[:, : times.size // windows])
-        seconds = {"model": windows * _time_each(subject.predict, window)}
-        return seconds | {solver.name: _time_each(partial(_rebuild_and_solve, solver), longer) for solver in solvers}
-
-    by_times = [{"query_times": count, **cost(np.linspace(0.0, horizon, count), 1)} for count in _QUERY_TIMES]
-    windows = _WINDOWS if takes_any_initial_state(subject) is None else ()
-    by_windows = [
-        {"horizon": count * horizon, **cost(np.linspace(0.0, count * horizon, _TIMES_PER_WINDOW * count), count)} for count in windows
-    ]
-    return {"query_times": by_times, "windows": by_windows}
 
 
 def break_even(work: dict[str, Any], provenance: dict[str, Any], seconds_per_row: float) -> dict[str, Any]:

@@ -13,7 +13,7 @@ _SYMPLECTIC_STEP = 0.02  # of the method that rollouts add, for its long-term en
 
 def baselines(steps: Sequence[float]) -> list[Baseline]:
     """Each method on V at each step, RK4 also on the sensors; and points of the work-precision diagram."""
-    cubic, drawn = INTERPOLATED["cubic"], roles("table", "figures", "studies", "rollouts", "length")
+    cubic, drawn = INTERPOLATED["cubic"], roles("table", "figures", "studies", "rollouts")
     found: list[Baseline] = [WellSolver(f"{method}-oracle-{step:g}", method, step=step) for method in _METHODS for step in steps]
     for number, step in enumerate(steps):
         own = drawn if number == 0 else roles("table")
