@@ -202,6 +202,7 @@ def test_the_quadrature_that_orbitnet_has_built_in_is_a_baseline(model, tiny_dat
     assert "quadrature" not in direct["baselines"] and "quadrature baseline" not in (tmp_path / "direct" / "report.html").read_text()
 
 
+VALIDATION_LOSS = {"first": 0.5, "best": 1e-9}
 BUILT_IN = {
     "mambonet": {"name": "mambonet"},
     "fno": {"name": "fno"},
@@ -214,7 +215,12 @@ def _result(model, baselines, floor, built_in=None):
     """What `verdict` reads: one loss for the median and the mean of the model and of each baseline on the sensors."""
     entries = {name: {"total_loss": {"median": loss, "mean": loss}, "track": "sensors"} for name, loss in baselines.items()}
     losses = {"total_loss": {"median": model, "mean": model}}
-    return {"metrics": losses, "truth_floor": floor, "baselines": entries, "model": {"built_in": built_in}}
+    return {
+        "metrics": losses,
+        "truth_floor": floor,
+        "baselines": entries,
+        "model": {"built_in": built_in, "validation_loss": VALIDATION_LOSS},
+    }
 
 
 def test_nothing_is_claimed_below_the_floor():
@@ -228,7 +234,9 @@ def test_what_is_built_in_is_told_apart_from_what_is_learnt():
     assert "This network has built in the orbit." in sentences
     assert any("alone has median 4.0e-09" in sentence and "by a factor of 40" in sentence for sentence in sentences)
     direct = verdict(_result(1e-10, {}, 1e-15))
-    assert any("Nothing of mechanics is built into this network" in sentence for sentence in direct)
+    assert any(
+        "Nothing of mechanics is built" in sentence and "from 5.0e-01 after the first epoch to 1.0e-09" in sentence for sentence in direct
+    )
     described = {name: parse_architecture(values).built_in for name, values in BUILT_IN.items()}
     assert described["mambonet"] is described["fno"] is None
     assert "quadrature" in described["orbitnet"] and "phase angle" in described["with phase angle"]

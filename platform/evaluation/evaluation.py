@@ -113,8 +113,14 @@ def describe_model(folder: Path, card: dict[str, Any], trained_for: TrainedFor) 
         "num_parameters": card["num_parameters"],
         "trained_for": trained_for.model_dump(mode="json"),
         "built_in": parse_architecture(card["architecture"]).built_in,
+        "validation_loss": {"first": card["provenance"].get("first_validation_loss"), "best": _best_validation_loss(card)},
         **card["architecture"],
     }
+
+
+def _best_validation_loss(card: dict[str, Any]) -> float | None:
+    """None for a model that was saved without a record of its training."""
+    return card["provenance"].get("metrics", {}).get("validation_loss")
 
 
 def describe_dataset(folder: Path, dataset_hash: str, config: DataConfig, split: str, rows: int) -> dict[str, Any]:

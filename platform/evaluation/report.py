@@ -137,7 +137,7 @@ def verdict(result: dict[str, Any]) -> list[str]:
     sentences = [f"Total loss: median {model['median']:.2e}, mean {model['mean']:.2e} (label floor {floor:.1e})."]
     built_in = result["model"]["built_in"]
     if built_in is None:
-        sentences.append("Nothing of mechanics is built into this network: it has learnt all of this from trajectories.")
+        sentences.append(f"Nothing of mechanics is built into this network: it has learnt all of this from trajectories.{_learnt(result)}")
     else:
         sentences.append(f"This network has built in {built_in}.")
     if QUADRATURE in result["baselines"]:
@@ -155,6 +155,16 @@ def verdict(result: dict[str, Any]) -> list[str]:
                 f"the most accurate of them, {best}, has {known[best]:.1e}."
             )
     return sentences
+
+
+def _learnt(result: dict[str, Any]) -> str:
+    """How far training has come, where the model's card says so."""
+    first, best = (result["model"]["validation_loss"][which] for which in ("first", "best"))
+    if not first or not best:
+        return ""
+    return (
+        f" In training its validation loss fell from {first:.1e} after the first epoch to {best:.1e}, by a factor of {first / best:,.3g}."
+    )
 
 
 def _built_in(model: dict[str, Any], quadrature: dict[str, Any]) -> str:

@@ -64,10 +64,11 @@ class Record:
         self._worker.first_writes(lambda: self._lines.append(line))
 
     def _cost(self) -> dict[str, Any]:
-        """What the model cost so far: wall time, and rows of training data drawn for it."""
+        """What the model cost so far, in wall time and rows drawn for it, and where it began."""
         return {
             "seconds": sum(line["seconds"] for line in self.history),
             "rows_drawn": self._rows_an_epoch * (len(self.history) if self._settings.endless else 1),
+            "first_validation_loss": self.history[0]["validation_loss"],
         }
 
     def save(self, learner: Learner) -> None:
@@ -89,6 +90,7 @@ class Record:
             "finished": self.is_finished,
             "stopped_early": self.is_finished and epochs < self._settings.epochs,
             "best_epoch": self.best["epoch"],
+            "first_validation_loss": self.history[0]["validation_loss"],
             "validation_loss": self.best["validation_loss"],
             "seconds": sum(line["seconds"] for line in self.history),
             **about,
