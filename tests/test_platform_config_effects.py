@@ -69,8 +69,8 @@ SERVING = {
     "serving.solver_threshold": 0.1, "serving.num_replicas": 2, "serving.max_ongoing_requests": 3, "serving.max_queued_requests": 5,
 }  # fmt: skip
 ADDRESS = {"serving.host", "serving.port"}
-# tests/test_project_systems.py takes a second system through every command; tests/test_platform_devices.py needs a GPU
-ELSEWHERE = {"data.system", "training.cuda_graph"}
+# In test_project_systems.py, which takes a second system through every command; test_platform_devices.py; test_platform_training.py
+ELSEWHERE = {"data.system", "training.cuda_graph", "training.initial_model"}
 
 
 def leaves(section: str, model: type[BaseModel]) -> set[str]:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from training_helpers import TINY, checkpoints, config_with, figures, history, last_checkpoint, train_in, weights
 
-from neural_hamilton.architectures import Task, build_operator, load_model, parse_architecture
+from neural_hamilton.architectures import Task, build_operator, load_model, parse_architecture, save_model
 from neural_hamilton.architectures.selective_scan import use_backend
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config import load_config
@@ -25,6 +25,7 @@ from neural_hamilton.platform.training.checkpoints import load_checkpoint, save_
 from neural_hamilton.platform.training.loop import train
 from neural_hamilton.platform.training.objectives import total_losses
 from neural_hamilton.platform.training.run_folder import prepare_run
+from neural_hamilton.platform.training.trained_for import trained_for
 
 
 def test_loss_falls_and_the_run_folder_is_complete(tiny_dataset, tmp_path):
@@ -380,3 +381,21 @@ def test_killed_driver_loses_at_most_the_current_epoch(tiny_dataset, tmp_path):
     assert done < 150
     assert subprocess.run(command, capture_output=True, check=True)
     assert len(history(run)) == 150 and weights(run) == weights(tmp_path / "quiet")
+
+
+def test_a_run_may_start_from_the_weights_of_a_model(tiny_dataset, tmp_path):
+    train_in(tmp_path / "first", tiny_dataset, config_with(training__epochs=5))
+    model = load_model(tmp_path / "first" / "model")
+    model.set_normalisation(0.25, 2.0)  # not that of the dataset: the weights belong to it
+    save_model(model, tmp_path / "moved", trained_for(load_config(tmp_path / "first" / "config.yaml").data), {})
+    frozen = {"training__learning_rate": 1e-12, "training__final_learning_rate": 1e-13, "training__weight_decay": 0.0}
+    config = config_with(training__epochs=2, training__initial_model=str(tmp_path / "moved"), **frozen)
+    train_in(tmp_path / "second", tiny_dataset, config)
+    second = load_model(tmp_path / "second" / "model")
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(second.state_dict()[key], value, rtol=0, atol=1e-9)
+    with pytest.raises(InputError, match=r"training\.initial_model is '.*moved', a network of other sizes"):
+        train_in(tmp_path / "third", tiny_dataset, config.override({"architecture.width": 9}))
+    with pytest.raises(InputError, match="nothing"):
+        train_in(tmp_path / "third", tiny_dataset, config.override({"training.initial_model": str(tmp_path / "nothing")}))
+    assert not (tmp_path / "third").exists()

@@ -13,6 +13,7 @@ from ...physics import InputError
 from ..config import Config, TrainingConfig
 from .batches import Batch, Part, Source
 from .cuda_graph import Recorded
+from .initial_model import start_from
 from .objectives import Objective, total_losses
 from .optimizers import Optimizer, WeightAverage
 from .precision import check_precision, matmul_precision, precision_at
@@ -33,6 +34,8 @@ class Learner:
         torch.manual_seed(self._settings.seed)
         self.model = build_operator(config.architecture, task_of(config.data)).to(device)
         self.model.set_normalisation(*statistics)
+        if self._settings.initial_model is not None:
+            start_from(self.model, self._settings.initial_model)
         self._optimizer = Optimizer(self.model, self._settings)
         self._average = WeightAverage(self.model, self._settings.ema_decay) if self._settings.ema_decay else None
         objective: nn.Module = Objective(self.model, self._settings)

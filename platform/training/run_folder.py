@@ -20,6 +20,7 @@ from ...physics.files import read_json, write_json
 from ..config import Config, load_config
 from ..data.manifest import read_manifest
 from ..provenance import flatten
+from .initial_model import start_from
 from .objectives import check_objective
 from .trained_for import task_of
 
@@ -44,7 +45,9 @@ def prepare_run(run: Path, dataset: Path, config: Config, resume: bool) -> Confi
             raise InputError(f"training.{split}_rows is {rows}; dataset {str(dataset)!r} has {manifest['counts'][split]} {kind} rows")
     config = _take_from_dataset(config, dataset, manifest["config"])
     check_objective(config.training, config.data.get_system())
-    build_operator(config.architecture, task_of(config.data))  # refuses an architecture that cannot do the task
+    network = build_operator(config.architecture, task_of(config.data))  # refuses an architecture that cannot do the task
+    if config.training.initial_model is not None:
+        start_from(network, config.training.initial_model)  # refuses a model that cannot be that
     if (run / CONFIG_FILE).exists():
         if not resume:
             raise InputError(f"--out {str(run)!r} already holds a run; add --resume to continue it or choose another folder")
