@@ -1,5 +1,6 @@
 """What a run folder holds of the epochs trained so far, written in the order that survives a crash: model, history, checkpoint."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,12 @@ class Record:
         self._worker.first_writes(lambda: self._lines.append(line))
 
     def _cost(self) -> dict[str, Any]:
-        """What the model cost so far, in wall time and rows drawn for it, and where it began."""
+        """What the model cost so far, in wall time and rows drawn for it; where it began; and its stages."""
         return {
             "seconds": sum(line["seconds"] for line in self.history),
             "rows_drawn": self._rows_an_epoch * (len(self.history) if self._settings.endless else 1),
             "first_validation_loss": self.history[0]["validation_loss"],
+            "stages": stages_of(self.history),
         }
 
     def save(self, learner: Learner) -> None:
@@ -99,6 +101,18 @@ class Record:
         if self.is_finished:
             self._worker.first_writes(lambda: write_json(self._run / RESULT_FILE, result))
         return result
+
+
+def stages_of(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Consecutive epochs on one device with equally many steps, as `epochs`, `steps`, `device` and `seconds`.
+
+    One stage, unless a run went on elsewhere or with other batches.
+    """
+    groups = itertools.groupby(history, key=lambda line: (line["device"], line["steps"]))
+    return [
+        {"epochs": len(lines), "steps": steps * len(lines), "device": device, "seconds": sum(line["seconds"] for line in lines)}
+        for (device, steps), lines in ((key, list(group)) for key, group in groups)
+    ]
 
 
 def _provenance(config: Config, dataset: Path) -> dict[str, Any]:
