@@ -47,7 +47,8 @@ _ATTENTION: dict[str, Any] = {
 }
 _ORBITNET = {"architecture.name": "orbitnet"}
 # The network that reads V, the initial state and the times, and nothing else; its rows never repeat.
-_DIRECT: dict[str, Any] = {"architecture.phase_angle": False, "architecture.num_mamba_layers": 4, "training.endless": True}
+_SHORT: dict[str, Any] = {"architecture.phase_angle": False, "training.endless": True}
+_DIRECT = _SHORT | {"architecture.num_mamba_layers": 4}
 _WIDE = {"architecture.d_model": 48, "architecture.num_heads": 6, "architecture.d_feedforward": 192}
 
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -76,7 +77,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "four Mamba layers": {"architecture.num_mamba_layers": 4},
     "width 48, 6 heads": _WIDE,
     "direct": _DIRECT,
-    "direct, two Mamba layers": _DIRECT | {"architecture.num_mamba_layers": 2},
+    "direct, two Mamba layers": _SHORT,
     "direct, eight Mamba layers": _DIRECT | {"architecture.num_mamba_layers": 8},
     "direct, 16 states": _DIRECT | {"architecture.d_state": 16},
     "direct, one decoder layer": _DIRECT | {"architecture.num_decoder_layers": 1},
@@ -92,7 +93,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "direct, learning rate 5e-3": _DIRECT | {"training.learning_rate": 5e-3},
     "direct, learning rate 2e-2": _DIRECT | {"training.learning_rate": 2e-2},
     "direct, AdamW, 3e-3": _DIRECT | {"training.optimizer": "adamw", "training.learning_rate": 3e-3},
-    "direct, Muon, 1e-2": _DIRECT | {"training.optimizer": "muon", "training.learning_rate": 1e-2},
+    "direct, Muon, 1e-2": _DIRECT | {"training.optimizer": "muon"},
     "direct, batch 100, as many steps": _DIRECT | {"training.batch_size": 100, "training.epochs": 24, "training.warmup_epochs": 2.0},
     "direct, no Sobolev term": _DIRECT | {"training.sobolev_weight": 0.0},
     "direct, Sobolev term 0.03": _DIRECT | {"training.sobolev_weight": 0.03},

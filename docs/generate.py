@@ -20,7 +20,14 @@ from pydantic import BaseModel  # noqa: E402
 from pydantic.fields import FieldInfo  # noqa: E402
 from pydantic_core import PydanticUndefined  # noqa: E402
 
-from neural_hamilton.architectures import ArchitectureConfig, DirectConfig, available_architectures, get_architecture, read_card  # noqa: E402
+from neural_hamilton.architectures import (
+    ArchitectureConfig,
+    DirectConfig,
+    available_architectures,
+    get_architecture,
+    parse_architecture,
+    read_card,
+)  # noqa: E402
 from neural_hamilton.physics.systems import get_system, system_names  # noqa: E402
 from neural_hamilton.platform.cli import cli  # noqa: E402
 from neural_hamilton.platform.config.data import DataConfig  # noqa: E402
@@ -183,8 +190,12 @@ def models() -> str:
         start = trained_for["initial_state"]
         state = "any" if start is None else f"({', '.join(f'{value:g}' for part in start for value in part)})"
         size = f"{card['num_parameters']:,}"
-        rows.append([f"`{folder.name}`", f"`{card['architecture']['name']}`", size, trained_for["ensemble"]["name"], sensors, state])
-    return table(["model", "architecture", "parameters", "ensemble", "sensors", "initial state"], rows)
+        built_in = (parse_architecture(card["architecture"]).built_in or "nothing").split(",")[0]
+        cost = f"{card['provenance']['seconds'] / 60:.0f} min"
+        loss = f"{card['provenance']['metrics']['validation_loss']:.1e}"
+        rows.append([f"`{folder.name}`", built_in, size, cost, trained_for["ensemble"]["name"], sensors, state, loss])
+    heads = ["model", "built in", "parameters", "training", "ensemble", "sensors", "initial state", "validation loss, mean"]
+    return table(heads, rows)
 
 
 def columns() -> str:

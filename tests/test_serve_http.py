@@ -322,7 +322,7 @@ def test_predict_refuses_with_the_option_named(served_model: Path, arguments: li
         CliRunner().invoke(predict_command, [str(served_model), "--potential", HARMONIC, *arguments], catch_exceptions=False)
 
 
-@pytest.mark.parametrize(("arguments", "name"), [([], "orbitnet"), (["--q0", "0.3"], "orbitnet-phase-space")])
+@pytest.mark.parametrize(("arguments", "name"), [([], "mambonet"), (["--q0", "0.3"], "orbitnet-phase-space")])
 def test_predict_takes_the_shipped_model_for_the_initial_state(arguments: list[str], name: str) -> None:
     result = CliRunner().invoke(predict_command, [*arguments, "--potential", HARMONIC], catch_exceptions=False)
     assert "predicted by the model in " in result.stdout and f"models/{name}\n" in result.stdout
