@@ -20,14 +20,14 @@ from pydantic import BaseModel  # noqa: E402
 from pydantic.fields import FieldInfo  # noqa: E402
 from pydantic_core import PydanticUndefined  # noqa: E402
 
-from neural_hamilton.architectures import (
+from neural_hamilton.architectures import (  # noqa: E402
     ArchitectureConfig,
     DirectConfig,
     available_architectures,
     get_architecture,
     parse_architecture,
     read_card,
-)  # noqa: E402
+)
 from neural_hamilton.physics.systems import get_system, system_names  # noqa: E402
 from neural_hamilton.platform.cli import cli  # noqa: E402
 from neural_hamilton.platform.config.data import DataConfig  # noqa: E402

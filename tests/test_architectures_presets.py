@@ -142,7 +142,7 @@ def test_an_architecture_of_this_project_has_a_shipped_configuration_of_each_pre
         ("orbitnet-phase-space", "orbitnet", "phase-space", 100, 0.0, 40_232),
         ("orbitnet-25-sensors", "orbitnet", "paper", 25, 0.0, 75_176),
         ("orbitnet-13-sensors", "orbitnet", "paper", 13, 0.0, 75_176),
-        ("mambonet", "mambonet", "paper", 100, 0.0, 130_946),
+        ("mambonet", "mambonet", "paper", 100, 0.0, 277_826),
         ("mambonet-noisy-sensors", "mambonet", "paper", 100, 0.01, 101_570),
     ],
 )
