@@ -399,3 +399,15 @@ def test_a_run_may_start_from_the_weights_of_a_model(tiny_dataset, tmp_path):
     with pytest.raises(InputError, match="nothing"):
         train_in(tmp_path / "third", tiny_dataset, config.override({"training.initial_model": str(tmp_path / "nothing")}))
     assert not (tmp_path / "third").exists()
+
+
+def test_a_checkpoint_of_another_version_is_refused_in_words(tiny_dataset, tmp_path):
+    config = config_with(training__optimizer="soap", training__epochs=1)
+    train_in(tmp_path / "run", tiny_dataset, config)
+    state = load_checkpoint(last_checkpoint(tmp_path / "run"), torch.device("cpu"))
+    assert set(state["learner"]["optimizer"][0]) == {"steps", "groups"}
+    state["learner"]["optimizer"] = [{"state": {}, "param_groups": []}]  # as the optimizers of PyTorch have it
+    save_checkpoint(last_checkpoint(tmp_path / "run"), state)
+    (tmp_path / "run" / "result.json").unlink()
+    with pytest.raises(InputError, match="does not fit this network and optimizer"):
+        train_in(tmp_path / "run", tiny_dataset, config, resume=True)

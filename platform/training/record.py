@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ...architectures import Operator, save_model
+from ...physics import InputError
 from ...physics.files import write_json
 from ..config import Config
 from ..data.manifest import read_manifest
@@ -40,7 +41,13 @@ class Record:
         self._worker.first_writes(lambda: self._lines.cut(done))
         self.history = self._lines.read()[:done]
         if state:
-            learner.load_state_dict(state["learner"])
+            try:
+                learner.load_state_dict(state["learner"])
+            except (KeyError, TypeError, ValueError, RuntimeError):
+                raise InputError(
+                    f"the checkpoint in {str(self._run)!r} does not fit this network and optimizer, as one of another version may not; "
+                    "start another run"
+                ) from None
 
     @property
     def best(self) -> dict[str, Any]:
