@@ -4,12 +4,14 @@ import copy
 
 import numpy as np
 import pytest
+import pytorch_optimizer
 import torch
 
 from neural_hamilton.architectures import Task, build_operator, parse_architecture
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.training.optimizers import Optimizer, WeightAverage
 from neural_hamilton.platform.training.schedules import learning_rate_at, ramp
+from neural_hamilton.platform.training.soap import SOAP
 
 TASK = Task((10,), ((0.0, 1.0),), 2.0)
 
@@ -151,3 +153,46 @@ def test_exp_hyperbolic_is_the_published_formula_and_changes_once_an_epoch():
 def test_ramp():
     assert [ramp(epoch, 4.0) for epoch in (0, 1, 4, 9)] == [0, 0.25, 1, 1]
     assert ramp(0, 0.0) == 1
+
+
+def test_soap_is_that_of_pytorch_optimizer():
+    """On square matrices: of others the first bases are not unique, as one gradient does not span them."""
+    torch.manual_seed(0)
+    shapes = [(6, 6), (6, 6), (4, 4), (6, 6), (5,), (3,), (), (4, 4)]
+    ours = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    theirs = [parameter.detach().clone().requires_grad_() for parameter in ours]
+    soap = SOAP(ours, weight_decay=0.01, epsilon=1e-14)
+    reference = pytorch_optimizer.SOAP(theirs, lr=1e-2, weight_decay=0.01, eps=1e-14)
+    for step in range(45):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn_like(one) * (1.0 + torch.arange(one.numel(), dtype=torch.float64).reshape(one.shape))
+            other.grad = one.grad.clone()
+        soap.prepare(1e-2 / (1 + step))
+        soap.update()
+        soap.finish()
+        reference.param_groups[0]["lr"] = 1e-2 / (1 + step)
+        reference.step()
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)  # which factorises in float32
+
+
+def test_soap_does_not_depend_on_how_parameters_are_grouped():
+    """Alone or beside others of its shape, a matrix or tensor takes the same steps; one without a gradient stays as it is."""
+    torch.manual_seed(1)
+    start = [torch.randn(3, 7), torch.randn(3, 7), torch.randn(2, 3, 4), torch.randn(2, 3, 4), torch.randn(9)]
+    together = [x.clone().requires_grad_() for x in [*start, torch.ones(2)]]
+    alone = [x.clone().requires_grad_() for x in start]
+    optimizers = [(SOAP(together, 0.1, 1e-14), together), *((SOAP([x], 0.1, 1e-14), [x]) for x in alone)]
+    for step in range(25):
+        torch.manual_seed(step)
+        gradients = [torch.randn_like(x) for x in start]
+        for optimizer, parameters in optimizers:
+            own = gradients if len(parameters) > 1 else [gradients[next(i for i, x in enumerate(alone) if x is parameters[0])]]
+            for parameter, gradient in zip(parameters, own, strict=False):
+                parameter.grad = gradient.clone()
+            optimizer.prepare(1e-2)
+            optimizer.update()
+            optimizer.finish()
+    for one, other in zip(together, alone, strict=False):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    assert torch.equal(together[-1], torch.ones(2))
