@@ -96,7 +96,7 @@ def cell_config(base: Config, counts: dict[str, int], size: int, seed: int) -> C
 
 
 def check_grid(sizes: list[int], seeds: int, num_rows: int) -> None:
-    """Refuse sizes and seeds that no study of so many rows could have, as an InputError."""
+    """Raise InputError for sizes and seeds that a study of so many rows cannot have."""
     if not sizes or len(set(sizes)) < len(sizes):
         raise InputError(f"--sizes is {','.join(map(str, sizes))!r}; give one or more different values")
     wrong = [size for size in sizes if not 1 <= size <= num_rows]
@@ -262,7 +262,7 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def study_tables(result: dict[str, Any]) -> str:
-    """The study in Markdown: a row for each contestant and size, and what can be told apart."""
+    """The study in Markdown: a row for each contestant and size, and which contestants differ."""
     heads = ["contestant", "rows", "median", "mean", "p99", "energy drift", "parameters", "steps", "training", "per trajectory"]
     lines = [heads, ["---"] * len(heads)]
     for row in result["summaries"]:
@@ -280,9 +280,9 @@ def study_tables(result: dict[str, Any]) -> str:
 def pair_text(pair: dict[str, Any], confidence: float) -> str:
     """What a comparison of two contestants says, as a sentence."""
     if pair["interval"] is None:
-        return f"{pair['size']:,} rows: one seed does not tell `{pair['better']}` from `{pair['worse']}` (ratio {pair['ratio']:.3g})"
+        return f"{pair['size']:,} rows: one seed cannot distinguish `{pair['better']}` from `{pair['worse']}` (ratio {pair['ratio']:.3g})"
     low, high = pair["interval"]
     ratio = f"{pair['ratio']:.3g} ({low:.3g} to {high:.3g} at {confidence:.0%})"
     if pair["distinguishable"]:
         return f"{pair['size']:,} rows: the losses of `{pair['worse']}` are {ratio} times those of `{pair['better']}`"
-    return f"{pair['size']:,} rows: `{pair['better']}` and `{pair['worse']}` cannot be told apart, ratio {ratio}"
+    return f"{pair['size']:,} rows: `{pair['better']}` and `{pair['worse']}` do not differ significantly, ratio {ratio}"

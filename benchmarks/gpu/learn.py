@@ -53,16 +53,17 @@ def cells(bench: Bench) -> Iterator[Cell]:
 def _learn(bench: Bench, published: Path) -> dict[str, Any]:
     with _scratch_for(published) as scratch:
         dataset, run = scratch / "dataset", scratch / "run"
-        config = network_config(DIRECT, bench.tiny, {"training.cuda_graph": bench.device.type == "cuda"})
+        config = network_config(DIRECT, bench.tiny, {})
         source = newest(config, published, RESULTS / LEARN_FOLDER)
         if source != published:
             shutil.rmtree(published, ignore_errors=True)  # nothing of what is there can be continued
         config = load_config(source / CONFIG_FILE) if source else config
+        config = config.override({"training.cuda_graph": bench.device.type == "cuda"})
         manifest = generate(dataset, config.data, local=True)
         done = epochs_of(source) if source else 0
         fit = _epochs_that_fit(config, dataset, scratch, bench)
         more = bench.size(fit, min(fit, _TINY_EPOCHS))
-        config = config.override({"training.epochs": done + more, "training.cuda_graph": bench.device.type == "cuda"})
+        config = config.override({"training.epochs": done + more})
         if source:
             shutil.copytree(source, run)
             # Rows of one seed are the same everywhere, but for last bits that depend on the processor, and with them the hash.
