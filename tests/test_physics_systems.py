@@ -11,7 +11,7 @@ from neural_hamilton.physics.potentials.random_fields import gaussian_random_fie
 from neural_hamilton.physics.solvers.reference import solve_control_polygon
 from neural_hamilton.physics.systems import SPLITS, Draws, Rejection, Rows, get_system
 from neural_hamilton.physics.systems import rows as rows_module
-from neural_hamilton.physics.systems.well import paper, phase_space
+from neural_hamilton.physics.systems.well import paper, phase_space, sharp
 
 WELL = get_system("well")
 ENSEMBLES = {"paper": paper.Paper(), "phase-space": phase_space.PhaseSpace()}
@@ -126,6 +126,49 @@ def test_paper_rows(rows):
     np.testing.assert_allclose(d.energy, 2.0, atol=1e-14, rtol=0)
     heights = np.concatenate([polygon(d, row)[1][1:-1] for row in range(NUM_ROWS)])
     assert stats.kstest(heights, stats.norm(0.0, 4 / 9.2).cdf).pvalue > 1e-3
+
+
+@pytest.fixture(scope="module")
+def sharp_rows():
+    return draw_rows(sharp.Sharp(), 3, "train", np.arange(NUM_ROWS))[0]
+
+
+def test_sharp_rows_are_certified(sharp_rows):
+    """By series, that is; a method of fixed steps loses particles at steps, and refuses them."""
+    d = sharp_rows
+    assert d.integration_error.max() <= 1e-9 and d.energy_drift.max() < 1e-11
+    assert_same_bytes(draw_rows(sharp.Sharp(), 3, "train", np.arange(7, 20))[0], part(d, 7, 20))
+    for row in range(0, NUM_ROWS, 100):
+        q, p = solve_control_polygon(*polygon(d, row), d.q0[row], d.p0[row], d.times[row])
+        np.testing.assert_allclose(np.stack([d.q[row], d.p[row]]), np.stack([q, p]), atol=2e-9, rtol=0)
+
+
+@pytest.mark.parametrize("rounding", [(0.0, 0.1), (0.2, 0.1), (0.1, 0.5)])
+def test_impossible_rounding_is_refused(rounding):
+    with pytest.raises(InputError, match="rounding"):
+        sharp.Sharp(rounding=rounding)
+
+
+def test_sharp_rows(sharp_rows):
+    """The potential is its polygon between the outer corners, but near them: level pieces, steps, and straight slopes."""
+    d = sharp_rows
+    assert not d.q0.any() and not d.p0.any()
+    fields, places = d.hamiltonians.sense((401,))["potential"], np.linspace(0.0, 1.0, 401)
+    kinds = {"level": 0, "steep": 0, "sloping": 0}
+    for row in range(NUM_ROWS):
+        q, v = polygon(d, row)
+        assert (len(q) - 2) % 3 == 0 and np.all(np.diff(q) > 0.0)
+        corners, heights = q[[0, *range(2, len(q) - 1, 3), -1]], v[[0, *range(2, len(q) - 1, 3), -1]]
+        rounding = (corners[1] - q[1]) / corners[1]
+        assert 0.01 <= rounding <= 0.3
+        straight = (places > corners[1]) & (places < corners[-2])
+        bent = (1.0 + 3.0 * rounding) / 6.0
+        for k, corner in enumerate(corners[1:-1], start=1):
+            straight &= (places < corner - bent * (corner - corners[k - 1])) | (places > corner + bent * (corners[k + 1] - corner))
+        np.testing.assert_allclose(fields[row, straight], np.interp(places[straight], corners, heights), atol=1e-9)
+        for width, rise in zip(np.diff(corners)[1:-1], np.diff(heights)[1:-1], strict=True):
+            kinds["level" if rise == 0.0 else "steep" if width < 0.0201 else "sloping"] += 1
+    assert min(kinds.values()) > 0.25 * sum(kinds.values())
 
 
 def test_phase_space_rows(rows):

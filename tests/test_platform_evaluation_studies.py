@@ -44,13 +44,13 @@ class TestNamedCases:
         textbook = measure_cases(known, "textbook")
         assert textbook["harmonic"]["model"] < 1e-12
         assert all(textbook[name]["fine"] < 1e-10 for name in ("harmonic", "double-well", "morse", "pendulum", "softened"))
-        ladder = get_study("non_smooth").run(known)
+        ladder = get_study("non_smooth").run(known)["cases"]
         assert ladder["power-law-1"]["fine"] < 1e-6 and ladder["power-law-4"]["fine"] < 1e-10 and ladder["trough"]["fine"] < 1e-6
 
     def test_solvers_cannot_see_a_step(self):
         """V' is zero on both sides: only the truth, which goes from event to event, turns there."""
         anywhere = subject(HarmonicNetwork(num_sensors=100), harmonic_problems(), [TIGHT])
-        assert get_study("non_smooth").run(anywhere)["stepped-well"]["tight"] > 1e-2
+        assert get_study("non_smooth").run(anywhere)["cases"]["stepped-well"]["tight"] > 1e-2
         from_the_wall = subject(HarmonicNetwork(num_sensors=100), harmonic_problems(), [], ensemble=PAPER)
         assert not any("step" in case.name for case in find_cases(from_the_wall, "non-smooth"))
 

@@ -123,10 +123,11 @@ def _time_to_end(left: float, right: float, p: float, force: float) -> tuple[flo
 
 
 def piecewise_linear_ramps(points: Sequence[tuple[float, float]]) -> Ramps:
-    """Straight lines through points (q, V) with q from 0 to 1, continued beyond the walls."""
+    """Straight lines through points (q, V) with q from 0 to 1, continued beyond the walls; a jump where two points share their q."""
     q, v = (np.array(x, dtype=np.float64) for x in zip(*points, strict=True))
-    slopes = np.diff(v) / np.diff(q)
-    return Ramps(q[1:-1], v[:-1], slopes, q[:-1])
+    pieces = np.diff(q) > 0.0
+    slopes = np.diff(v)[pieces] / np.diff(q)[pieces]
+    return Ramps(q[1:][pieces][:-1], v[:-1][pieces], slopes, q[:-1][pieces])
 
 
 def step_ramps(edges: Sequence[float], heights: Sequence[float], wall: float) -> Ramps:

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from ..errors import InputError
-from .base import Column, Drawn, Ensemble, Group, Hamiltonians, NamedCase, Names, Rejection, System, Trajectories
+from .base import Column, Drawn, Ensemble, Group, Hamiltonians, NamedCase, Names, Rejection, Shapes, System, Trajectories
 from .baselines import Baseline, FixedSteps, Reconstruction, Role, States, roles, with_role
 from .draws import SPLITS, Draws, between
 from .problems import Predictions, Problems
@@ -35,6 +35,7 @@ __all__ = [
     "Rejection",
     "Role",
     "Rows",
+    "Shapes",
     "States",
     "System",
     "Trajectories",

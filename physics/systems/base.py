@@ -22,7 +22,20 @@ if TYPE_CHECKING:
     from .baselines import Baseline
     from .problems import Problems
 
-__all__ = ["Column", "Drawn", "Ensemble", "Group", "Hamiltonians", "NamedCase", "Names", "Rejection", "State", "System", "Trajectories"]
+__all__ = [
+    "Column",
+    "Drawn",
+    "Ensemble",
+    "Group",
+    "Hamiltonians",
+    "NamedCase",
+    "Names",
+    "Rejection",
+    "Shapes",
+    "State",
+    "System",
+    "Trajectories",
+]
 
 State = tuple[float, ...]
 
@@ -124,6 +137,15 @@ class NamedCase:
     hamiltonian: Any
     q0: State
     p0: State
+    truth: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class Shapes(NamedTuple):
+    """R problems of one kind that no ensemble draws, with known solutions: `truth(times)` returns q, p (R, T) or (R, T, d)."""
+
+    hamiltonians: Any
+    q0: np.ndarray
+    p0: np.ndarray
     truth: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
@@ -248,6 +270,10 @@ class System(ABC):
     def named_cases(self, initial_state: tuple[State, State] | None) -> "list[NamedCase]":
         """Problems with names and exact solutions, from `initial_state`, or from anywhere where it is None."""
         return []
+
+    def shapes(self, initial_state: tuple[State, State] | None, count: int, seed: int) -> Mapping[str, "Shapes"]:
+        """`count` random problems of each kind of Hamiltonian that is not smooth, from `initial_state`, or from anywhere."""
+        return {}
 
     def groups(self, problems: "Problems") -> "list[Group]":
         """Ways to divide problems into groups, to see where a prediction is hard."""

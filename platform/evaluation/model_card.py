@@ -20,7 +20,7 @@ def write_model_card(folder: Path, subject: Subject, result: dict[str, Any], con
     measured = {name: entry["total_loss"] for name, entry in result["baselines"].items() if entry["track"] == "sensors"}
     labels = {QUADRATURE: "quadrature baseline (built in)"}
     mean = result["metrics"]["total_loss"]["mean"]
-    non_smooth = result["non_smooth"] if result["non_smooth"] and "not_measured" not in result["non_smooth"] else {}
+    non_smooth = result["non_smooth"] if result["non_smooth"] and "not_measured" not in result["non_smooth"] else {"cases": {}, "kinds": {}}
     ensembles = result["ensembles"] if result["ensembles"] and "not_measured" not in result["ensembles"] else {}
     shown = [baseline.name for baseline in with_role(subject.baselines, "figures") if baseline.name in measured]
     page = render(
@@ -35,7 +35,8 @@ def write_model_card(folder: Path, subject: Subject, result: dict[str, Any], con
         generate_command=reproduction_command(config).replace("DEST", result["dataset"]["folder"], 1),
         rows=[("this model", result["metrics"]["total_loss"]), *((labels.get(name, name), loss) for name, loss in measured.items())],
         cases=["model", *shown],
-        bad_cases={case: losses["model"] for case, losses in non_smooth.items() if (losses["model"] or 0.0) > _BAD_LOSS},
+        bad_cases={case: losses["model"] for case, losses in non_smooth["cases"].items() if (losses["model"] or 0.0) > _BAD_LOSS},
+        kinds={kind: values["model"] for kind, values in non_smooth["kinds"].items()},
         variants={name: entry["model"]["mean"] for name, entry in ensembles.items() if "model" in entry},
         better=[name for name, loss in measured.items() if mean is not None and loss["mean"] is not None and loss["mean"] < mean],
         drift=result["calibration"]["scores"]["energy_drift"],

@@ -8,12 +8,12 @@ from .metrics import finite_or_none, total_losses
 from .problems import case_problem
 from .study import Subject
 
-_NUM_TIMES = 100
+NUM_TIMES = 100
 
 
 def measure_cases(subject: Subject, kind: str) -> dict[str, dict[str, Any]]:
     """Total loss on every named case of a kind at 100 uniform times; None where a prediction is not finite."""
-    times = np.linspace(0.0, subject.trained_for.horizon, _NUM_TIMES)
+    times = np.linspace(0.0, subject.trained_for.horizon, NUM_TIMES)
     results = {}
     for case in find_cases(subject, kind):
         problem = case_problem(case, subject.system, subject.problems.ensemble, subject.trained_for.sensors, times)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ...physics.systems import Ensemble, NamedCase, Problems, System, draw_rows, own_columns
+from ...physics.systems import Ensemble, NamedCase, Problems, Shapes, System, draw_rows, own_columns
 from ..config.data import DataConfig
 from ..data.datasets import Split, unstack_fields
 
@@ -57,6 +57,14 @@ def case_problem(case: NamedCase, system: System, ensemble: Ensemble, sensors: t
     energy = case.hamiltonian.energy(q0, p0)
     problem = Problems(system, ensemble, case.hamiltonian, {}, 0.0, q0, p0, times[None], q[None], p[None], energy)
     return problem.at_sensors(sensors)
+
+
+def shape_problems(shapes: Shapes, system: System, ensemble: Ensemble, sensors: tuple[int, ...], times: np.ndarray) -> Problems:
+    """Problems without an ensemble at query times (T,); baselines may assume that they come from `ensemble`."""
+    hamiltonians, q0, p0, truth = shapes
+    q, p = truth(times)
+    everyone, energy = np.tile(times, (len(q0), 1)), hamiltonians.energy(q0, p0)
+    return Problems(system, ensemble, hamiltonians, {}, 0.0, q0, p0, everyone, q, p, energy).at_sensors(sensors)
 
 
 def truth_floor(split: Split) -> float:

@@ -20,12 +20,15 @@ class Sharp(Paper):
 
     A cubic B-spline follows a straight line while four successive control points lie on one. Each corner therefore
     becomes three control points: itself, and one on each of its two sides at `rounding` of the way to the next corner.
+    A piece is then exactly straight from (1 + 3 `rounding`) / 6 of its length on, and to as far from its end. The first and the last
+    piece, which end at walls, bend into their corners.
     """
 
     name = "sharp"
 
     rounding: tuple[float, float] = field(
-        default=(0.01, 0.3), metadata={"description": "range of the rounding of corners, as a fraction of the pieces beside them; log-uniform"}
+        default=(0.01, 0.3),
+        metadata={"description": "range of the rounding of corners, as a fraction of the pieces beside them; log-uniform"},
     )
 
     def __post_init__(self) -> None:
@@ -46,8 +49,10 @@ class Sharp(Paper):
     def describe(self) -> str:
         low, high = self.rounding
         return (
-            f"{super().describe()}\nThe polygon itself is the potential, its corners rounded over a fraction of the pieces beside them that is\n"
-            f"log-uniform in [{low}, {high}]; a third of its inner pieces are level, and a third are steps of width {_STEP_WIDTH:g}."
+            f"{super().describe()}\n"
+            "Between the outer corners the polygon itself is the potential, its corners rounded over a fraction of the pieces\n"
+            f"beside them that is log-uniform in [{low}, {high}]; a third of the inner pieces are level, and a third are steps\n"
+            f"of width {_STEP_WIDTH:g}."
         )
 
     def variants(self) -> dict[str, Ensemble]:

@@ -16,7 +16,7 @@ from ...solvers.certify import CERTIFYING_METHODS, certify
 from ...solvers.reference import solve_control_polygon
 from ...solvers.solve import solve
 from ...solvers.tangents import solve_tangents
-from ..base import Column, Ensemble, Group, NamedCase, Names, State, System, Trajectories
+from ..base import Column, Ensemble, Group, NamedCase, Names, Shapes, State, System, Trajectories
 from .polygons import WALL_HEIGHT
 
 if TYPE_CHECKING:
@@ -204,6 +204,11 @@ rebuilds the exact potential; the sensors are what a network sees of it."""
         from .cases import named_cases
 
         return named_cases(initial_state)
+
+    def shapes(self, initial_state: tuple[State, State] | None, count: int, seed: int) -> dict[str, Shapes]:
+        from .shapes import draw_shapes
+
+        return draw_shapes(initial_state, count, seed)
 
     def groups(self, problems: "Problems") -> list[Group]:
         from .groups import groups

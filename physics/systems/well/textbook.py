@@ -71,12 +71,15 @@ def power_law(exponent: float) -> NamedPotential:
 def piecewise_linear(points: Sequence[tuple[float, float]], name: str = "piecewise-linear") -> NamedPotential:
     """Straight lines through points (q, V) from (0, 2) to (1, 2), continued beyond the walls; the motion is parabolas.
 
-    InputError unless the points are at least 3, finite and rising in q.
+    V jumps where two points share their q. InputError unless the points are at least 3, finite, in ascending order of q, and
+    no three share theirs.
     """
     listed = [(float(q), float(v)) for q, v in points]
     q = np.array([point[0] for point in listed])
-    if len(listed) < 3 or not np.all(np.isfinite(listed)) or not np.all(np.diff(q) > 0.0):
-        raise InputError(f"points are {listed}; at least 3 of finite numbers with rising q are needed")
+    if len(listed) < 3 or not np.all(np.isfinite(listed)) or not np.all(np.diff(q) >= 0.0):
+        raise InputError(f"points are {listed}; at least 3 of finite numbers are needed, in ascending order of q")
+    if np.any(q[2:] == q[:-2]) or q[1] == q[0] or q[-1] == q[-2]:
+        raise InputError(f"points are {listed}; two may share their q, where V jumps, but not three, nor at a wall")
     if listed[0] != (0.0, WALL_HEIGHT) or listed[-1] != (1.0, WALL_HEIGHT):
         raise InputError(f"points run from {listed[0]} to {listed[-1]}; they must run from (0, 2) to (1, 2)")
     return _of_ramps(name, piecewise_linear_ramps(listed))
