@@ -74,7 +74,14 @@ class TestSymplecticity:
     def test_stretched_motion_is_caught(self):
         values, _ = measure_maps(HarmonicNetwork(stretch=1.01), harmonic_problems())
         np.testing.assert_allclose(values["symplecticity"], 1.01**2 - 1.0, rtol=1e-6)
+        np.testing.assert_allclose(values["log_volume"], 2.0 * np.log(1.01), rtol=1e-6)
         np.testing.assert_allclose(values["tangent_error"], 0.01, rtol=1e-3)
+
+    def test_by_energy_stratum(self, drawn):
+        entry = get_study("symplecticity").run(subject(HarmonicNetwork(num_sensors=50), drawn, []))
+        strata = entry["groups"]["stratum"]["rows"]
+        assert set(strata) == {"0", "1", "2", "3"} and sum(part["rows"] for part in strata.values()) == entry["rows"]
+        assert all(set(part) == {"rows", "symplecticity", "log_volume", "tangent_error"} for part in strata.values())
 
     def test_general_tangents_are_those_of_the_variational_equation(self):
         from neural_hamilton.physics.systems import generic
@@ -105,6 +112,15 @@ class TestRollouts:
             assert entry["valid_time"]["median"] == 10.0 and entry["valid_time"]["fraction_to_the_end"] == 1.0
             assert max(entry["error"]) < 1e-8 and entry["drift_slope"] < 1e-9
         assert result["rows_without_certified_truth"] == 0 and result["horizon"] == 10.0
+
+    def test_by_energy_stratum(self, drawn):
+        """The strata together are the whole."""
+        network = HarmonicNetwork(num_sensors=50)
+        result = measure_rollouts(subject(network, drawn, []).predict, [], drawn, 2, 2.0)
+        strata = result["groups"]["stratum"]["rows"]
+        assert set(strata) == {"0", "1", "2", "3"} and sum(part["rows"] for part in strata.values()) == result["rows"]
+        reached = [part["rows"] * part["model"]["valid_time"]["fraction_to_the_end"] for part in strata.values()]
+        assert sum(reached) == pytest.approx(result["rows"] * result["solvers"]["model"]["valid_time"]["fraction_to_the_end"])
 
     def test_delays_add_up_and_are_called_so(self):
         """A network late by 0.01 in each window is late by 0.05 after five, at the right energy."""

@@ -21,6 +21,7 @@ from ..data.shards import rows_hashes
 from ..progress import Progress, track
 from ..provenance import code_version
 from .calibration import calibrate, score_predictions
+from .groups import measure_groups
 from .metrics import METRICS, count_broken, measure, summarise
 from .model_card import write_model_card
 from .named import measure_cases
@@ -182,19 +183,12 @@ def _summaries(metrics: dict[str, np.ndarray], settings: EvaluationConfig) -> di
 
 
 def _groups(problems: Problems, metrics: dict[str, dict[str, np.ndarray]], settings: EvaluationConfig) -> dict[str, dict[str, Any]]:
-    """Total loss of the model and of every baseline in the system's groups of rows; empty ones are left out."""
-    return {
-        group.name: {
-            "title": group.title,
-            "rows": {
-                label: {"rows": int(rows.sum())}
-                | {name: summarise(values["total_loss"][rows], settings.bootstrap, settings.seed) for name, values in metrics.items()}
-                for label, rows in group.rows.items()
-                if rows.any()
-            },
-        }
-        for group in problems.system.groups(problems)
-    }
+    """Total loss of the model and of every baseline in the system's groups of rows."""
+
+    def measure_rows(rows: np.ndarray) -> dict[str, Any]:
+        return {name: summarise(values["total_loss"][rows], settings.bootstrap, settings.seed) for name, values in metrics.items()}
+
+    return measure_groups(problems, measure_rows)
 
 
 def _timing(subject: Subject, prediction: Predictions) -> dict[str, Any]:

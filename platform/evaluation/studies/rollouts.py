@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from ....physics.systems import Baseline, Problems
 from .. import figures
+from ..groups import measure_groups
 from ..metrics import count_broken
 from ..study import Study, Subject, takes_any_initial_state
 
@@ -33,7 +34,8 @@ def measure_rollouts(predict: Predict, baselines: list[Baseline], problems: Prob
 
     For each: `valid_time` (median and p05) until the prediction is further than `LOST` from the truth, and the fraction that
     never is; `error`, the median distance at the end of each window; `phase_error`, the median delay there, in units of time;
-    `drift_slope`, the median slope of the energy's error per unit of time, over the energy scale; and `energy_drift`.
+    `drift_slope`, the median slope of the energy's error per unit of time, over the energy scale; and `energy_drift`. The same
+    in the system's groups of rows.
     """
     times = np.arange(1, num_windows * TIMES_PER_WINDOW + 1) * (horizon / TIMES_PER_WINDOW)
     system, everyone = problems.system, np.tile(times, (len(problems), 1))
@@ -48,10 +50,16 @@ def measure_rollouts(predict: Predict, baselines: list[Baseline], problems: Prob
         "rows": len(kept),
         "rows_without_certified_truth": int(np.sum(~known)),
         "solvers": {name: _judge(kept, q, p) for name, (q, p) in states.items()},
+        "groups": measure_groups(kept, lambda rows: _judge_rows(kept, rows, states)),
     }
 
 
 _TRUTH_TOLERANCE = 1e-9
+
+
+def _judge_rows(problems: Problems, rows: np.ndarray, states: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
+    part = problems.take(rows)
+    return {name: _judge(part, q[rows], p[rows]) for name, (q, p) in states.items()}
 
 
 def roll_out(predict: Predict, problems: Problems, num_windows: int) -> tuple[np.ndarray, np.ndarray]:
