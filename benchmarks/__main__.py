@@ -2,7 +2,7 @@
 
 import sys
 
-from . import architectures, attention, generation, integrators, scan, training, trajectories
+from . import architectures, attention, generation, integrators, optimizers, scan, training, trajectories
 from .timing import describe_machine, format_comparisons, write_result
 
 BENCHMARKS = {
@@ -12,6 +12,7 @@ BENCHMARKS = {
     "scan": scan.measure,
     "attention": attention.measure,
     "architectures": architectures.measure,
+    "optimizers": optimizers.measure,
     "training": training.measure,
 }
 ON_DEMAND = {"training-long": training.measure_long}  # run when they are named
