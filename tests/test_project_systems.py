@@ -27,7 +27,7 @@ OUTSIDE = [path for path in SOURCES if not path.is_relative_to(SYSTEMS) and path
 TEXTS = [ROOT / "serve/page.html", *(ROOT / "platform").rglob("*.j2")]
 # Names that only one system has, and names of its ensembles. `dataset` and the like are everybody's.
 FOREIGN_NAMES = re.compile(r"(?i)^_?(wall|walls|wall_height|horizon|paper|phase_space)$")
-ENSEMBLE_NAMES = {"paper", "phase-space"}
+ENSEMBLE_NAMES = {"paper", "phase-space", "sharp"}
 
 
 def offences(tree):
