@@ -9,7 +9,7 @@ Shapes: R orbits, T query times, n components of y, m parameters.
 """
 
 import math
-from functools import cache
+import threading
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,7 +59,7 @@ def solve_flow(
     parameters, start, times = (np.ascontiguousarray(x, dtype=np.float64) for x in (parameters, start, times))
     states = np.full((*times.shape, start.shape[1]), np.nan)
     num_evaluations = np.zeros(len(start), dtype=np.int64)
-    solver, pointer = _solver(), _pointer(rates)
+    solver, pointer = _ready(_solve_orbits, _SOLVER), _ready(rates, _RATES)
 
     def work(rows: slice) -> None:
         solver(pointer, parameters[rows], start[rows], times[rows], tolerance, states[rows], num_evaluations[rows])
@@ -89,20 +89,15 @@ def certify_flow(
     return Certified(states, error)
 
 
-@cache
-def _solver() -> Any:
-    return _compile(_solve_orbits, _SOLVER)
+_compiling = threading.Lock()
 
 
-@cache
-def _pointer(rates: Rates) -> Any:
-    return _compile(rates, _RATES)
-
-
-def _compile(function: Any, signature: Any) -> Any:
-    """For one signature only, so that Numba takes a function among the arguments as a pointer."""
-    function.compile(signature)
-    function.disable_compile()
+def _ready(function: Any, signature: Any) -> Any:
+    """`function` compiled for this signature only, so that Numba takes a function among its arguments as a pointer."""
+    with _compiling:
+        if not function.signatures:
+            function.compile(signature)
+            function.disable_compile()
     return function
 
 

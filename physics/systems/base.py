@@ -204,6 +204,10 @@ class System(ABC):
         scale = self.energy_scale(hamiltonians)
         return generic.certify(hamiltonians, q0, p0, times, domain=self.domain, energy_scale=scale, tolerance=tolerance)
 
+    def measure(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
+        """The system's own columns that only the motion gives, such as an exponent, of R certified orbits at times (R, T)."""
+        return {}
+
     def reference(
         self, columns: Mapping[str, Sequence[Any]], q0: np.ndarray, p0: np.ndarray, times: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .base import Ensemble, Rejection, System
+from .base import Drawn, Ensemble, Rejection, System
 from .draws import SPLITS, Draws
 
 # Raised when the same seed comes to give other rows, so that no dataset mixes the two.
@@ -87,14 +87,28 @@ def _attempt(
     times = drawn.times.astype(np.float32).astype(np.float64)  # exact in either dtype, so query times add no error to the labels
     solved = system.certify(drawn.hamiltonians, drawn.q0, drawn.p0, times, method=method, tolerance=tolerance)
     first_id = SPLITS.index(draws.split) * _ID_STRIDE
-    columns = drawn.columns | {
-        "trajectory_id": first_id + draws.indices,
-        "potential_id": first_id + draws.hamiltonian_index,
-        "q0": drawn.q0,
-        "p0": drawn.p0,
-        "times": times,
-    }
+    columns = (
+        drawn.columns
+        | _measure(system, drawn, times, solved.rejection)
+        | {
+            "trajectory_id": first_id + draws.indices,
+            "potential_id": first_id + draws.hamiltonian_index,
+            "q0": drawn.q0,
+            "p0": drawn.p0,
+            "times": times,
+        }
+    )
     return columns | {name: getattr(solved, name) for name in _CERTIFIED}, drawn.hamiltonians, solved.rejection
+
+
+def _measure(system: System, drawn: Drawn, times: np.ndarray, rejection: list[Rejection | None]) -> dict[str, np.ndarray]:
+    """What the motion of the rows that are kept gives; of others, which nobody sees, nan."""
+    kept = np.flatnonzero([reason is None for reason in rejection])
+    measured = system.measure(drawn.hamiltonians.take(kept), drawn.q0[kept], drawn.p0[kept], times[kept])
+    columns = {name: np.full(len(times), np.nan) for name in measured}
+    for name, values in measured.items():
+        columns[name][kept] = values
+    return columns
 
 
 def _join(parts: list[tuple[dict[str, np.ndarray], Any]], system: System) -> Rows:
