@@ -12,10 +12,10 @@ from scipy.special import ndtri
 from ..compiled import compiled
 from ..errors import InputError
 from ..potentials.fourier_fields import fill_modes, gaussian_fields, highest_modes
-from ..solvers.certify import Rejection, Trajectories
-from ..solvers.flows import certify_flow, solve_flow
+from ..solvers.flows import Rates
 from ..threads import share_rows
-from .base import Column, Drawn, Ensemble, Group, Names, System
+from .base import Column, Drawn, Ensemble, Group, Names
+from .compiled_flow import LYAPUNOV, CompiledSystem
 from .draws import Draws, between
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ RIM = 2.0
 _ENERGY_STRATA = np.array([(0.05, 0.35), (0.35, 0.65), (0.65, 0.95), (0.95, 0.99)])  # of E - V(q0), over what is left up to the rim
 _SEARCH = 25  # places along each axis among which the lowest point is looked for, before Newton's method
 _NEWTON_STEPS = 20
-_TANGENT_TOLERANCE = 1e-8  # of derivatives, of which a few digits are wanted
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ class RandomSurface(Ensemble):
         )
 
 
-class Surface(System):
+class Surface(CompiledSystem):
     """q' = p, p' = -∇V(q) on the unit square for 0 <= t <= 2, with V = 2 on its rim."""
 
     name = "surface"
@@ -143,7 +142,7 @@ V = 2 on the rim, and every particle has less energy. c and the coefficients a, 
         Column("length_scale", "float64", "length scale of the field"),
         Column("depth", "float64", "depth of the lowest point of V below the rim"),
         Column("stratum", "int8", "energy stratum of the orbit"),
-        Column("lyapunov", "float64", "finite-time Lyapunov exponent: log of the largest stretching over the horizon, divided by it"),
+        LYAPUNOV,
     )
     ensembles: ClassVar[Mapping[str, type[Ensemble]]] = {RandomSurface.name: RandomSurface}
     requirements = f"V = {RIM:g} on the rim of the square (within 0.1) and lower inside"
@@ -153,6 +152,15 @@ V = 2 on the rim, and every particle has less energy. c and the coefficients a, 
     }
     energy_scale_name = "the depth of the surface below its rim"
     default_sensors = 24
+    exact = Surfaces
+
+    @property
+    def flow(self) -> Rates:
+        return _rates
+
+    @property
+    def tangent_flow(self) -> Rates:
+        return _tangent_rates
 
     def rebuild(self, columns: Mapping[str, Sequence[Any]]) -> Surfaces:
         rows = list(columns["coefficients"])
@@ -169,38 +177,6 @@ V = 2 on the rim, and every particle has less energy. c and the coefficients a, 
             return deepest
         values = hamiltonians.sense((2 * _SEARCH - 1,) * 2)["potential"]
         return RIM - values.reshape(len(values), -1).min(axis=1)
-
-    def certify(
-        self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray, *, method: str, tolerance: float
-    ) -> Trajectories:
-        """By the compiled solver for exact surfaces."""
-        if not isinstance(hamiltonians, Surfaces):
-            return super().certify(hamiltonians, q0, p0, times, method=method, tolerance=tolerance)
-        self.check_method(method)
-        states, error = certify_flow(_rates, hamiltonians.packed, np.concatenate([q0, p0], axis=1), times, tolerance)
-        q, p = states[..., :2], states[..., 2:]
-        rejection = [None if bound <= tolerance else Rejection.NOT_CERTIFIED for bound in error]
-        drift = self.energy_drift(hamiltonians, q0, p0, q, p)
-        return Trajectories(times, q, p, hamiltonians.energy(q0, p0), error, drift, rejection)
-
-    def measure(self, hamiltonians: Surfaces, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
-        ends = times[:, -1:]
-        stretching = np.linalg.svd(self.tangents(hamiltonians, q0, p0, ends)[:, 0], compute_uv=False)[:, 0]
-        return {"lyapunov": np.log(stretching) / ends[:, 0]}
-
-    def solve(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if not isinstance(hamiltonians, Surfaces):
-            return super().solve(hamiltonians, q0, p0, times)
-        states, _ = solve_flow(_rates, hamiltonians.packed, np.concatenate([q0, p0], axis=1), times, 1e-10)
-        return states[..., :2], states[..., 2:]
-
-    def tangents(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> np.ndarray:
-        """By the variational equation, for exact surfaces."""
-        if not isinstance(hamiltonians, Surfaces):
-            return super().tangents(hamiltonians, q0, p0, times)
-        start = np.concatenate([q0, p0, np.tile(np.eye(4).ravel(), (len(q0), 1))], axis=1)
-        states, _ = solve_flow(_tangent_rates, hamiltonians.packed, start, times, _TANGENT_TOLERANCE)
-        return states[..., 4:].reshape(*times.shape, 4, 4)
 
     def check_potential(self, fields: Mapping[str, np.ndarray], names: Sequence[Names]) -> None:
         super().check_potential(fields, names)
