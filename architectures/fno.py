@@ -1,8 +1,9 @@
 """FNO: Fourier layers (Li et al., arXiv 2010.08895) read V as a function of q, and the query times attend to it.
 
-Shapes: B batch, S sensors, K modes, M width.
+Shapes: B batch, S sensors in all, K modes, M width, d axes of the grid of sensors.
 """
 
+import itertools
 import math
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +14,6 @@ from torch.nn import functional as F
 
 from .layers.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from .layers.transformer import SensorEmbedding
-from .operator import ArchitectureConfig, needs_one_coordinate
 from .task import Task
 
 
@@ -37,31 +37,27 @@ class FNOConfig(EncoderDecoderConfig):
     name: Literal["fno"] = "fno"
     num_fourier_layers: int = Field(default=4, ge=1)
     num_modes: int = Field(
-        default=24, ge=1, description="lowest Fourier modes that each layer mixes; all of them where the sensors carry fewer"
+        default=24, ge=1, description="lowest Fourier modes that each layer mixes, of all directions; all where the sensors carry fewer"
     )
     padding: float = Field(
-        default=0.25, ge=0, le=1, description="zeros beyond the last sensor, as a fraction of the domain: V is not periodic"
+        default=0.25, ge=0, le=1, description="zeros beyond the last sensor of each axis, as a fraction of the domain: V is not periodic"
     )
 
 
 class FNO(EncoderDecoder):
-    """The Fourier layers are one-dimensional: fields along one coordinate, of any number of channels."""
+    """The Fourier layers have as many dimensions as the grid of sensors."""
 
     Config = FNOConfig
 
-    @classmethod
-    def why_not(cls, config: ArchitectureConfig, task: Task) -> str | None:
-        return needs_one_coordinate("fno", task) or super().why_not(config, task)
-
     def __init__(self, config: FNOConfig, task: Task) -> None:
         super().__init__(config, task)
-        width, num_sensors = config.d_model, task.num_sensors
+        width = config.d_model
         if config.published_layers:
             self.embed_sensor = nn.Sequential(nn.Identity(), nn.Linear(task.channels, width))  # saved weights call the layer 1
         else:
             self.embed_sensor = SensorEmbedding(task, config.num_frequencies, width)
-        period = round(num_sensors * (1 + config.padding))
-        layers = (FourierLayer(width, num_sensors, period, config.num_modes) for _ in range(config.num_fourier_layers))
+        periods = tuple(round(count * (1 + config.padding)) for count in task.sensors)
+        layers = (FourierLayer(width, task.sensors, periods, config.num_modes) for _ in range(config.num_fourier_layers))
         self.encoder = nn.Sequential(*layers)
         self.encoder_norm = nn.LayerNorm(width)
 
@@ -72,9 +68,9 @@ class FNO(EncoderDecoder):
 class FourierLayer(nn.Module):
     """A spectral convolution plus a pointwise linear path, (B, S, M) -> (B, S, M)."""
 
-    def __init__(self, width: int, num_sensors: int, period: int, num_modes: int) -> None:
+    def __init__(self, width: int, sensors: tuple[int, ...], periods: tuple[int, ...], num_modes: int) -> None:
         super().__init__()
-        self.spectral = SpectralConvolution(width, num_sensors, period, num_modes)
+        self.spectral = SpectralConvolution(width, sensors, periods, num_modes)
         self.pointwise = nn.Linear(width, width)
 
     def forward(self, x_BSM: Tensor) -> Tensor:
@@ -82,27 +78,28 @@ class FourierLayer(nn.Module):
 
 
 class SpectralConvolution(nn.Module):
-    """Multiplies the lowest Fourier modes of a sequence by a complex matrix each, (B, S, M) -> (B, S, M).
+    """Multiplies the lowest Fourier modes of a function on a grid by a complex matrix each, (B, S, M) -> (B, S, M).
 
-    The sequence is continued by zeros to `period` samples and what comes out beyond it is dropped, so with
-    period = S this is irfft(weight * rfft(x)). A few modes of a short sequence are quicker as two real matrix
-    products than as FFTs, and any dtype and compiler takes them.
+    The grid of `sensors` (in row-major order) is continued by zeros to `periods` samples along its axes, and what comes out
+    beyond it is dropped; with one axis and a period of S this is irfft(weight * rfft(x)). A few modes of a small grid are
+    quicker as two real matrix products than as FFTs, and any dtype and compiler takes them.
     """
 
     analysis: Tensor
     synthesis: Tensor
 
-    def __init__(self, width: int, num_sensors: int, period: int, num_modes: int) -> None:
+    def __init__(self, width: int, sensors: tuple[int, ...], periods: tuple[int, ...], num_modes: int) -> None:
         super().__init__()
-        num_modes = min(num_modes, period // 2 + 1)
-        phase_KS = 2 * math.pi / period * torch.outer(torch.arange(num_modes), torch.arange(num_sensors)).double()
-        # A real sequence holds each mode twice, as k and -k, but for the mean and, of an even period, the highest.
-        modes = torch.arange(num_modes)
-        times_K1 = torch.where((modes == 0) | (2 * modes == period), 1.0, 2.0).unsqueeze(1) / period
+        modes_Kd, periods_d = lowest_modes(periods, num_modes), torch.tensor(periods)
+        places_Sd = torch.cartesian_prod(*(torch.arange(count) for count in sensors)).reshape(-1, len(sensors))
+        phase_KS = 2 * math.pi * (modes_Kd / periods_d).double() @ places_Sd.T.double()
+        # A real function holds each mode twice, as k and -k, but for those that are the same sampled.
+        own_conjugate_K = (2 * modes_Kd % periods_d == 0).all(dim=1)
+        times_K1 = torch.where(own_conjugate_K, 1.0, 2.0).unsqueeze(1) / math.prod(periods)
         self.register_buffer("analysis", torch.cat([phase_KS.cos(), -phase_KS.sin()]).float(), persistent=False)
         synthesis = torch.cat([times_K1 * phase_KS.cos(), -times_K1 * phase_KS.sin()]).T
         self.register_buffer("synthesis", synthesis.float().contiguous(), persistent=False)
-        self.weight = nn.Parameter(torch.randn(2, num_modes, width, width) / width**2)  # real and imaginary parts
+        self.weight = nn.Parameter(torch.randn(2, len(modes_Kd), width, width) / width**2)  # real and imaginary parts
 
     def forward(self, x_BSM: Tensor) -> Tensor:
         real_KMM, imaginary_KMM = self.weight
@@ -113,6 +110,19 @@ class SpectralConvolution(nn.Module):
         modes_KB2M = modes_BKM2.permute(2, 0, 1, 3).flatten(2)
         mixed_KB2M = torch.bmm(modes_KB2M, weight_K2M2M).unflatten(-1, (2, -1))
         return self.synthesis @ mixed_KB2M.permute(1, 2, 0, 3).flatten(1, 2)
+
+
+def lowest_modes(periods: tuple[int, ...], count: int) -> Tensor:
+    """The `count` lowest distinct modes k of a real function on a grid of these periods, (K, d), by frequency; all if there are fewer."""
+    ranges = [range(-((period - 1) // 2), period // 2 + 1) for period in periods]
+    distinct = {max(k, tuple(_aliased(-i, period) for i, period in zip(k, periods, strict=True))) for k in itertools.product(*ranges)}
+    by_frequency = sorted(distinct, key=lambda k: (sum((i / period) ** 2 for i, period in zip(k, periods, strict=True)), k))
+    return torch.tensor(by_frequency[:count])
+
+
+def _aliased(mode: int, period: int) -> int:
+    """The mode between -period / 2 and period / 2 that has the same samples."""
+    return (mode + (period - 1) // 2) % period - (period - 1) // 2
 
 
 ARCHITECTURE = FNO

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from neural_hamilton.architectures import Task, build_operator, parse_architecture
-from neural_hamilton.architectures.fno import FourierLayer, SpectralConvolution
+from neural_hamilton.architectures.fno import FourierLayer, SpectralConvolution, lowest_modes
 from neural_hamilton.architectures.layers import transformer as layers
 from neural_hamilton.architectures.layers.basics import TimeFeatures, distinct_rows
 from neural_hamilton.architectures.layers.mamba import BidirectionalMamba, MambaLayer
@@ -115,7 +115,7 @@ def test_sensor_embedding_tells_equal_values_apart_by_place():
 @given(sensors=st.integers(4, 40), padding=st.integers(0, 10), modes=st.integers(1, 40))
 def test_spectral_convolution_is_that_of_the_fast_transform(sensors, padding, modes):
     torch.manual_seed(0)
-    layer = SpectralConvolution(3, sensors, sensors + padding, modes)
+    layer = SpectralConvolution(3, (sensors,), (sensors + padding,), modes)
     with torch.no_grad():
         layer.weight.normal_()
     x = randn(2, sensors, 3).float()
@@ -128,8 +128,43 @@ def test_spectral_convolution_is_that_of_the_fast_transform(sensors, padding, mo
     torch.testing.assert_close(layer(x), expected, atol=2e-5, rtol=1e-5)
 
 
+@given(
+    sensors=st.tuples(st.integers(4, 9), st.integers(4, 9)),
+    padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    modes=st.integers(1, 60),
+)
+def test_spectral_convolution_of_two_axes_is_that_of_the_fast_transform(sensors, padding, modes):
+    """Weights of kept modes, their conjugates at the opposite ones, and zeros elsewhere."""
+    torch.manual_seed(0)
+    periods = (sensors[0] + padding[0], sensors[1] + padding[1])
+    layer = SpectralConvolution(2, sensors, periods, modes)
+    with torch.no_grad():
+        layer.weight.normal_()
+    x = randn(3, *sensors, 2)
+    transformed = torch.fft.fft2(x, s=periods, dim=(1, 2))
+    spectrum = torch.zeros_like(transformed)
+    kept = lowest_modes(periods, modes)
+    assert len(kept) == min(modes, len(lowest_modes(periods, 10_000)))
+    for k, (i, j) in enumerate(kept.tolist()):
+        matrix = torch.complex(layer.weight[0, k], layer.weight[1, k]).to(transformed.dtype)
+        spectrum[:, i, j] += transformed[:, i, j] @ matrix
+        if (2 * i % periods[0], 2 * j % periods[1]) != (0, 0):
+            spectrum[:, -i, -j] += transformed[:, -i, -j] @ matrix.conj()
+    expected = torch.fft.ifft2(spectrum, dim=(1, 2)).real[:, : sensors[0], : sensors[1]]
+    answer = layer(x.flatten(1, 2).float()).double()
+    torch.testing.assert_close(answer, expected.flatten(1, 2), atol=2e-5, rtol=1e-4)
+
+
+def test_the_modes_of_a_grid_are_those_of_a_real_function():
+    """As many as there are free numbers: a mode and its opposite share theirs, and those that are their own have one."""
+    for periods in ((5,), (6,), (4, 4), (5, 6), (7, 5)):
+        modes = lowest_modes(periods, 10_000)
+        own = (2 * modes % torch.tensor(periods) == 0).all(dim=1)
+        assert 2 * len(modes) - int(own.sum()) == math.prod(periods)
+
+
 def test_fourier_layer_of_a_whole_period_commutes_with_shifts():
-    layer, x = FourierLayer(3, 12, 12, 5), randn(2, 12, 3).float()
+    layer, x = FourierLayer(3, (12,), (12,), 5), randn(2, 12, 3).float()
     torch.testing.assert_close(layer(x.roll(4, dims=1)), layer(x).roll(4, dims=1), atol=1e-6, rtol=0)
 
 
