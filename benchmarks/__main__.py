@@ -2,13 +2,14 @@
 
 import sys
 
-from . import architectures, attention, generation, integrators, optimizers, scan, training, trajectories
+from . import architectures, attention, generation, integrators, optimizers, scan, surfaces, training, trajectories
 from .timing import describe_machine, format_comparisons, write_result
 
 BENCHMARKS = {
     "generation": generation.measure,
     "trajectories": trajectories.measure,
     "integrators": integrators.measure,
+    "surfaces": surfaces.measure,
     "scan": scan.measure,
     "attention": attention.measure,
     "architectures": architectures.measure,
