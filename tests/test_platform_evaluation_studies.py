@@ -1,12 +1,14 @@
 """The studies of an evaluation, each on predictions whose quality is known beforehand. No Ray, no dataset on disk."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from evaluation_helpers import PAPER, PHASE_SPACE, TIGHT, WELL, HarmonicNetwork, harmonic_problems, subject
 from scipy.integrate import solve_ivp
 
 from neural_hamilton.physics.diagnostics import jacobian_by_differences, symplecticity_defect
-from neural_hamilton.physics.systems import with_role
+from neural_hamilton.physics.systems import get_system, with_role
 from neural_hamilton.physics.systems.well.baselines.solver import WellSolver
 from neural_hamilton.platform.evaluation.metrics import total_losses
 from neural_hamilton.platform.evaluation.named import find_cases, measure_cases
@@ -112,6 +114,30 @@ class TestRollouts:
             assert entry["valid_time"]["median"] == 10.0 and entry["valid_time"]["fraction_to_the_end"] == 1.0
             assert max(entry["error"]) < 1e-8 and entry["drift_slope"] < 1e-9
         assert result["rows_without_certified_truth"] == 0 and result["horizon"] == 10.0
+
+    def test_prediction_times_of_a_delay(self):
+        """The error in p is at most 8 sin(2 s) amplitudes, the rms sqrt(17 / 2): 0.33 in the second window, 0.49 in the third."""
+        times = self.measure(HarmonicNetwork(delay=0.03))["solvers"]["model"]["prediction_time"]
+        assert 4.0 < times["error"] < 5.0
+        assert set(times) == {"error", "smape"} and times["smape"] < 2.0  # near q = 0 or p = 0 the relative error is large at once
+        exact = self.measure(HarmonicNetwork())["solvers"]["model"]["prediction_time"]
+        assert exact == {"error": 10.0, "smape": 10.0}
+
+    def test_prediction_times_in_lyapunov_times(self):
+        surface = get_system("surface")
+        ensemble = surface.get_ensemble("random")()
+        problems = draw_problems(surface, ensemble, ensemble, 0, 8, (12, 12))
+
+        def exact(given):
+            return SimpleNamespace(**dict(zip("qp", surface.solve(given.hamiltonians, given.q0, given.p0, given.times), strict=True)))
+
+        result = measure_rollouts(exact, [], problems, 2, surface.horizon)
+        times = result["solvers"]["model"]["prediction_time"]
+        assert times["error"] == times["smape"] == 4.0
+        ends = np.full((8, 1), 4.0)
+        exponents = surface.measure(problems.hamiltonians, problems.q0, problems.p0, ends)["lyapunov"]
+        assert times["error_lyapunov"] == pytest.approx(np.median(4.0 * exponents), rel=1e-4)
+        assert result["exponent"] == pytest.approx(np.median(exponents), rel=1e-4)
 
     def test_by_energy_stratum(self, drawn):
         """The strata together are the whole."""

@@ -18,6 +18,8 @@ from ..metrics import count_broken
 from ..study import Study, Subject, takes_any_initial_state
 
 LOST = 0.1  # distance in phase space, over the width of the domain, at which a prediction no longer says where the particle is
+LARGEST_ERROR = 0.4  # over the rms of the orbit's state about its mean: Pathak et al., Physical Review Letters 120 (2018), 024102
+LARGEST_SMAPE = 30.0  # symmetric mean absolute percentage error: Gilpin, arXiv 2110.05266 (dysts)
 TIMES_PER_WINDOW = 20
 
 Predict = Callable[[Problems], Any]
@@ -36,12 +38,16 @@ def measure_rollouts(predict: Predict, baselines: list[Baseline], problems: Prob
     never is; `error`, the median distance at the end of each window; `phase_error`, the median delay there, in units of time;
     `drift_slope`, the median slope of the energy's error per unit of time, over the energy scale; and `energy_drift`. The same
     in the system's groups of rows.
+
+    `prediction_time` has the medians of two usual definitions, `LARGEST_ERROR` and `LARGEST_SMAPE`; with more than one degree of
+    freedom in Lyapunov times too, the inverse of each orbit's exponent over the whole time.
     """
     times = np.arange(1, num_windows * TIMES_PER_WINDOW + 1) * (horizon / TIMES_PER_WINDOW)
     system, everyone = problems.system, np.tile(times, (len(problems), 1))
     truth = system.certify(problems.hamiltonians, problems.q0, problems.p0, everyone, method=system.methods[0], tolerance=_TRUTH_TOLERANCE)
     known = np.array([reason is None for reason in truth.rejection])
     kept = replace(problems.take(np.flatnonzero(known)), times=everyone[known], q=truth.q[known], p=truth.p[known])
+    exponents = _exponents(kept) if system.degrees_of_freedom > 1 else None
     states = {"model": roll_out(predict, kept, num_windows)}
     states |= {baseline.name: baseline.states(kept)[:2] for baseline in baselines}
     return {
@@ -49,17 +55,47 @@ def measure_rollouts(predict: Predict, baselines: list[Baseline], problems: Prob
         "horizon": num_windows * horizon,
         "rows": len(kept),
         "rows_without_certified_truth": int(np.sum(~known)),
-        "solvers": {name: _judge(kept, q, p) for name, (q, p) in states.items()},
-        "groups": measure_groups(kept, lambda rows: _judge_rows(kept, rows, states)),
+        "exponent": None if exponents is None else _median(exponents),
+        "solvers": _judge_all(kept, states, exponents, np.arange(len(kept))),
+        "groups": measure_groups(kept, lambda rows: _judge_all(kept, states, exponents, rows)),
     }
 
 
 _TRUTH_TOLERANCE = 1e-9
 
 
-def _judge_rows(problems: Problems, rows: np.ndarray, states: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
-    part = problems.take(rows)
-    return {name: _judge(part, q[rows], p[rows]) for name, (q, p) in states.items()}
+def _exponents(problems: Problems) -> np.ndarray:
+    """Finite-time Lyapunov exponents (N,) up to the last time."""
+    ends = problems.times[:, -1:]
+    jacobians = problems.system.tangents(problems.hamiltonians, problems.q0, problems.p0, ends)[:, 0]
+    return np.log(np.linalg.norm(jacobians, ord=2, axis=(1, 2))) / ends[:, 0]
+
+
+def _judge_all(
+    problems: Problems, states: dict[str, tuple[np.ndarray, np.ndarray]], exponents: np.ndarray | None, rows: np.ndarray
+) -> dict[str, Any]:
+    part, own = problems.take(rows), None if exponents is None else exponents[rows]
+    return {
+        name: _judge(part, q[rows], p[rows]) | {"prediction_time": _prediction_times(part, q[rows], p[rows], own)}
+        for name, (q, p) in states.items()
+    }
+
+
+def _prediction_times(problems: Problems, q: np.ndarray, p: np.ndarray, exponents: np.ndarray | None) -> dict[str, float | None]:
+    """Medians of the first times at which the error is too large by either definition; an orbit that never is counts to the end."""
+    true, predicted = (np.stack(_components(*pair), axis=-1) for pair in ((problems.q, problems.p), (q, p)))
+    with np.errstate(all="ignore"):
+        spread = np.sqrt(np.square(true - true.mean(axis=1, keepdims=True)).sum(axis=-1).mean(axis=1))
+        relative = np.linalg.norm(predicted - true, axis=-1) / spread[:, None]
+        smape = 200.0 * (np.abs(predicted - true) / (np.abs(predicted) + np.abs(true))).mean(axis=-1)
+    times, result = problems.times[0], {}
+    for name, error, largest in (("error", relative, LARGEST_ERROR), ("smape", smape, LARGEST_SMAPE)):
+        lost = ~(error <= largest)
+        first = np.where(lost.any(axis=1), times[lost.argmax(axis=1)], times[-1])
+        result[name] = _median(first)
+        if exponents is not None:
+            result[f"{name}_lyapunov"] = _median(first * exponents)
+    return result
 
 
 def roll_out(predict: Predict, problems: Problems, num_windows: int) -> tuple[np.ndarray, np.ndarray]:
