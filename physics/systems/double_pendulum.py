@@ -16,7 +16,7 @@ from ..potentials.tensor_splines import TensorSplines
 from ..solvers.flows import Rates
 from .base import Column, Drawn, Ensemble, Group, Hamiltonians, NamedCase, State
 from .compiled_flow import LYAPUNOV, CompiledSystem
-from .draws import Draws, between
+from .draws import Draws, between, random_times
 from .generic import sensor_positions
 
 if TYPE_CHECKING:
@@ -148,9 +148,7 @@ class RandomPendulums(Ensemble):
         sides = np.where(uniforms[:, 3:5] < 0.5, -1.0, 1.0)
         q0 = sides * np.arccos(1.0 - np.stack([upper / (1.0 + mass), lower / (mass * length)], axis=-1))
         p0 = _momenta(pendulums, q0, energy - upper - lower, 2.0 * math.pi * uniforms[:, 5])
-        times = np.zeros((draws.indices.size, num_times))
-        times[:, 1:-1] = np.sort(SYSTEM.horizon * uniforms[:, 6:], axis=1)
-        times[:, -1] = SYSTEM.horizon
+        times = random_times(uniforms[:, 6:], SYSTEM.horizon)
         columns = {"mass": mass, "length": length, "stratum": draws.orbit_index}
         return Drawn(columns, pendulums, q0, p0, times)
 

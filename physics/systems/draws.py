@@ -85,3 +85,9 @@ def between(uniform: np.ndarray, bounds: Any) -> np.ndarray:
     """Uniform numbers stretched to [low, high)."""
     low, high = bounds
     return low + uniform * (high - low)
+
+
+def random_times(uniform: np.ndarray, horizon: float) -> np.ndarray:
+    """Sorted query times (R, T) with 0 and the horizon among them, from uniform numbers (R, T - 2) for the others."""
+    inner = np.sort(horizon * uniform, axis=1)
+    return np.pad(inner, ((0, 0), (1, 1)), constant_values=(0.0, horizon))

@@ -18,7 +18,7 @@ from ..solvers.flows import Rates
 from ..solvers.solve import QUADRATURE, solve
 from .base import Column, Drawn, Ensemble, Group, NamedCase, Names, State
 from .compiled_flow import LYAPUNOV, CompiledSystem
-from .draws import Draws, between
+from .draws import Draws, between, random_times
 from .generic import sensor_positions
 
 if TYPE_CHECKING:
@@ -91,9 +91,7 @@ class OnSection(Ensemble):
         direction = math.pi * (uniforms[:, 2] - 0.5)  # of p: to the right
         q0 = np.stack([np.zeros_like(y), y], axis=-1)
         p0 = room[:, None] * np.stack([np.cos(direction), np.sin(direction)], axis=-1)
-        times = np.zeros((draws.indices.size, num_times))
-        times[:, 1:-1] = np.sort(SYSTEM.horizon * uniforms[:, 3:], axis=1)
-        times[:, -1] = SYSTEM.horizon
+        times = random_times(uniforms[:, 3:], SYSTEM.horizon)
         columns = {"coupling": coupling, "stratum": draws.orbit_index}
         return Drawn(columns, hamiltonians, q0, p0, times)
 

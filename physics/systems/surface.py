@@ -16,7 +16,7 @@ from ..solvers.flows import Rates
 from ..threads import share_rows
 from .base import Column, Drawn, Ensemble, Group, Names
 from .compiled_flow import LYAPUNOV, CompiledSystem
-from .draws import Draws, between
+from .draws import Draws, between, random_times
 
 if TYPE_CHECKING:
     from .problems import Problems
@@ -31,16 +31,18 @@ _NEWTON_STEPS = 20
 class Surfaces:
     """H = p²/2 + V(q) of R rows, V = 2 - c w(x) w(y) exp g(x, y), with w(x) = 4 x (1 - x) and g a sum of Fourier modes.
 
-    `packed` (R, 2 + M²) holds c, the number M of functions along an axis, and their coefficients (M, M), padded with zeros.
+    `packed` (R, 2 + M²) holds c, the number M of functions along an axis, and their coefficients (M, M), padded with zeros;
+    `depth` (R,) is that of the lowest point below the rim.
     """
 
     packed: np.ndarray
+    depth: np.ndarray
 
     def __len__(self) -> int:
         return len(self.packed)
 
     def take(self, rows: np.ndarray) -> Self:
-        return type(self)(self.packed[np.arange(len(self))[rows]])
+        return type(self)(self.packed[rows], self.depth[rows])
 
     def energy(self, q: np.ndarray, p: np.ndarray) -> np.ndarray:
         return 0.5 * np.square(p).sum(axis=-1) + self.derivatives(q, 1)[..., 0]
@@ -81,7 +83,7 @@ class RandomSurface(Ensemble):
     def draw(self, draws: Draws, num_times: int) -> Drawn:
         distinct, owner = draws.distinct()
         columns = self._draw_surfaces(distinct)
-        surfaces = Surfaces(_pack(columns["scale"], columns["coefficients"])).take(owner)
+        surfaces = Surfaces(_pack(columns["scale"], columns["coefficients"]), columns["depth"]).take(owner)
         uniforms = draws.orbit(2 + num_times)
         q0 = uniforms[:, :2]
         fraction = between(uniforms[:, 2], _ENERGY_STRATA[draws.orbit_index].T)
@@ -89,9 +91,7 @@ class RandomSurface(Ensemble):
         speed = np.sqrt(2.0 * fraction * (RIM - surfaces.derivatives(q0, 1)[:, 0]))
         direction = 2.0 * math.pi * uniforms[:, 3]
         p0 = speed[:, None] * np.stack([np.cos(direction), np.sin(direction)], axis=-1)
-        times = np.zeros((draws.indices.size, num_times))
-        times[:, 1:-1] = np.sort(SYSTEM.horizon * uniforms[:, 4 : 2 + num_times], axis=1)
-        times[:, -1] = SYSTEM.horizon
+        times = random_times(uniforms[:, 4:], SYSTEM.horizon)
         own = {name: column[owner] for name, column in columns.items()} | {"stratum": draws.orbit_index}
         return Drawn(own, surfaces, q0, p0, times)
 
@@ -167,14 +167,13 @@ V = 2 on the rim, and every particle has less energy. c and the coefficients a, 
         coefficients = np.full((len(rows), max((len(row) for row in rows), default=1)), np.nan)
         for row, values in enumerate(rows):
             coefficients[row, : len(values)] = values
-        return Surfaces(_pack(np.asarray(columns["scale"], dtype=np.float64), coefficients))
+        scale, depth = (np.asarray(columns[name], dtype=np.float64) for name in ("scale", "depth"))
+        return Surfaces(_pack(scale, coefficients), depth)
 
     def energy_scale(self, hamiltonians: Any) -> np.ndarray:
         """Of exact surfaces the depth, and of others that of their lowest point on a grid."""
         if isinstance(hamiltonians, Surfaces):
-            deepest = np.empty(len(hamiltonians))
-            _find_deepest(hamiltonians.packed, deepest)
-            return deepest
+            return hamiltonians.depth
         values = hamiltonians.sense((2 * _SEARCH - 1,) * 2)["potential"]
         return RIM - values.reshape(len(values), -1).min(axis=1)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ...architectures import Operator, TrainedFor
 from ...physics.systems import Baseline, Ensemble, Predictions, Problems, Role, System, with_role
 from ..config import DataConfig, EvaluationConfig
-from .metrics import summarise
+from .metrics import summarise, total_losses
 from .predictions import predict
 
 if TYPE_CHECKING:
@@ -45,6 +45,11 @@ class Subject:
 
     def predict(self, problems: Problems) -> Predictions:
         return predict(self.model, problems, self.settings.batch_size)
+
+    def summarise_losses(self, problems: Problems, baselines: list[Baseline]) -> dict[str, Any]:
+        """Summaries of the total loss of the model and of `baselines` on `problems`."""
+        predictions = {"model": self.predict(problems)} | {baseline.name: baseline.states(problems) for baseline in baselines}
+        return {solver: self.summarise(total_losses(problems, x.q, x.p)) for solver, x in predictions.items()}
 
     def summarise(self, values: Any) -> dict[str, Any]:
         return summarise(values, self.settings.bootstrap, self.settings.seed)

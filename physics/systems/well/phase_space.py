@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..base import Drawn, Ensemble
-from ..draws import Draws, between
+from ..draws import Draws, between, random_times
 from .paper import depth_variants, shape_variants
 from .polygons import WALL_HEIGHT, RandomPolygons, build_curves, own_columns
 from .system import Well, Wells
@@ -38,9 +38,7 @@ class PhaseSpace(RandomPolygons):
         fraction = between(uniforms[:, 1], _ENERGY_STRATA[draws.orbit_index].T)
         speed = np.sqrt(2.0 * fraction * (WALL_HEIGHT - curves.value(q0)))
         p0 = np.where(uniforms[:, 2] < 0.5, -speed, speed)
-        times = np.zeros((draws.indices.size, num_times))
-        times[:, 1:-1] = np.sort(Well.horizon * uniforms[:, 3:], axis=1)
-        times[:, -1] = Well.horizon
+        times = random_times(uniforms[:, 3:], Well.horizon)
         columns = own_columns({name: column[owner] for name, column in polygons.items()}, draws.orbit_index)
         return Drawn(columns, Wells(curves), q0, p0, times)
 

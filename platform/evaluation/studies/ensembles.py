@@ -3,7 +3,6 @@
 from typing import Any
 
 from ....physics import InputError
-from ..metrics import total_losses
 from ..problems import draw_problems
 from ..study import Study, Subject, has_variants
 
@@ -21,10 +20,7 @@ def measure(subject: Subject) -> dict[str, dict[str, Any]]:
         except InputError as error:
             results[name] = {"not_measured": str(error)}
             continue
-        predictions = {"model": subject.predict(problems)}
-        predictions |= {baseline.name: baseline.states(problems) for baseline in subject.with_role("studies", problems)}
-        losses = {solver: total_losses(problems, x.q, x.p) for solver, x in predictions.items()}
-        summaries = {solver: subject.summarise(values) for solver, values in losses.items()}
+        summaries = subject.summarise_losses(problems, subject.with_role("studies", problems))
         results[name] = {"truth_floor": problems.floor, "rows": len(problems)} | summaries
     return results
 

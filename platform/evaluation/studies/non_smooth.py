@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from ..metrics import total_losses
 from ..named import NUM_TIMES, find_cases, measure_cases
 from ..problems import shape_problems
 from ..study import Study, Subject
@@ -34,11 +33,8 @@ def _measure_kinds(subject: Subject) -> dict[str, dict[str, Any]]:
     results = {}
     for kind, shapes in system.shapes(trained.initial_state, settings.study_rows, settings.seed).items():
         problems = shape_problems(shapes, system, subject.ensemble, trained.sensors, times)
-        predictions = {"model": subject.predict(problems)}
         baselines = [baseline for baseline in subject.with_role("studies", problems) if baseline.track == "sensors"]
-        predictions |= {baseline.name: baseline.states(problems) for baseline in baselines}
-        losses = {solver: total_losses(problems, x.q, x.p) for solver, x in predictions.items()}
-        results[kind] = {"rows": len(problems)} | {solver: subject.summarise(values) for solver, values in losses.items()}
+        results[kind] = {"rows": len(problems)} | subject.summarise_losses(problems, baselines)
     return results
 
 
