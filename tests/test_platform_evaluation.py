@@ -24,6 +24,7 @@ from neural_hamilton.platform.data.shards import rows_config
 from neural_hamilton.platform.evaluation import compare, evaluate
 from neural_hamilton.platform.evaluation.figures import draw_losses
 from neural_hamilton.platform.evaluation.metrics import summarise
+from neural_hamilton.platform.evaluation.model_card import read_dataset_sizes
 from neural_hamilton.platform.evaluation.problems import truth_floor
 from neural_hamilton.platform.evaluation.report import verdict
 from neural_hamilton.platform.evaluation.studies import study_names
@@ -328,6 +329,49 @@ class TestRecord:
         assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
         page = (tmp_path / "model" / "README.md").read_text()
         assert f"{result['metrics']['total_loss']['median']:.3g}"[:4] in page and "dop853-prior-fit" in page and "2 minutes" in page
+
+    def test_the_card_shows_what_more_steps_and_more_rows_bring(self, tiny_dataset, tmp_path):
+        config = load_config(None, {"training": {"endless": True}}).dump()
+        metrics = {"epoch": 3, "device": "cpu", "precision": "float32", "validation_loss": 0.03}
+        stages = [
+            {"epochs": 2, "steps": 20, "device": "cuda", "seconds": 1.0, "validation_losses": [0.5, 0.25]},
+            {"epochs": 1, "steps": 40, "device": "cpu", "seconds": 2.0, "validation_losses": [0.03]},
+        ]
+        cost = {"seconds": 3.0, "rows_drawn": 3000, "dataset_hash": "0" * 64, "torch_version": "2", "stages": stages}
+        network = tiny()
+        name = network.config.name
+        save_model(network, tmp_path / "model", trained_on("paper"), {"config": config, "metrics": metrics} | cost)
+        cell = {"median": 3e-6, "median_range": [2e-6, 4e-6], "mean": 5e-5, "mean_range": [4e-5, 6e-5], "seeds": 2}
+        study = {
+            "budget": "60 steps",
+            "cells": [{"name": "ours", "architecture": name}, {"name": "other", "architecture": "another"}, {"name": "failed"}],
+            "summaries": [{"name": "ours", "size": 8000} | cell, {"name": "other", "size": 9999} | cell],
+        }
+        (tmp_path / "study").mkdir()
+        (tmp_path / "study" / "scaling.json").write_text(json.dumps(study))
+        evaluate(tmp_path / "model", tiny_dataset, tmp_path / "out", settings=QUICK, record=True, scaling=tmp_path / "study")
+        page = (tmp_path / "model" / "README.md").read_text()
+        for row in (
+            "| 10 | 1,000 | 0.5 |",
+            "| 20 | 2,000 | 0.25 |",
+            "| 60 | 3,000 | 0.03 |",
+            "| ours | 8,000 | 3.00e-06 (2.00e-06 to 4.00e-06) |",
+        ):
+            assert row in page
+        assert "60 steps" in page and "9,999" not in page
+
+    def test_a_study_for_the_card_is_a_finished_one_with_this_architecture(self, model, tiny_dataset, tmp_path):
+        def reason(folder, **how):
+            with pytest.raises(InputError) as error:
+                evaluate(model, tiny_dataset, tmp_path / "out", settings=QUICK, scaling=folder, **how)
+            return str(error.value)
+
+        assert "add --record" in reason(tmp_path)
+        with pytest.raises(InputError, match="not a finished study"):
+            read_dataset_sizes(tmp_path, "fno")
+        (tmp_path / "scaling.json").write_text(json.dumps({"budget": "1 step", "cells": [], "summaries": []}))
+        with pytest.raises(InputError, match="no finished cell of architecture 'fno'"):
+            read_dataset_sizes(tmp_path, "fno")
 
     def test_a_model_of_unknown_origin_is_refused(self, model, tiny_dataset, tmp_path):
         with pytest.raises(InputError, match="does not record how it was trained"):

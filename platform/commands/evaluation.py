@@ -14,10 +14,19 @@ from .tables import comparison_table, evaluation_table
 @click.option("--split", default="test", help="train, val or test.")
 @click.option("--out", required=True, type=PATH, help="Folder for evaluation.json, trajectories.parquet, report.html and figures.")
 @click.option("--record", is_flag=True, help="Write the results to the model folder: its card, and the threshold that serving uses.")
+@click.option("--scaling", type=PATH, help="With --record: a folder of `scale`, whose losses against training rows the card shows.")
 @config_options
 @json_option
 def evaluate(
-    model: Path, dataset: Path, split: str, out: Path, record: bool, config_source: str | None, assignments: tuple[str, ...], as_json: bool
+    model: Path,
+    dataset: Path,
+    split: str,
+    out: Path,
+    record: bool,
+    scaling: Path | None,
+    config_source: str | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Measure MODEL, a model folder, against working solvers.
 
@@ -25,7 +34,7 @@ def evaluate(
     """
     from ..evaluation import evaluate as run
 
-    result = run(model, dataset, out, split, resolve_config(config_source, assignments).evaluation, record=record)
+    result = run(model, dataset, out, split, resolve_config(config_source, assignments).evaluation, record=record, scaling=scaling)
     page = out / "report.html"
     emit(result | {"report": str(page)}, as_json, f"{evaluation_table(result)}\nreport: {page}")
 

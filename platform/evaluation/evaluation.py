@@ -23,7 +23,7 @@ from ..provenance import code_version
 from .calibration import calibrate, score_predictions
 from .groups import measure_groups
 from .metrics import METRICS, count_broken, measure, summarise
-from .model_card import write_model_card
+from .model_card import read_dataset_sizes, write_model_card
 from .named import measure_cases
 from .predictions import predict
 from .problems import read_problems
@@ -44,17 +44,19 @@ def evaluate(
     settings: EvaluationConfig | None = None,
     *,
     record: bool = False,
+    scaling: Path | None = None,
 ) -> dict[str, Any]:
     """Measure a model folder; writes evaluation.json, trajectories.parquet, report.html and its figures to `out`.
 
     With `record`, the calibration goes to the model's model.json, where serving reads its threshold, and README.md becomes
-    the model's card.
+    the model's card, which with a dataset-size study `scaling` also shows the losses of its architecture against training rows.
 
     Raises
     ------
     InputError
         For an unreadable model or dataset, an empty split, a model of another system or number of sensors, an `out` that
-        cannot be written, or a model to be recorded whose folder does not record how it was trained.
+        cannot be written, a model to be recorded whose folder does not record how it was trained, or a study `scaling` without
+        this architecture or without `record`.
     """
     settings = settings or EvaluationConfig()
     model, card, manifest = load_model(model_folder), read_card(model_folder), read_manifest(dataset)
@@ -63,6 +65,9 @@ def evaluate(
     split = read_split(dataset, split_name, settings.max_rows)
     if record and not {"rows_drawn", "seconds", "config"} <= set(card["provenance"]):
         raise InputError(f"model {str(model_folder)!r} does not record how it was trained; --record needs a model that `train` made")
+    if scaling and not record:
+        raise InputError("--scaling is for the model's card; add --record")
+    study = read_dataset_sizes(scaling, card["architecture"]["name"]) if scaling else None
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -102,7 +107,7 @@ def evaluate(
     write_report(out, result, problems, baselines, predictions, metrics)
     if record:
         record_calibration(model_folder, calibration | {"dataset_hash": manifest["dataset_hash"], "rows": len(problems)})
-        write_model_card(model_folder, subject, result, config)
+        write_model_card(model_folder, subject, result, config, study)
     return result
 
 

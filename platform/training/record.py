@@ -111,13 +111,19 @@ class Record:
 
 
 def stages_of(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Consecutive epochs on one device with equally many steps, as `epochs`, `steps`, `device` and `seconds`.
+    """Consecutive epochs on one device with equally many steps, as `epochs`, `steps`, `device`, `seconds` and `validation_losses`.
 
     One stage, unless a run went on elsewhere or with other batches.
     """
     groups = itertools.groupby(history, key=lambda line: (line["device"], line["steps"]))
     return [
-        {"epochs": len(lines), "steps": steps * len(lines), "device": device, "seconds": sum(line["seconds"] for line in lines)}
+        {
+            "epochs": len(lines),
+            "steps": steps * len(lines),
+            "device": device,
+            "seconds": sum(line["seconds"] for line in lines),
+            "validation_losses": [line["validation_loss"] for line in lines],
+        }
         for (device, steps), lines in ((key, list(group)) for key, group in groups)
     ]
 
