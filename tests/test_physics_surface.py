@@ -9,7 +9,7 @@ from neural_hamilton.physics.diagnostics import jacobian_by_differences
 from neural_hamilton.physics.potentials.fourier_fields import gaussian_fields, highest_modes
 from neural_hamilton.physics.systems import draw_rows, get_system, own_columns
 from neural_hamilton.physics.systems.base import Names
-from neural_hamilton.physics.systems.surface import RandomSurface
+from neural_hamilton.physics.systems.surface.system import RandomSurface
 
 SURFACE = get_system("surface")
 NUM_ROWS = 120

@@ -37,6 +37,14 @@ def gaussian_fields(normals: np.ndarray, length_scale: float) -> np.ndarray:
     return normals * deviations[:, None] * deviations
 
 
+def modes(places: np.ndarray, highest: int) -> np.ndarray:
+    """f_i at places (n,), (n, M)."""
+    angles = math.pi * np.arange(1, highest + 1) * places[:, None]
+    values = np.ones((places.size, 2 * highest + 1))
+    values[:, 1::2], values[:, 2::2] = np.cos(angles), np.sin(angles)
+    return values
+
+
 @compiled()
 def fill_modes(x, first, second, third):
     """f_i, f_i' and f_i'' (M,) at x."""

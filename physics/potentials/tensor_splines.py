@@ -1,41 +1,50 @@
-"""Tensor-product cubic splines in any number of dimensions, many at once.
+"""Tensor-product splines in any number of dimensions, many at once, of degree 3 or 5.
+
+Knots are those of the not-a-knot splines through uniform sensors: of the interior ones, the first and last (degree - 1) / 2 are
+left out, and the ends are repeated degree + 1 times (de Boor, A Practical Guide to Splines, chapter XIII).
 
 Shapes: R splines, T places of each, d dimensions.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 from scipy.interpolate import make_interp_spline
 
 from ..compiled import compiled
 
+Degree = Literal[3, 5]
+Domain = tuple[tuple[float, float], ...]
+_MOST = 6  # basis functions that do not vanish at a place
+
 
 @dataclass(frozen=True)
 class TensorSplines:
-    """R splines on the same knots: `knots` of each axis, coefficients (R, n1, ..., nd). They go on beyond their ends.
+    """R splines over one domain: coefficients (R, n1, ..., nd), as many as sensors. They go on linearly beyond the domain's ends.
 
     No spline's numbers depend on another one.
     """
 
-    knots: tuple[np.ndarray, ...]
+    domain: Domain
     coefficients: np.ndarray
+    degree: Degree = 3
 
     @classmethod
-    def through(cls, values: np.ndarray, domain: tuple[tuple[float, float], ...]) -> Self:
-        """The not-a-knot splines through values (R, S1, ..., Sd) at uniform places over the domain, at least 4 along each axis."""
+    def through(cls, values: np.ndarray, domain: Domain, degree: Degree = 3) -> Self:
+        """The not-a-knot splines through values (R, S1, ..., Sd) at uniform places, at least degree + 1 along each axis."""
         grids = [np.linspace(low, high, count) for (low, high), count in zip(domain, values.shape[1:], strict=True)]
-        knots = tuple(make_interp_spline(grid, grid, k=3).t for grid in grids)
         # Row by row: a solver for many right-hand sides may round one by its neighbours.
-        return cls(knots, np.stack([_coefficients(grids, row) for row in values]) if len(values) else np.asarray(values, dtype=np.float64))
+        rows = [_coefficients(grids, row, degree) for row in values]
+        return cls(domain, np.stack(rows) if rows else np.asarray(values, dtype=np.float64), degree)
 
     def __len__(self) -> int:
         return len(self.coefficients)
 
     def take(self, rows: np.ndarray) -> Self:
-        return type(self)(self.knots, self.coefficients[rows])
+        return type(self)(self.domain, self.coefficients[rows], self.degree)
 
     def __call__(self, places: np.ndarray) -> np.ndarray:
         """The values (R, ...) at places (R, ..., d)."""
@@ -43,73 +52,125 @@ class TensorSplines:
 
     def gradient(self, places: np.ndarray) -> np.ndarray:
         """The slopes along every axis (R, ..., d) at places (R, ..., d)."""
-        return self._evaluate(places, np.arange(len(self.knots)))
+        return self._evaluate(places, np.arange(len(self.domain)))
 
     def _evaluate(self, places: np.ndarray, slopes_along: np.ndarray) -> np.ndarray:
         shape = np.array(self.coefficients.shape[1:])
         rows = np.ascontiguousarray(places, dtype=np.float64).reshape(len(self), prod(places.shape[1:-1]), shape.size)
-        ends = np.cumsum([0, *(knots.size for knots in self.knots)])
         coefficients = np.ascontiguousarray(self.coefficients).reshape(len(self), prod(shape))
         values = np.empty((*rows.shape[:2], slopes_along.size))
-        _evaluate(np.concatenate(self.knots), ends, shape, coefficients, rows, slopes_along, values)
+        _evaluate(np.array(self.domain), shape, self.degree, coefficients, rows, slopes_along, values)
         return values.reshape(*places.shape[:-1], slopes_along.size)
 
 
-def _coefficients(grids: list[np.ndarray], values: np.ndarray) -> np.ndarray:
+def pack_planes(channels: Sequence[TensorSplines]) -> np.ndarray:
+    """R groups of two-dimensional splines on one grid as rows of numbers (R, m), for `plane_terms`."""
+    first = channels[0]
+    about = [first.degree, *(x for ends, n in zip(first.domain, first.coefficients.shape[1:], strict=True) for x in (*ends, n))]
+    parts = [channel.coefficients.reshape(len(channel), -1) for channel in channels]
+    return np.concatenate([np.tile(np.array(about, dtype=np.float64), (len(first), 1)), *parts], axis=1)
+
+
+def _coefficients(grids: list[np.ndarray], values: np.ndarray, degree: int) -> np.ndarray:
     """Interpolate along one axis after the other; the coefficients of one are the data of the next."""
     for axis, grid in enumerate(grids):
-        values = np.moveaxis(make_interp_spline(grid, values, k=3, axis=axis).c, 0, axis)  # SciPy puts that axis first
+        values = np.moveaxis(make_interp_spline(grid, values, k=degree, axis=axis).c, 0, axis)  # SciPy puts that axis first
     return values
 
 
+@compiled(nogil=True)
+def plane_terms(packed, x, y, terms):
+    """Fill terms (C, 3) with value, slope along x and slope along y of the C splines of a row of `pack_planes`."""
+    degree, along_x, along_y = int(packed[0]), int(packed[3]), int(packed[6])
+    fx, fy = np.empty((2, _MOST)), np.empty((2, _MOST))
+    i = _basis(packed[1], packed[2], along_x, degree, x, fx)
+    j = _basis(packed[4], packed[5], along_y, degree, y, fy)
+    start = 7 + i * along_y + j
+    for channel in range(terms.shape[0]):
+        value, slope_x, slope_y = 0.0, 0.0, 0.0
+        for a in range(degree + 1):
+            line, slope = 0.0, 0.0
+            for b in range(degree + 1):
+                coefficient = packed[start + a * along_y + b]
+                line += fy[0, b] * coefficient
+                slope += fy[1, b] * coefficient
+            value += fx[0, a] * line
+            slope_x += fx[1, a] * line
+            slope_y += fx[0, a] * slope
+        terms[channel, 0], terms[channel, 1], terms[channel, 2] = value, slope_x, slope_y
+        start += along_x * along_y
+
+
 @compiled()
-def _evaluate(knots, ends, shape, coefficients, places, slopes_along, values):
+def _evaluate(domain, shape, degree, coefficients, places, slopes_along, values):
     """The slopes along axes `slopes_along` (K,), where -1 asks for the value, at places (R, T, d): values (R, T, K).
 
-    The knots of axis i are knots[ends[i]:ends[i + 1]]; coefficients (R, n1 ... nd).
+    Coefficients (R, n1 ... nd).
     """
     num_rows, num_places, num_axes = places.shape
-    first = np.empty(num_axes, dtype=np.int64)
-    weights = np.empty((2, num_axes, 4))  # of values, and of slopes
+    first, width = np.empty(num_axes, dtype=np.int64), degree + 1
+    weights = np.empty((num_axes, 2, _MOST))  # of values, and of slopes
     for row in range(num_rows):
         for place in range(num_places):
             for axis in range(num_axes):
-                along = knots[ends[axis] : ends[axis + 1]]
-                for slope in range(2):
-                    first[axis] = _basis(along, places[row, place, axis], slope == 1, weights[slope, axis])
+                low, high = domain[axis]
+                first[axis] = _basis(low, high, shape[axis], degree, places[row, place, axis], weights[axis])
             values[row, place] = 0.0
-            for corner in range(4**num_axes):
+            for corner in range(width**num_axes):
                 index, rest = 0, corner
                 for axis in range(num_axes):
-                    index = index * shape[axis] + first[axis] + rest % 4
-                    rest //= 4
+                    index = index * shape[axis] + first[axis] + rest % width
+                    rest //= width
                 for k, asked in enumerate(slopes_along):
                     weight, rest = coefficients[row, index], corner
                     for axis in range(num_axes):
-                        weight *= weights[int(axis == asked), axis, rest % 4]
-                        rest //= 4
+                        weight *= weights[axis, int(axis == asked), rest % width]
+                        rest //= width
                     values[row, place, k] += weight
 
 
 @compiled()
-def _basis(knots, x, slope, weights):
-    """The first of the four cubic B-splines that do not vanish at x; their values or slopes there go to `weights`.
+def _knot(low, high, n, degree, i):
+    """Knot i of the spline with n coefficients."""
+    if i <= degree:
+        return low
+    return high if i >= n else low + (i - (degree + 1) // 2) * (high - low) / (n - 1)
 
-    Piegl and Tiller, The NURBS Book, algorithm A2.2.
+
+@compiled()
+def _basis(low, high, n, degree, x, weights):
+    """The first of the B-splines that do not vanish at x; fills weights (2, degree + 1) with their values and slopes there.
+
+    Piegl and Tiller, The NURBS Book, algorithm A2.2. Beyond the ends they are continued by their tangents.
     """
-    last = min(max(np.searchsorted(knots, x, side="right") - 1, 3), knots.size - 5)
-    weights[0], weights[1], weights[2], weights[3] = 1.0, 0.0, 0.0, 0.0
-    for degree in range(1, 3 if slope else 4):
+    beyond = 0.0
+    if x < low:
+        x, beyond = low, x - low
+    elif x > high:
+        x, beyond = high, x - high
+    cell = (x - low) / (high - low) * (n - 1)
+    last = degree
+    if cell > 0.0:  # not if it is nan
+        last = max(degree, min(n - 1, int(min(cell, float(n))) + (degree + 1) // 2))
+        if last > degree and x < _knot(low, high, n, degree, last):  # rounding
+            last -= 1
+    values, slopes = weights[0], weights[1]
+    values[0] = 1.0
+    for grown in range(1, degree + 1):
+        if grown == degree:  # slopes are differences of B-splines of one degree less over their widths
+            before = 0.0
+            for r in range(degree):
+                width = _knot(low, high, n, degree, last + r + 1) - _knot(low, high, n, degree, last + r + 1 - degree)
+                step = degree * values[r] / width
+                slopes[r], before = before - step, step
+            slopes[degree] = before
         saved = 0.0
-        for r in range(degree):
-            right, left = knots[last + r + 1] - x, x - knots[last + 1 - degree + r]
-            part = weights[r] / (right + left)
-            weights[r], saved = saved + right * part, left * part
-        weights[degree] = saved
-    if slope:  # the slope of a cubic B-spline is a difference of two quadratic ones over their widths
-        before = 0.0
-        for r in range(3):
-            step = 3.0 * weights[r] / (knots[last + r + 1] - knots[last + r - 2])
-            weights[r], before = before - step, step
-        weights[3] = before
-    return last - 3
+        for r in range(grown):
+            right = _knot(low, high, n, degree, last + r + 1) - x
+            left = x - _knot(low, high, n, degree, last + 1 - grown + r)
+            part = values[r] / (right + left)
+            values[r], saved = saved + right * part, left * part
+        values[grown] = saved
+    for r in range(degree + 1):
+        values[r] += beyond * slopes[r]
+    return last - degree

@@ -34,8 +34,8 @@ _MAX_STEPS = 100_000
 _LOOSEST, _TIGHTER, _TIGHTEST = 0.1, 1 / 30, 1e-15  # of certificates: the first tolerance over theirs, the next over it, and the last
 
 _Vector, _Matrix, _Integers = types.Array(types.float64, 1, "C"), types.Array(types.float64, 2, "C"), types.Array(types.int64, 1, "C")
-_RATES = types.void(_Vector, _Vector, _Vector)
-_SOLVER = types.void(types.FunctionType(_RATES), _Matrix, _Matrix, _Matrix, types.float64, types.Array(types.float64, 3, "C"), _Integers)
+RATES = types.void(_Vector, _Vector, _Vector)
+_SOLVER = types.void(types.FunctionType(RATES), _Matrix, _Matrix, _Matrix, types.float64, types.Array(types.float64, 3, "C"), _Integers)
 
 Rates = Any  # a compiled function of (parameters (m,), y (n,), out (n,))
 
@@ -59,7 +59,7 @@ def solve_flow(
     parameters, start, times = (np.ascontiguousarray(x, dtype=np.float64) for x in (parameters, start, times))
     states = np.full((*times.shape, start.shape[1]), np.nan)
     num_evaluations = np.zeros(len(start), dtype=np.int64)
-    solver, pointer = _ready(_solve_orbits, _SOLVER), _ready(rates, _RATES)
+    solver, pointer = ready(_solve_orbits, _SOLVER), ready(rates, RATES)
 
     def work(rows: slice) -> None:
         solver(pointer, parameters[rows], start[rows], times[rows], tolerance, states[rows], num_evaluations[rows])
@@ -92,7 +92,7 @@ def certify_flow(
 _compiling = threading.Lock()
 
 
-def _ready(function: Any, signature: Any) -> Any:
+def ready(function: Any, signature: Any) -> Any:
     """`function` compiled for this signature only, so that Numba takes a function among its arguments as a pointer."""
     with _compiling:
         if not function.signatures:

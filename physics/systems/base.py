@@ -179,6 +179,8 @@ class System(ABC):
     energy_scale_name: ClassVar[str] = "the energy scale"
     default_sensors: ClassVar[int] = 100  # along each axis
     fewest_sensors: ClassVar[int] = 4
+    work_batches: ClassVar[tuple[int, ...]] = (1, 100, 10_000)  # trajectories at once, to measure what solvers and networks cost
+    sensor_counts: ClassVar[tuple[int, ...]] = (100, 50, 25, 13)  # along each axis, to measure what few sensors cost
 
     @property
     def degrees_of_freedom(self) -> int:

@@ -1,53 +1,76 @@
-"""A system whose equations of motion are compiled: certificates, tangents and Lyapunov exponents from two functions."""
+"""A system whose equations of motion are compiled: certificates, tangents, Lyapunov exponents and baselines from two functions."""
 
-from abc import abstractmethod
-from typing import Any, ClassVar, Protocol, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 
+from ..potentials.tensor_splines import Degree
 from ..solvers.certify import Rejection, Trajectories
 from ..solvers.flows import Rates, certify_flow, solve_flow
 from .base import Column, Hamiltonians, System
+from .baselines import Baseline, Reconstruction
+from .generic import SplineHamiltonians
 
 LYAPUNOV = Column("lyapunov", "float64", "finite-time Lyapunov exponent: log of the largest stretching over the horizon, divided by it")
 _SOLVER_TOLERANCE = 1e-10
 _TANGENT_TOLERANCE = 1e-8  # of derivatives, of which a few digits are wanted
+_MARGIN = 0.1  # of the domain's width, beyond its ends: a spline through sensors may let a particle out
 
 
-class Packed(Hamiltonians, Protocol):
-    """R Hamiltonians with what the compiled functions read of them in `packed` (R, m)."""
+class Flowing(Hamiltonians, Protocol):
+    """R Hamiltonians with compiled equations: `flow` fills the rates of y = (q, p), (2d,), from a row of `packed` (R, m).
+
+    Exact ones also have `tangent_flow`, which fills those of (q, p, J), J = d(q, p) / d(q0, p0) row by row, (2d + 4d²,).
+    """
 
     @property
     def packed(self) -> np.ndarray: ...
-    def take(self, rows: np.ndarray) -> Self: ...
+    @property
+    def flow(self) -> Rates: ...
 
 
 class CompiledSystem(System):
-    """A subclass says which Hamiltonians are its exact ones, `exact`, and gives their equations as flows (`solvers.flows`).
+    """A system whose Hamiltonians have flows (`Flowing`), exact ones and splines. Any others are solved as in any system."""
 
-    `flow` fills the rates of y = (q, p), (2d,); `tangent_flow` those of (q, p, J), J = d(q, p) / d(q0, p0) row by row,
-    (2d + 4d²,). Other Hamiltonians, such as splines through sensors, are solved as in any system.
-    """
+    default_sensors = 24
+    sensor_counts = (24, 12, 8)
+    work_batches = (1, 100, 1_000)
 
-    exact: ClassVar[type]
+    def splines(self, fields: Mapping[str, np.ndarray], degree: Degree) -> Hamiltonians:
+        """Hamiltonians interpolated by tensor-product splines through the sensors, fields as in `sense`."""
+        return SplineHamiltonians.through(fields["potential"], self.domain, degree)
 
-    @property
-    @abstractmethod
-    def flow(self) -> Rates: ...
+    def complete_fields(self, fields: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Noisy fields, with what is known without sensors put in place."""
+        return dict(fields)
 
-    @property
-    @abstractmethod
-    def tangent_flow(self) -> Rates: ...
+    def prior_fits(self) -> list[Reconstruction]:
+        """Reconstructions that make use of how Hamiltonians are drawn; here: none."""
+        return []
+
+    def from_sensors(self, fields: Mapping[str, np.ndarray]) -> Hamiltonians:
+        """Bicubic splines."""
+        return self.splines(fields, 3)
+
+    def baselines(self, steps: Sequence[float]) -> list[Baseline]:
+        """Compiled solvers on the exact Hamiltonian and on what the sensors allow to rebuild."""
+        from .flow_baselines import flow_baselines
+
+        return flow_baselines(self, steps)
 
     def certify(
         self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray, *, method: str, tolerance: float
     ) -> Trajectories:
-        if not isinstance(hamiltonians, self.exact):
+        if not flows(hamiltonians):
             return super().certify(hamiltonians, q0, p0, times, method=method, tolerance=tolerance)
         self.check_method(method)
-        states, error = certify_flow(self.flow, hamiltonians.packed, np.concatenate([q0, p0], axis=1), times, tolerance)
+        states, error = certify_flow(hamiltonians.flow, hamiltonians.packed, np.concatenate([q0, p0], axis=1), times, tolerance)
         q, p = np.split(states, 2, axis=-1)
-        rejection = [None if bound <= tolerance else Rejection.NOT_CERTIFIED for bound in error]
+        low, high = np.array(self.domain).T
+        margin = _MARGIN * (high - low)
+        outside = ((q < low - margin) | (q > high + margin)).any(axis=(1, 2))
+        rejection = [_reason(bool(out), bound <= tolerance) for out, bound in zip(outside, error, strict=True)]
         drift = self.energy_drift(hamiltonians, q0, p0, q, p)
         return Trajectories(times, q, p, hamiltonians.energy(q0, p0), error, drift, rejection)
 
@@ -58,17 +81,28 @@ class CompiledSystem(System):
         return {LYAPUNOV.name: np.log(stretching) / ends[:, 0]}
 
     def solve(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if not isinstance(hamiltonians, self.exact):
+        if not flows(hamiltonians):
             return super().solve(hamiltonians, q0, p0, times)
-        states, _ = solve_flow(self.flow, hamiltonians.packed, np.concatenate([q0, p0], axis=1), times, _SOLVER_TOLERANCE)
+        states, _ = solve_flow(hamiltonians.flow, hamiltonians.packed, np.concatenate([q0, p0], axis=1), times, _SOLVER_TOLERANCE)
         q, p = np.split(states, 2, axis=-1)
         return q, p
 
     def tangents(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> np.ndarray:
-        """By the variational equation."""
-        if not isinstance(hamiltonians, self.exact):
+        """By the variational equation, where the Hamiltonians are exact."""
+        if not hasattr(hamiltonians, "tangent_flow"):
             return super().tangents(hamiltonians, q0, p0, times)
         size = 2 * self.degrees_of_freedom
         start = np.concatenate([q0, p0, np.tile(np.eye(size).ravel(), (len(q0), 1))], axis=1)
-        states, _ = solve_flow(self.tangent_flow, hamiltonians.packed, start, times, _TANGENT_TOLERANCE)
+        states, _ = solve_flow(hamiltonians.tangent_flow, hamiltonians.packed, start, times, _TANGENT_TOLERANCE)
         return states[..., size:].reshape(*times.shape, size, size)
+
+
+def flows(hamiltonians: Any) -> TypeGuard[Flowing]:
+    """Whether Hamiltonians have compiled equations."""
+    return getattr(hamiltonians, "flow", None) is not None
+
+
+def _reason(outside: bool, certified: bool) -> Rejection | None:
+    if outside:
+        return Rejection.POSITION_OUT_OF_RANGE
+    return None if certified else Rejection.NOT_CERTIFIED

@@ -6,15 +6,17 @@ Units: the upper mass, the upper length and the acceleration of gravity are 1, s
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from ..compiled import compiled
 from ..errors import InputError
-from ..potentials.tensor_splines import TensorSplines
+from ..potentials.tensor_splines import Degree, TensorSplines, pack_planes, plane_terms
 from ..solvers.flows import Rates
-from .base import Column, Drawn, Ensemble, Group, Hamiltonians, NamedCase, State
+from .base import Column, Drawn, Ensemble, Group, NamedCase, State
+from .baselines import Reconstruction
 from .compiled_flow import LYAPUNOV, CompiledSystem
 from .draws import Draws, between, random_times
 from .generic import sensor_positions
@@ -41,6 +43,14 @@ class DoublePendulums:
 
     def take(self, rows: np.ndarray) -> Self:
         return type(self)(self.packed[np.arange(len(self))[rows]])
+
+    @property
+    def flow(self) -> Rates:
+        return _rates
+
+    @property
+    def tangent_flow(self) -> Rates:
+        return _tangent_rates
 
     def energy(self, q: np.ndarray, p: np.ndarray) -> np.ndarray:
         a, b, d = np.moveaxis(self.inverse_mass(q), -1, 0)
@@ -87,7 +97,7 @@ class DoublePendulums:
 
 @dataclass(frozen=True)
 class SplinePendulums:
-    """V and the entries of M⁻¹ of R rows as tensor-product cubic splines through their sensors: (R, S, S) and (R, 3, S, S)."""
+    """V and the entries of M⁻¹ of R rows as tensor-product splines through their sensors: (R, S, S) and (R, 3, S, S)."""
 
     potential: TensorSplines
     inverse_mass: tuple[TensorSplines, TensorSplines, TensorSplines]
@@ -99,6 +109,14 @@ class SplinePendulums:
         chosen = np.arange(len(self))[rows]
         first, second, third = (entry.take(chosen) for entry in self.inverse_mass)
         return type(self)(self.potential.take(chosen), (first, second, third))
+
+    @cached_property
+    def packed(self) -> np.ndarray:
+        return pack_planes([self.potential, *self.inverse_mass])
+
+    @property
+    def flow(self) -> Rates:
+        return _spline_rates
 
     def energy(self, q: np.ndarray, p: np.ndarray) -> np.ndarray:
         a, b, d = (entry(q) for entry in self.inverse_mass)
@@ -188,16 +206,17 @@ Each row is a double pendulum and one of its motions. q = (θ1, θ2) are the ang
     )
     ensembles: ClassVar[Mapping[str, type[Ensemble]]] = {RandomPendulums.name: RandomPendulums}
     energy_scale_name = "the energy at which a rod can go over"
-    default_sensors = 24
-    exact = DoublePendulums
 
-    @property
-    def flow(self) -> Rates:
-        return _rates
+    def prior_fits(self) -> list[Reconstruction]:
+        """V is linear in 1 + μ and in μ λ: least squares over its sensors."""
 
-    @property
-    def tangent_flow(self) -> Rates:
-        return _tangent_rates
+        def fit(problems: "Problems") -> DoublePendulums:
+            angles = sensor_positions(self.domain, problems.sensors).reshape(-1, 2)
+            values = problems.fields["potential"].reshape(len(problems), -1)
+            (of_first, of_second), *_ = np.linalg.lstsq(1.0 - np.cos(angles), values.T)
+            return DoublePendulums(np.stack([of_first - 1.0, of_second / (of_first - 1.0)], axis=-1))
+
+        return [Reconstruction("prior-fit", "μ and λ by least squares", fit, 4)]
 
     def rebuild(self, columns: Mapping[str, Sequence[Any]]) -> DoublePendulums:
         return DoublePendulums(np.stack([np.asarray(columns[name], dtype=np.float64) for name in ("mass", "length")], axis=-1))
@@ -209,10 +228,10 @@ Each row is a double pendulum and one of its motions. q = (θ1, θ2) are the ang
         upright = np.broadcast_to(np.array([[math.pi, 0.0], [0.0, math.pi]]), (len(hamiltonians), 2, 2))
         return hamiltonians.energy(upright, np.zeros_like(upright)).min(axis=1)
 
-    def from_sensors(self, fields: Mapping[str, np.ndarray]) -> Hamiltonians:
-        """V and the entries of M⁻¹ as tensor-product cubic splines."""
-        first, second, third = (TensorSplines.through(fields["inverse_mass"][:, k], self.domain) for k in range(3))
-        return SplinePendulums(TensorSplines.through(fields["potential"], self.domain), (first, second, third))
+    def splines(self, fields: Mapping[str, np.ndarray], degree: Degree) -> SplinePendulums:
+        """V and the entries of M⁻¹ as tensor-product splines."""
+        first, second, third = (TensorSplines.through(fields["inverse_mass"][:, k], self.domain, degree) for k in range(3))
+        return SplinePendulums(TensorSplines.through(fields["potential"], self.domain, degree), (first, second, third))
 
     def named_cases(self, initial_state: tuple[State, State] | None) -> list[NamedCase]:
         """The two normal modes at a small amplitude, where the motion is harmonic up to the square of the amplitude."""
@@ -292,6 +311,21 @@ def _tangent_rates(packed, y, out):
         change = turning_by_angle * (t1 - t2) + v1 * p1 + v2 * p2
         out[12 + k] = -change - by_first * t1
         out[16 + k] = change - by_second * t2
+
+
+@compiled()
+def _spline_rates(packed, y, out):
+    """y = (q, p), with V and the entries 11, 12 and 22 of M⁻¹ as splines."""
+    terms = np.empty((4, 3))
+    plane_terms(packed, y[0], y[1], terms)
+    out[0] = terms[1, 0] * y[2] + terms[2, 0] * y[3]
+    out[1] = terms[2, 0] * y[2] + terms[3, 0] * y[3]
+    weights = (0.5 * y[2] * y[2], y[2] * y[3], 0.5 * y[3] * y[3])
+    for axis in range(2):
+        force = terms[0, 1 + axis]
+        for k in range(3):
+            force += weights[k] * terms[1 + k, 1 + axis]
+        out[2 + axis] = -force
 
 
 SYSTEM = DoublePendulum()

@@ -5,16 +5,18 @@ steps until each row has converged. The reference is SciPy's adaptive DOP853, ro
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from scipy.integrate import DOP853, solve_ivp
 
+from ..compiled import compiled
 from ..diagnostics import jacobian_by_differences
 from ..errors import InputError
-from ..potentials.tensor_splines import TensorSplines
+from ..potentials.tensor_splines import Degree, TensorSplines, pack_planes, plane_terms
 from ..solvers.certify import Rejection, Trajectories
+from ..solvers.flows import Rates
 
 if TYPE_CHECKING:
     from .base import System
@@ -201,25 +203,38 @@ def _grid(domain: tuple[tuple[float, float], ...], sensors: tuple[int, ...]) -> 
 
 @dataclass(frozen=True)
 class SplineHamiltonians:
-    """H = p²/2 + V(q) of R rows, V a tensor-product cubic spline (not-a-knot) over the domain."""
+    """H = p²/2 + V(q) of R rows, V a tensor-product spline (not-a-knot) over the domain."""
 
     splines: TensorSplines
-    domain: tuple[tuple[float, float], ...]
 
     @classmethod
-    def through(cls, values: np.ndarray, domain: tuple[tuple[float, float], ...]) -> "SplineHamiltonians":
-        """Splines through V at uniform sensors over the domain, values (R, *sensors), at least 4 along each axis."""
-        if values.ndim != 1 + len(domain) or min(values.shape[1:]) < 4 or not np.all(np.isfinite(values)):
+    def through(cls, values: np.ndarray, domain: tuple[tuple[float, float], ...], degree: Degree = 3) -> "SplineHamiltonians":
+        """Splines through V at uniform sensors over the domain, values (R, *sensors), at least degree + 1 along each axis."""
+        if values.ndim != 1 + len(domain) or min(values.shape[1:]) <= degree or not np.all(np.isfinite(values)):
             raise InputError(
-                f"potential has shape {values.shape}; give finite numbers at 4 or more sensors along each of {len(domain)} axes"
+                f"potential has shape {values.shape}; give finite numbers at {degree + 1} or more sensors along each of {len(domain)} axes"
             )
-        return cls(TensorSplines.through(values, domain), domain)
+        return cls(TensorSplines.through(values, domain, degree))
+
+    @property
+    def domain(self) -> tuple[tuple[float, float], ...]:
+        return self.splines.domain
 
     def __len__(self) -> int:
         return len(self.splines)
 
     def take(self, rows: np.ndarray) -> Self:
-        return type(self)(self.splines.take(np.arange(len(self))[rows]), self.domain)
+        return type(self)(self.splines.take(np.arange(len(self))[rows]))
+
+    @cached_property
+    def packed(self) -> np.ndarray:
+        """What `flow` reads of each row, (R, m); for two degrees of freedom."""
+        return pack_planes([self.splines])
+
+    @property
+    def flow(self) -> Rates | None:
+        """The compiled equations of motion (`solvers.flows`); None except for two degrees of freedom."""
+        return _plane_rates if len(self.domain) == 2 else None
 
     def energy(self, q: np.ndarray, p: np.ndarray) -> np.ndarray:
         kinetic = 0.5 * np.square(p)
@@ -237,3 +252,11 @@ class SplineHamiltonians:
     def _places(self, q: np.ndarray) -> np.ndarray:
         """Positions with an axis for their components."""
         return q[..., None] if len(self.domain) == 1 else q
+
+
+@compiled()
+def _plane_rates(packed, y, out):
+    """y = (q, p) in two dimensions, with unit mass."""
+    terms = np.empty((1, 3))
+    plane_terms(packed, y[0], y[1], terms)
+    out[0], out[1], out[2], out[3] = y[2], y[3], -terms[0, 1], -terms[0, 2]

@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..solvers.flows import Rates
 from ..solvers.solve import QUADRATURE, solve
 from .base import Column, Drawn, Ensemble, Group, NamedCase, Names, State
+from .baselines import Reconstruction
 from .compiled_flow import LYAPUNOV, CompiledSystem
 from .draws import Draws, between, random_times
 from .generic import sensor_positions
@@ -39,6 +40,14 @@ class HenonHeilesHamiltonians:
 
     def take(self, rows: np.ndarray) -> Self:
         return type(self)(self.packed[np.arange(len(self))[rows]])
+
+    @property
+    def flow(self) -> Rates:
+        return _rates
+
+    @property
+    def tangent_flow(self) -> Rates:
+        return _tangent_rates
 
     def energy(self, q: np.ndarray, p: np.ndarray) -> np.ndarray:
         return 0.5 * np.square(p).sum(axis=-1) + self.potential(q)
@@ -128,16 +137,17 @@ The particle has less energy than the saddle points, 1/(6 λ²), and stays betwe
     requirements = "V of any kind on [-1.25, 1.25]², with a particle that stays there"
     examples: ClassVar[Mapping[str, str]] = {"λ = 1": "(q1**2+q2**2)/2 + q1**2*q2 - q2**3/3", "Harmonic": "(q1**2+q2**2)/2"}
     energy_scale_name = "the energy of escape"
-    default_sensors = 24
-    exact = HenonHeilesHamiltonians
 
-    @property
-    def flow(self) -> Rates:
-        return _rates
+    def prior_fits(self) -> list[Reconstruction]:
+        """V is linear in λ: least squares over the sensors."""
 
-    @property
-    def tangent_flow(self) -> Rates:
-        return _tangent_rates
+        def fit(problems: "Problems") -> HenonHeilesHamiltonians:
+            x, y = np.moveaxis(sensor_positions(self.domain, problems.sensors), -1, 0)
+            factor = x * x * y - y * y * y / 3.0
+            values = problems.fields["potential"] - 0.5 * (x * x + y * y)
+            return HenonHeilesHamiltonians(((values * factor).sum(axis=(1, 2)) / np.square(factor).sum())[:, None])
+
+        return [Reconstruction("prior-fit", "λ by least squares", fit, 4)]
 
     def rebuild(self, columns: Mapping[str, Sequence[Any]]) -> HenonHeilesHamiltonians:
         return HenonHeilesHamiltonians(np.asarray(columns["coupling"], dtype=np.float64)[:, None])

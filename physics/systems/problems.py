@@ -54,6 +54,8 @@ class Problems:
         The system's own columns, by which it may group problems; empty where they are unknown.
     floor
         The mean total loss of a perfect prediction, from the integration error and the rounding of the labels.
+    reconstructions
+        What `rebuilt` has made of the fields so far, by name.
     """
 
     system: System
@@ -69,6 +71,7 @@ class Problems:
     energy: np.ndarray
     columns: Mapping[str, Any] = field(default_factory=dict)
     floor: float = 0.0
+    reconstructions: dict[str, Rebuilt] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.times)
@@ -102,7 +105,9 @@ class Problems:
             name: values[chosen] if isinstance(values, np.ndarray) else [values[row] for row in chosen]
             for name, values in self.columns.items()
         }
-        return replace(self, hamiltonians=self.hamiltonians.take(chosen), fields=fields, columns=columns, **arrays)
+        known = {name: Rebuilt(x.hamiltonians.take(chosen), x.seconds_each) for name, x in self.reconstructions.items()}
+        taken = self.hamiltonians.take(chosen)
+        return replace(self, hamiltonians=taken, fields=fields, columns=columns, reconstructions=known, **arrays)
 
     def at_sensors(self, sensors: tuple[int, ...], noise: float = 0.0, seed: int = 0) -> "Problems":
         """The same problems read by other sensors: rounded to float32 as datasets are, with Gaussian noise."""
@@ -110,14 +115,10 @@ class Problems:
         if noise:
             fields = {name: values + noise * rng.standard_normal(values.shape) for name, values in fields.items()}
         fields = {name: values.astype(np.float32).astype(np.float64) for name, values in fields.items()}
-        return replace(self, fields=fields, noise=noise)
+        return replace(self, fields=fields, noise=noise, reconstructions={})
 
     def rebuilt(self, reconstruction: "Reconstruction") -> Rebuilt:
         """The Hamiltonians that `reconstruction` makes of the fields; computed and timed once."""
-        if reconstruction.name not in self._rebuilt:
-            self._rebuilt[reconstruction.name] = reconstruction.time(self)
-        return self._rebuilt[reconstruction.name]
-
-    @cached_property
-    def _rebuilt(self) -> dict[str, Rebuilt]:
-        return {}
+        if reconstruction.name not in self.reconstructions:
+            self.reconstructions[reconstruction.name] = reconstruction.time(self)
+        return self.reconstructions[reconstruction.name]

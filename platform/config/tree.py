@@ -120,12 +120,12 @@ class EvaluationConfig(Section):
         default_factory=study_names, description="what is measured beside the split"
     )
     study_rows: int = Field(default=200, ge=1, description="problems of a study")
-    sensor_counts: list[Annotated[int, Field(ge=6)]] = Field(
-        default=[100, 50, 25, 13], min_length=1, description="sensors along each axis, in the study sensors"
+    sensor_counts: list[Annotated[int, Field(ge=6)]] | None = Field(
+        default=None, min_length=1, description="sensors along each axis, in the study sensors; null: what suits the system"
     )
     noise_levels: list[NonNegativeFloat] = Field(default=[1e-3, 1e-2], description="noise in the study sensors, beside none")
-    work_batches: list[PositiveInt] = Field(
-        default=[1, 100, 10_000], min_length=1, description="trajectories at once, in the study work_precision"
+    work_batches: list[PositiveInt] | None = Field(
+        default=None, min_length=1, description="trajectories at once, in the study work_precision; null: what suits the system"
     )
     windows: int = Field(default=10, ge=1, description="windows of a rollout, each as long as the horizon")
     tolerated_error: float = Field(default=0.01, gt=0, description="largest error of q or p of a prediction that counts as correct")

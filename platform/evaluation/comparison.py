@@ -53,7 +53,7 @@ def compare(
     except OSError as error:
         raise InputError(f"--out {str(out)!r} cannot be written: {error.strerror}") from None
     baselines = with_role(problems.system.baselines(settings.solver_steps), "reconstructions")
-    levels = len(settings.sensor_counts) * (1 + len(settings.noise_levels))
+    levels = len(settings.sensor_counts or problems.system.sensor_counts) * (1 + len(settings.noise_levels))
     entries, warnings, not_measured = {}, [], {}
     with track("compare", len(models) + len(baselines) + levels) as progress:
         for name, model in models.items():

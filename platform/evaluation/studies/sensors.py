@@ -30,7 +30,7 @@ def measure_sensors(
     `models` maps a name to a model and its sensors.
     """
     results = []
-    for count in settings.sensor_counts:
+    for count in settings.sensor_counts or problems.system.sensor_counts:
         for noise in [0.0, *settings.noise_levels]:
             sensors = (count,) * problems.system.degrees_of_freedom
             seen = problems.at_sensors(sensors, noise, settings.seed)

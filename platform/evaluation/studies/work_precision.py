@@ -26,7 +26,8 @@ _ENOUGH = 1.0  # seconds after which a second run is the last
 
 def measure(subject: Subject) -> dict[str, Any]:
     """The cost of accuracy, and when training has paid for itself."""
-    work = measure_work(subject.model, subject.baselines, subject.problems, subject.settings.work_batches, subject.settings.batch_size)
+    sizes = subject.settings.work_batches or list(subject.system.work_batches)
+    work = measure_work(subject.model, subject.baselines, subject.problems, sizes, subject.settings.batch_size)
     row_cost = measure_row_cost(subject.system, subject.ensemble)
     return work | {"break_even": break_even(work, subject.card.get("provenance", {}), row_cost)}
 

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from scipy.special import ndtri
 
-from ..compiled import compiled
-from ..errors import InputError
-from ..potentials.fourier_fields import fill_modes, gaussian_fields, highest_modes
-from ..solvers.flows import Rates
-from ..threads import share_rows
-from .base import Column, Drawn, Ensemble, Group, Names
-from .compiled_flow import LYAPUNOV, CompiledSystem
-from .draws import Draws, between, random_times
+from ...compiled import compiled
+from ...errors import InputError
+from ...potentials.fourier_fields import fill_modes, gaussian_fields, highest_modes
+from ...solvers.flows import Rates
+from ...threads import share_rows
+from ..base import Column, Drawn, Ensemble, Group, Names
+from ..baselines import Reconstruction
+from ..compiled_flow import LYAPUNOV, CompiledSystem
+from ..draws import Draws, between, random_times
 
 if TYPE_CHECKING:
-    from .problems import Problems
+    from ..problems import Problems
 
 RIM = 2.0
 _ENERGY_STRATA = np.array([(0.05, 0.35), (0.35, 0.65), (0.65, 0.95), (0.95, 0.99)])  # of E - V(q0), over what is left up to the rim
@@ -38,11 +39,26 @@ class Surfaces:
     packed: np.ndarray
     depth: np.ndarray
 
+    @classmethod
+    def from_modes(cls, scale: np.ndarray, coefficients: np.ndarray) -> Self:
+        """From c (R,) and the coefficients (R, M²), row by row and padded with nan."""
+        packed, depth = _pack(scale, coefficients), np.empty(len(scale))
+        _find_deepest(packed, depth)
+        return cls(packed, depth)
+
     def __len__(self) -> int:
         return len(self.packed)
 
     def take(self, rows: np.ndarray) -> Self:
         return type(self)(self.packed[rows], self.depth[rows])
+
+    @property
+    def flow(self) -> Rates:
+        return _rates
+
+    @property
+    def tangent_flow(self) -> Rates:
+        return _tangent_rates
 
     def energy(self, q: np.ndarray, p: np.ndarray) -> np.ndarray:
         return 0.5 * np.square(p).sum(axis=-1) + self.derivatives(q, 1)[..., 0]
@@ -151,16 +167,6 @@ V = 2 on the rim, and every particle has less energy. c and the coefficients a, 
         "Two wells": "2 - 16*q1*(1-q1)*q2*(1-q2)*(4*exp(-30*((q1-0.3)**2+(q2-0.4)**2))+4*exp(-30*((q1-0.7)**2+(q2-0.6)**2)))",
     }
     energy_scale_name = "the depth of the surface below its rim"
-    default_sensors = 24
-    exact = Surfaces
-
-    @property
-    def flow(self) -> Rates:
-        return _rates
-
-    @property
-    def tangent_flow(self) -> Rates:
-        return _tangent_rates
 
     def rebuild(self, columns: Mapping[str, Sequence[Any]]) -> Surfaces:
         rows = list(columns["coefficients"])
@@ -169,6 +175,20 @@ V = 2 on the rim, and every particle has less energy. c and the coefficients a, 
             coefficients[row, : len(values)] = values
         scale, depth = (np.asarray(columns[name], dtype=np.float64) for name in ("scale", "depth"))
         return Surfaces(_pack(scale, coefficients), depth)
+
+    def prior_fits(self) -> list[Reconstruction]:
+        from .prior_fit import fit_surfaces
+
+        def fit(problems: "Problems") -> Surfaces:
+            return fit_surfaces(problems.fields["potential"], problems.noise)
+
+        about = "the mean of the Gaussian process that the surfaces are drawn from, given the sensors"
+        return [Reconstruction("prior-fit", about, fit, 4, _draws_fields)]
+
+    def complete_fields(self, fields: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        values = fields["potential"].copy()
+        values[:, [0, -1]] = values[:, :, [0, -1]] = RIM
+        return {"potential": values}
 
     def energy_scale(self, hamiltonians: Any) -> np.ndarray:
         """Of exact surfaces the depth, and of others that of their lowest point on a grid."""
@@ -208,7 +228,15 @@ V = 2 on the rim, and every particle has less energy. c and the coefficients a, 
         return found
 
 
+def _draws_fields(problems: "Problems") -> str | None:
+    if isinstance(problems.ensemble, RandomSurface):
+        count = math.prod(problems.sensors)
+        return None if count <= _MOST_FITTED else f"its cost goes as the cube of {count} sensors; it takes at most {_MOST_FITTED}"
+    return f"it fits the random fields of ensemble {RandomSurface.name!r}, and ensemble {problems.ensemble.name!r} draws none"
+
+
 _RIM_TOLERANCE = 0.1
+_MOST_FITTED = 1024
 _FOLDS = (0.0, 2.0, 3.0, 4.0, 6.0)
 
 
