@@ -96,9 +96,14 @@ class OperatorContract:
         small = {key: min(full[key], size) for key, size in self.sizes.items() if key in full}
         return parse_architecture({"name": name, "preset": preset} | small | others)
 
-    def build(self, name: str, preset: str, task: Task = ONE_COORDINATE, **others: Any) -> Operator:
+    def own_task(self, name: str, preset: str) -> Task:
+        """The first of TASKS that the architecture can do."""
+        config = self.parse(name, preset)
+        return next(task for task in TASKS.values() if get_architecture(name).why_not(config, task) is None)
+
+    def build(self, name: str, preset: str, task: Task | None = None, **others: Any) -> Operator:
         """A small network with the same weights each time, or a skipped test where the architecture cannot do the task."""
-        config = self.parse(name, preset, **others)
+        config, task = self.parse(name, preset, **others), task or self.own_task(name, preset)
         if reason := get_architecture(name).why_not(config, task):
             pytest.skip(reason)
         torch.manual_seed(0)
@@ -176,8 +181,8 @@ class OperatorContract:
 
     def test_float64_agrees_with_float32(self, name: str, preset: str) -> None:
         model = self.build(name, preset).eval()
-        single = model(*oscillators(ONE_COORDINATE)[0])
-        double = model.double()(*oscillators(ONE_COORDINATE, dtype=torch.float64)[0])
+        single = model(*oscillators(self.own_task(name, preset))[0])
+        double = model.double()(*oscillators(self.own_task(name, preset), dtype=torch.float64)[0])
         assert double.q.dtype == double.p.dtype == model.dtype == torch.float64
         assert_same(OperatorOutput(*(part.double() for part in single)), double, atol=1e-4)
 
@@ -210,7 +215,10 @@ class OperatorContract:
                 assert_same(model(fields, shared_times, shared_initial), repeated)
 
     def test_gradients_do_not_depend_on_how_times_are_given(self, name: str, preset: str) -> None:
-        model, ((fields, times, initial), _) = self.build(name, preset).double(), oscillators(ONE_COORDINATE, dtype=torch.float64)
+        model, ((fields, times, initial), _) = (
+            self.build(name, preset).double(),
+            oscillators(self.own_task(name, preset), dtype=torch.float64),
+        )
         gradients = []
         for given in (times[:1].repeat(4, 1), times[0]):
             torch.manual_seed(0)
@@ -229,23 +237,26 @@ class OperatorContract:
         assert torch.equal(predicted, initial) is model.config.initial_condition_is_exact
 
     def test_predictions_depend_on_every_input(self, name: str, preset: str) -> None:
-        model, (inputs, _) = self.build(name, preset).eval(), oscillators(ONE_COORDINATE)
+        model, (inputs, _) = self.build(name, preset).eval(), oscillators(self.own_task(name, preset))
         base = model(*inputs).p
         for changed in range(3):
             other = [1.1 * x if i == changed else x for i, x in enumerate(inputs)]
             assert (model(*other).p - base).abs().max() > 1e-6
 
     def test_evaluation_is_deterministic_and_has_no_auxiliary_loss(self, name: str, preset: str) -> None:
-        model, (inputs, _) = self.build(name, preset).eval(), oscillators(ONE_COORDINATE)
+        model, (inputs, _) = self.build(name, preset).eval(), oscillators(self.own_task(name, preset))
         one, other = model(*inputs), model(*inputs)
         assert torch.equal(one.q, other.q)
         assert one.auxiliary_loss.item() == 0.0
 
     def test_wrong_shapes_are_refused(self, name: str, preset: str) -> None:
-        model, ((fields, times, initial), _) = self.build(name, preset), oscillators(ONE_COORDINATE)
-        with pytest.raises(ValueError, match=r"19 sensors.*20"):
-            model(fields[:, 1:], times, initial)
-        with pytest.raises(ValueError, match=r"3 numbers.*2"):
+        model, ((fields, times, initial), _) = self.build(name, preset), oscillators(self.own_task(name, preset))
+        task = model.task
+        with pytest.raises(
+            ValueError, match=r"19 sensors.*20" if task.degrees_of_freedom == 1 else r"fields have shape.*this network reads"
+        ):
+            model(fields[..., 1:], times, initial)
+        with pytest.raises(ValueError, match=rf"3 numbers.*{2 * task.degrees_of_freedom}"):
             model(fields, times, initial[:, :1].repeat(1, 3))
 
     def test_unknown_keys_are_refused(self, name: str, preset: str) -> None:
@@ -263,11 +274,14 @@ class OperatorContract:
             except ValidationError as error:
                 assert key in str(error)
                 continue
-            assert not _are_alike(config, changed), f"{key} has no effect"
+            assert not _are_alike(config, changed, self.own_task(name, preset)), f"{key} has no effect"
 
     def test_normalisation_is_applied(self, name: str, preset: str) -> None:
         """To networks without mechanics: others read V in its own units."""
-        model, ((fields, times, initial), _) = self.build(name, preset).double().eval(), oscillators(ONE_COORDINATE, dtype=torch.float64)
+        model, ((fields, times, initial), _) = (
+            self.build(name, preset).double().eval(),
+            oscillators(self.own_task(name, preset), dtype=torch.float64),
+        )
         if isinstance(model, DirectOperator):
             plain = model((fields - 0.7) / 1.3, times, initial)
             model.set_normalisation(0.7, 1.3)
@@ -278,8 +292,8 @@ class OperatorContract:
         fewer: dict[str, Any] = {
             key: 1 for key in self.parse(name, preset).model_dump() if key.startswith("num_") and key.endswith("_layers")
         }
-        model = self.build(name, preset, ONE_COORDINATE, **fewer).double().eval()
-        inputs, _ = oscillators(ONE_COORDINATE, dtype=torch.float64)
+        model = self.build(name, preset, **fewer).double().eval()
+        inputs, _ = oscillators(self.own_task(name, preset), dtype=torch.float64)
         torch._dynamo.reset()
         parameters, results = list(model.parameters()), []
         for network in (model, torch.compile(model, backend="aot_eager")):
@@ -298,17 +312,21 @@ def _another_value(value: Any) -> Any:
         return not value
     if isinstance(value, int):
         return 2 * value if value else 1
+    if isinstance(value, list):
+        return [_another_value(one) for one in value]
+    if isinstance(value, str):
+        return f"another {value}"
     return 1.5 * value if value else 0.2
 
 
-def _are_alike(config: ArchitectureConfig, other: ArchitectureConfig) -> bool:
+def _are_alike(config: ArchitectureConfig, other: ArchitectureConfig, task: Task) -> bool:
     """Whether networks of two configurations start with the same weights and compute the same."""
     states, outputs = [], []
     for each in (config, other):
         torch.manual_seed(0)
-        model = build_operator(each, ONE_COORDINATE)
+        model = build_operator(each, task)
         states.append(model.state_dict())
         torch.manual_seed(0)
-        outputs.append(model.train()(*oscillators(ONE_COORDINATE)[0]))
+        outputs.append(model.train()(*oscillators(task)[0]))
     same_weights = states[0].keys() == states[1].keys() and all(torch.equal(tensor, states[1][key]) for key, tensor in states[0].items())
     return same_weights and all(torch.equal(one, two) for one, two in zip(*outputs, strict=True))

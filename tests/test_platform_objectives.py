@@ -14,6 +14,7 @@ from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.training.batches import Batch
 from neural_hamilton.platform.training.objectives import (
     Objective,
+    cauchy,
     check_objective,
     energy_defect,
     interpolate,
@@ -75,6 +76,16 @@ def test_log_cosh_is_what_it_says_and_is_reported_as_a_square():
     assert float(minimised) == pytest.approx(math.log(math.cosh(2.0))) and float(reported) == pytest.approx(2.0)
     minimised, reported, _ = objective(batch, batch.q + 0.01, batch.p, loss="log-cosh")
     assert float(minimised) == pytest.approx(float(reported), rel=1e-3)  # small errors: the same as squares
+
+
+def test_the_cauchy_loss_is_a_square_near_zero_and_grows_as_a_logarithm():
+    x = torch.tensor([0.0, 1e-6, -1e-4, 0.01, 1.0], dtype=torch.float64)
+    expected = [1e-4 * math.log1p((v / 0.01) ** 2) for v in x.tolist()]
+    torch.testing.assert_close(cauchy(x, 0.01), torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
+    assert torch.autograd.gradcheck(lambda v: cauchy(v, 0.01), x.clone().requires_grad_(True), eps=1e-8, atol=1e-6)
+    batch = exact_batch()
+    minimised, reported, _ = objective(batch, batch.q + 2.0, batch.p, loss="cauchy", loss_scale=0.1)
+    assert float(minimised) == pytest.approx(0.5 * 0.01 * math.log1p(400.0), rel=1e-5) and float(reported) == pytest.approx(2.0)
 
 
 def test_cubics_through_the_sensors_give_cubics_exactly_and_smooth_potentials_closely():

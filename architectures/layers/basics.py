@@ -4,9 +4,11 @@ Shapes: B batch, U rows that may differ (1 where all rows share them, else B), T
 """
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +39,23 @@ class TimeFeatures(nn.Module):
         times_BT1 = times_BT.unsqueeze(-1)
         phase_BTF = times_BT1 * self.frequencies
         return torch.cat([times_BT1 * self._rate - 1.0, phase_BTF.sin(), phase_BTF.cos()], dim=-1)
+
+
+class Float64Constants(nn.Module):
+    """Tensors that remain in float64 whatever the type of the network that holds them, and follow it to its device. Not saved."""
+
+    def __init__(self, **arrays: np.ndarray) -> None:
+        super().__init__()
+        for name, array in arrays.items():
+            self.register_buffer(name, torch.from_numpy(np.asarray(array, dtype=np.float64)), persistent=False)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.get_buffer(name)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        for name, buffer in self.named_buffers():
+            setattr(self, name, buffer.to(fn(buffer).device))
+        return self
 
 
 def mlp(sizes: list[int]) -> nn.Sequential:

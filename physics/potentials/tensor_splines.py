@@ -18,7 +18,8 @@ from ..compiled import compiled
 
 Degree = Literal[3, 5]
 Domain = tuple[tuple[float, float], ...]
-_MOST = 6  # basis functions that do not vanish at a place
+MOST = 6  # basis functions that do not vanish at a place
+WALL = 1000.0  # stiffness of the springs that keep a particle in the domain of V, where V is known only there
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,9 @@ def _coefficients(grids: list[np.ndarray], values: np.ndarray, degree: int) -> n
 def plane_terms(packed, x, y, terms):
     """Fill terms (C, 3) with value, slope along x and slope along y of the C splines of a row of `pack_planes`."""
     degree, along_x, along_y = int(packed[0]), int(packed[3]), int(packed[6])
-    fx, fy = np.empty((2, _MOST)), np.empty((2, _MOST))
-    i = _basis(packed[1], packed[2], along_x, degree, x, fx)
-    j = _basis(packed[4], packed[5], along_y, degree, y, fy)
+    fx, fy = np.empty((2, MOST)), np.empty((2, MOST))
+    i = fill_basis(packed[1], packed[2], along_x, degree, x, fx)
+    j = fill_basis(packed[4], packed[5], along_y, degree, y, fy)
     start = 7 + i * along_y + j
     for channel in range(terms.shape[0]):
         value, slope_x, slope_y = 0.0, 0.0, 0.0
@@ -109,12 +110,12 @@ def _evaluate(domain, shape, degree, coefficients, places, slopes_along, values)
     """
     num_rows, num_places, num_axes = places.shape
     first, width = np.empty(num_axes, dtype=np.int64), degree + 1
-    weights = np.empty((num_axes, 2, _MOST))  # of values, and of slopes
+    weights = np.empty((num_axes, 2, MOST))  # of values, and of slopes
     for row in range(num_rows):
         for place in range(num_places):
             for axis in range(num_axes):
                 low, high = domain[axis]
-                first[axis] = _basis(low, high, shape[axis], degree, places[row, place, axis], weights[axis])
+                first[axis] = fill_basis(low, high, shape[axis], degree, places[row, place, axis], weights[axis])
             values[row, place] = 0.0
             for corner in range(width**num_axes):
                 index, rest = 0, corner
@@ -138,16 +139,19 @@ def _knot(low, high, n, degree, i):
 
 
 @compiled()
-def _basis(low, high, n, degree, x, weights):
-    """The first of the B-splines that do not vanish at x; fills weights (2, degree + 1) with their values and slopes there.
+def beyond(low, high, x):
+    """How far x lies beyond the nearer end; 0 between them."""
+    return x - low if x < low else (x - high if x > high else 0.0)
+
+
+@compiled()
+def fill_basis(low, high, n, degree, x, weights):
+    """The first of the B-splines that do not vanish at x; fills weights (2 or 3, degree + 1) with their values and derivatives there.
 
     Piegl and Tiller, The NURBS Book, algorithm A2.2. Beyond the ends they are continued by their tangents.
     """
-    beyond = 0.0
-    if x < low:
-        x, beyond = low, x - low
-    elif x > high:
-        x, beyond = high, x - high
+    outside = beyond(low, high, x)
+    x -= outside
     cell = (x - low) / (high - low) * (n - 1)
     last = degree
     if cell > 0.0:  # not if it is nan
@@ -157,13 +161,12 @@ def _basis(low, high, n, degree, x, weights):
     values, slopes = weights[0], weights[1]
     values[0] = 1.0
     for grown in range(1, degree + 1):
-        if grown == degree:  # slopes are differences of B-splines of one degree less over their widths
-            before = 0.0
-            for r in range(degree):
-                width = _knot(low, high, n, degree, last + r + 1) - _knot(low, high, n, degree, last + r + 1 - degree)
-                step = degree * values[r] / width
-                slopes[r], before = before - step, step
-            slopes[degree] = before
+        if grown == degree:
+            if weights.shape[0] > 2:
+                _differentiate(low, high, n, degree, last, degree, weights[2], weights[2])
+            _differentiate(low, high, n, degree, last, degree, values, slopes)
+        elif grown == degree - 1 and weights.shape[0] > 2:  # slopes of one degree less, to be differentiated again
+            _differentiate(low, high, n, degree, last, degree - 1, values, weights[2])
         saved = 0.0
         for r in range(grown):
             right = _knot(low, high, n, degree, last + r + 1) - x
@@ -171,6 +174,23 @@ def _basis(low, high, n, degree, x, weights):
             part = values[r] / (right + left)
             values[r], saved = saved + right * part, left * part
         values[grown] = saved
-    for r in range(degree + 1):
-        values[r] += beyond * slopes[r]
+    if outside != 0.0:
+        for r in range(degree + 1):
+            values[r] += outside * slopes[r]
+            if weights.shape[0] > 2:
+                weights[2, r] = 0.0
     return last - degree
+
+
+@compiled()
+def _differentiate(low, high, n, degree, last, order, lower, slopes):
+    """Slopes (order + 1) of the B-splines of degree `order`, from `lower` (order), those of one degree less or their slopes.
+
+    They are differences over the widths. Both may be one array.
+    """
+    before = 0.0
+    for r in range(order):
+        width = _knot(low, high, n, degree, last + r + 1) - _knot(low, high, n, degree, last + r + 1 - order)
+        step = order * lower[r] / width
+        slopes[r], before = before - step, step
+    slopes[order] = before

@@ -15,7 +15,6 @@ from .generic import SplineHamiltonians
 LYAPUNOV = Column("lyapunov", "float64", "finite-time Lyapunov exponent: log of the largest stretching over the horizon, divided by it")
 _SOLVER_TOLERANCE = 1e-10
 _TANGENT_TOLERANCE = 1e-8  # of derivatives, of which a few digits are wanted
-_MARGIN = 0.1  # of the domain's width, beyond its ends: a spline through sensors may let a particle out
 
 
 class Flowing(Hamiltonians, Protocol):
@@ -68,8 +67,7 @@ class CompiledSystem(System):
         states, error = certify_flow(hamiltonians.flow, hamiltonians.packed, np.concatenate([q0, p0], axis=1), times, tolerance)
         q, p = np.split(states, 2, axis=-1)
         low, high = np.array(self.domain).T
-        margin = _MARGIN * (high - low)
-        outside = ((q < low - margin) | (q > high + margin)).any(axis=(1, 2))
+        outside = ((q < low) | (q > high)).any(axis=(1, 2))  # where a spline through sensors knows nothing
         rejection = [_reason(bool(out), bound <= tolerance) for out, bound in zip(outside, error, strict=True)]
         drift = self.energy_drift(hamiltonians, q0, p0, q, p)
         return Trajectories(times, q, p, hamiltonians.energy(q0, p0), error, drift, rejection)

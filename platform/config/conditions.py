@@ -51,6 +51,12 @@ CONDITIONS = (
         "training.schedule must not be constant",
     ),
     Condition(
+        "training.loss_scale",
+        ("training.loss",),
+        lambda config: config.training.loss == "cauchy",
+        "training.loss must be cauchy",
+    ),
+    Condition(
         "training.resident_gib",
         ("training.endless",),
         lambda config: not config.training.endless,

@@ -53,7 +53,11 @@ class TrainingConfig(Section):
         default=None, gt=0, lt=1, description="decay of a moving average of the weights; the average is the model"
     )
 
-    loss: Literal["mse", "log-cosh"] = Field(default="mse", description="what is minimised of the errors of q and p")
+    loss: Literal["mse", "log-cosh", "cauchy"] = Field(
+        default="mse",
+        description="what is minimised of the errors of q and p; cauchy, s² log(1 + e²/s²), forgives trajectories that chaos spoils",
+    )
+    loss_scale: PositiveFloat = Field(default=0.01, description="the error s beyond which the cauchy loss forgives")
     energy_weight: float = Field(default=0.0, ge=0, description="weight of the mean square of H - E along the prediction")
     sobolev_weight: float = Field(default=0.0, ge=0, description="weight of the mean square of the error's derivative in time")
     kl_warmup_epochs: float = Field(default=0.0, ge=0, description="epochs over which the weight of the divergence rises; only for varonet")

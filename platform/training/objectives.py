@@ -19,8 +19,8 @@ from .batches import Batch
 class Objective(nn.Module):
     """The loss of each trajectory of a batch under a network, (B,): to be minimised; and its total loss, to be reported.
 
-    The first is the mean over q, p and times of the squared error or of its logarithm of cosh, with the terms that
-    `settings` weighs. The second is always half the sum of the mean squared errors of q and p.
+    The first is the mean over q, p and times of the squared error, of its logarithm of cosh or of its Cauchy loss, with the terms
+    that `settings` weighs. The second is always half the sum of the mean squared errors of q and p.
     """
 
     def __init__(self, network: Operator, settings: TrainingConfig) -> None:
@@ -37,6 +37,8 @@ class Objective(nn.Module):
         objective_B = total_B
         if self.settings.loss == "log-cosh":
             objective_B = _half_sum(*(2.0 * _mean(log_cosh(error)) for error in errors))
+        elif self.settings.loss == "cauchy":
+            objective_B = _half_sum(*(_mean(cauchy(error, self.settings.loss_scale)) for error in errors))
         if self.settings.energy_weight:
             objective_B = objective_B + self.settings.energy_weight * energy_defect(q, p, batch, self.task)
         if self.settings.sobolev_weight:
@@ -78,6 +80,11 @@ def log_cosh(x: Tensor) -> Tensor:
     far = magnitude + F.softplus(-2.0 * magnitude) - math.log(2.0)
     near = 0.5 * x.square() * (1.0 - x.square() / 6.0)
     return torch.where(magnitude < 0.1, near, far)
+
+
+def cauchy(x: Tensor, scale: float) -> Tensor:
+    """scale² log(1 + (x / scale)²): x² near zero, and ever flatter beyond `scale`."""
+    return scale**2 * torch.log1p((x / scale).square())
 
 
 def energy_defect(q_BT: Tensor, p_BT: Tensor, batch: Batch, task: Task) -> Tensor:

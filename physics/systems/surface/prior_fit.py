@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from ...potentials.fourier_fields import highest_modes, mode_deviations, modes
 from ...threads import share_rows
-from .system import RIM, Surfaces
+from .system import RIM, FittedSurfaces
 
 _LENGTH_SCALES = np.array([0.12, 0.16, 0.22, 0.3, 0.42, 0.6])  # where the search for the best begins
 _TOLERANCE = 5e-3  # of its logarithm
@@ -39,7 +39,7 @@ class _Fit(NamedTuple):
 _NO_FIT = _Fit(math.inf, 1.0, np.zeros((1, 1)))
 
 
-def fit_surfaces(values: np.ndarray, noise: float, num_threads: int | None = None) -> Surfaces:
+def fit_surfaces(values: np.ndarray, noise: float, num_threads: int | None = None) -> FittedSurfaces:
     """The fits to V at sensors (R, S1, S2) of the unit square, rim included, with errors of standard deviation `noise`."""
     fits = [_NO_FIT] * len(values)
 
@@ -52,7 +52,7 @@ def fit_surfaces(values: np.ndarray, noise: float, num_threads: int | None = Non
     coefficients = np.full((len(fits), max((fit.coefficients.size for fit in fits), default=1)), np.nan)
     for row, fit in enumerate(fits):
         coefficients[row, : fit.coefficients.size] = fit.coefficients.ravel()
-    return Surfaces.from_modes(np.array([fit.scale for fit in fits]), coefficients)
+    return FittedSurfaces.from_modes(np.array([fit.scale for fit in fits]), coefficients)
 
 
 def _fit(values: np.ndarray, noise: float) -> _Fit:

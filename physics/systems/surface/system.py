@@ -12,6 +12,7 @@ from scipy.special import ndtri
 from ...compiled import compiled
 from ...errors import InputError
 from ...potentials.fourier_fields import fill_modes, gaussian_fields, highest_modes
+from ...potentials.tensor_splines import WALL, beyond
 from ...solvers.flows import Rates
 from ...threads import share_rows
 from ..base import Column, Drawn, Ensemble, Group, Names
@@ -78,6 +79,14 @@ class Surfaces:
         values = np.empty((len(self), *sensors))
         share_rows(lambda rows: _sense(self.packed[rows], x, y, values[rows]), len(self), None)
         return {"potential": values}
+
+
+class FittedSurfaces(Surfaces):
+    """Surfaces that need not be exact, in which a particle may have the energy to leave the square: beyond the rim springs pull back."""
+
+    @property
+    def flow(self) -> Rates:
+        return _confined_rates
 
 
 @dataclass(frozen=True)
@@ -289,6 +298,17 @@ def _rates(packed, y, out):
     terms = np.empty(6)
     _terms(packed, y[0], y[1], False, terms)
     out[0], out[1], out[2], out[3] = y[2], y[3], -terms[1], -terms[2]
+
+
+@compiled()
+def _confined_rates(packed, y, out):
+    """The same with V = 2 and springs beyond the rim."""
+    terms = np.empty(6)
+    outside_x, outside_y = beyond(0.0, 1.0, y[0]), beyond(0.0, 1.0, y[1])
+    _terms(packed, y[0] - outside_x, y[1] - outside_y, False, terms)
+    out[0], out[1] = y[2], y[3]
+    out[2] = -terms[1] if outside_x == 0.0 else -WALL * outside_x
+    out[3] = -terms[2] if outside_y == 0.0 else -WALL * outside_y
 
 
 @compiled()

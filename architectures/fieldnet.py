@@ -1,0 +1,100 @@
+"""FieldNet: it predicts V between the sensors of a plane, and a symplectic scheme follows the particle in it.
+
+With two degrees of freedom there is no quadrature for an orbit. V between the sensors is still all that they leave open, and the motion
+in the V that the network predicts is integrated by a method that is symplectic and differentiable, so that the network is trained on
+trajectories alone.
+
+Shapes: B batch, (S1, S2) sensors, (F1, F2) points of the fine grid, T query times.
+"""
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, PositiveFloat
+from scipy.interpolate import make_interp_spline
+from torch import Tensor
+
+from ..physics.solvers.spline_splittings import get_splitting
+from .layers.basics import Float64Constants
+from .layers.field_interpolation import FieldInterpolation
+from .layers.spline_motion import spline_motion
+from .operator import ArchitectureConfig, Operator, OperatorOutput
+from .task import Task
+
+_DEGREE = 5
+
+
+class FieldNetConfig(ArchitectureConfig):
+    name: Literal["fieldnet"] = "fieldnet"
+    rim: float | None = Field(
+        default=None,
+        description="V on the whole boundary of the domain, where it is known and V is lower inside; the network then predicts the "
+        "logarithm of V below it. Null: V may be anything",
+    )
+    num_fine: int = Field(default=49, ge=12, description="points along each axis of the grid on which V is predicted")
+    length_scales: list[PositiveFloat] = Field(
+        default=[0.1, 0.14, 0.2, 0.28, 0.4, 0.6], min_length=1, description="of the interpolants, over the domain's width"
+    )
+    noise: list[PositiveFloat] = Field(
+        default=[1e-11], min_length=1, description="variances of the sensors' errors that the interpolants allow for, over that of V"
+    )
+    width: int = Field(default=16, ge=1, description="channels of the convolutions that correct V")
+    num_layers: int = Field(default=3, ge=1, description="convolutions that correct V")
+    method: Literal["stormer-verlet", "yoshida4"] = "yoshida4"
+    num_steps: int = Field(default=200, ge=10, description="steps over the horizon")
+
+    @property
+    def built_in(self) -> str:
+        return "the motion, by a symplectic scheme, in the V that it predicts"
+
+
+class FieldNet(Operator):
+    """An untrained network follows the motion in the average of the interpolants."""
+
+    Config = FieldNetConfig
+    config: FieldNetConfig
+
+    @classmethod
+    def why_not(cls, config: ArchitectureConfig, task: Task) -> str | None:
+        if task.degrees_of_freedom != 2 or task.channels != 1:
+            return (
+                f"fieldnet supports two degrees of freedom with unit mass, so one channel, V; this task has {task.degrees_of_freedom} "
+                f"and {task.channels}"
+            )
+        return None
+
+    def __init__(self, config: FieldNetConfig, task: Task) -> None:
+        super().__init__(config, task)
+        sensors = [np.linspace(0.0, 1.0, count) for count in task.sensors]
+        fine = [np.linspace(0.0, 1.0, config.num_fine)] * 2
+        inside = slice(1, -1) if config.rim is not None else slice(None)
+        self.field = FieldInterpolation(
+            [x[inside] for x in sensors], fine, config.length_scales, config.noise, config.width, config.num_layers
+        )
+        self.splitting = get_splitting(config.method, task.horizon / config.num_steps)
+        to_coefficients = make_interp_spline(fine[0], np.eye(config.num_fine), k=_DEGREE).c
+        inner, outer = (_envelope(*places) for places in ([x[inside] for x in sensors], fine))
+        self.exact = Float64Constants(to_coefficients=to_coefficients, envelope=inner, fine_envelope=outer)
+
+    def predict(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> OperatorOutput:
+        potential = self.predict_potential(fields)
+        coefficients = self.exact["to_coefficients"] @ potential @ self.exact["to_coefficients"].T
+        motion = (self.task.domain, _DEGREE, self.splitting)
+        states_BTK = spline_motion(coefficients, initial_BK, times_BT, *motion)  # pyright: ignore[reportCallIssue]
+        return self.output(states_BTK.to(initial_BK.dtype), initial_BK.new_zeros(()))
+
+    def predict_potential(self, fields: Tensor) -> Tensor:
+        """V on the fine grid (B, F1, F2) in float64, from fields (B, 1, S1, S2)."""
+        rim = self.config.rim
+        if rim is None:
+            return self.field(self.normalise(fields).squeeze(1)) * self.potential_scale.double() + self.potential_mean.double()
+        below = (rim - fields.double()[:, 0, 1:-1, 1:-1]).clamp(min=1e-6)
+        return rim - self.exact["fine_envelope"] * self.field((below / self.exact["envelope"]).log()).exp()
+
+
+def _envelope(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A product that vanishes on the boundary of the unit square, and is 1 in its middle."""
+    return np.outer(4.0 * x * (1.0 - x), 4.0 * y * (1.0 - y))
+
+
+ARCHITECTURE = FieldNet

@@ -1,0 +1,114 @@
+"""FieldNet beside the contract: what it predicts before training, its interpolants and gradients, and what it refuses."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multivariate_normal
+
+from neural_hamilton.architectures import Task, build_operator, parse_architecture
+from neural_hamilton.architectures.layers.field_interpolation import FieldInterpolation
+from neural_hamilton.physics import InputError
+from neural_hamilton.physics.systems import get_system
+from neural_hamilton.platform.config import load_config
+from neural_hamilton.platform.evaluation.metrics import measure
+from neural_hamilton.platform.evaluation.problems import draw_problems
+
+SURFACE = get_system("surface")
+
+
+def network(sensors=12, **others):
+    torch.manual_seed(0)
+    task = Task((sensors, sensors), SURFACE.domain, SURFACE.horizon)
+    return build_operator(parse_architecture({"name": "fieldnet", "rim": 2.0} | others), task).eval()
+
+
+def problems_with(sensors, rows=64):
+    ensemble = SURFACE.ensembles["random"]()
+    return draw_problems(SURFACE, ensemble, ensemble, 0, rows, (sensors, sensors)).at_sensors((sensors, sensors))
+
+
+def inputs(problems, dtype=torch.float32):
+    return tuple(torch.tensor(x, dtype=dtype) for x in (problems.fields["potential"][:, None], problems.times, problems.initial))
+
+
+def median_loss(problems, q, p):
+    return float(np.median(measure(problems, np.asarray(q, dtype=np.float64), np.asarray(p, dtype=np.float64))["total_loss"]))
+
+
+@pytest.mark.parametrize("sensors", [8, 12, 24])
+def test_before_training_it_is_near_the_prior_fit_and_far_better_than_splines(sensors):
+    problems = problems_with(sensors, rows=256)
+    with torch.no_grad():
+        output = network(sensors)(*inputs(problems))
+    own = median_loss(problems, output.q, output.p)
+    baselines = {b.name: b for b in SURFACE.baselines([0.02]) if b.name in ("dop853-prior-fit", "dop853-biquintic")}
+    fit, spline = (median_loss(problems, *baselines[name].states(problems)[:2]) for name in ("dop853-prior-fit", "dop853-biquintic"))
+    assert own < spline / 10 and own < max(10 * fit, 1e-9), (own, fit, spline)
+
+
+def test_an_interpolant_is_the_mean_of_its_gaussian_process_and_its_evidence_is_the_likelihood():
+    places, fine, scales = np.linspace(0.1, 0.9, 5), np.linspace(0.0, 1.0, 13), [0.2, 0.4]
+    module = FieldInterpolation([places, places], [fine, fine], scales, [1e-6], 4, 1)
+    values = np.random.default_rng(0).normal(size=(5, 5))
+    means, fields, evidence = module._interpolate(torch.from_numpy(values)[None])
+    grid = np.stack(np.meshgrid(places, places, indexing="ij"), axis=-1).reshape(-1, 2)
+    dense = np.stack(np.meshgrid(fine, fine, indexing="ij"), axis=-1).reshape(-1, 2)
+    likelihoods = []
+    for k, scale in enumerate(scales):
+
+        def kernel(a, b, scale=scale):
+            return np.exp(-0.5 * np.square((a[:, None] - b) / scale).sum(axis=-1))
+
+        covariance = kernel(grid, grid) + 1e-6 * np.eye(25)
+        ones = np.linalg.solve(covariance, np.ones(25))
+        mean = ones @ values.ravel() / ones.sum()
+        expected = mean + kernel(dense, grid) @ np.linalg.solve(covariance, values.ravel() - mean)
+        np.testing.assert_allclose(fields[0, k].flatten(), expected, atol=1e-7)
+        assert float(means[0, k]) == pytest.approx(mean, rel=1e-7)
+        variance = (values.ravel() - mean) @ np.linalg.solve(covariance, values.ravel() - mean) / 25
+        likelihood = multivariate_normal(np.full(25, mean), variance * covariance).logpdf(values.ravel())
+        likelihoods.append(likelihood - 0.5 * np.log(ones.sum()))
+    assert float(evidence[0, 0] - evidence[0, 1]) == pytest.approx(likelihoods[0] - likelihoods[1], abs=1e-6)
+
+
+def test_it_passes_through_exact_sensors_and_knows_the_rim():
+    problems = problems_with(12, rows=4)
+    potential = network(num_fine=45)(*inputs(problems)) and network(num_fine=45).predict_potential(inputs(problems)[0])
+    np.testing.assert_allclose(potential[:, ::4, ::4].detach(), problems.fields["potential"], atol=1e-5)
+    assert torch.all(potential[:, 0] == 2.0) and torch.all(potential[:, :, -1] == 2.0)
+
+
+def test_gradients_are_those_of_differences():
+    problems = problems_with(8, rows=2)
+    model = network(8, num_steps=100, num_fine=13, width=4, num_layers=1).double()
+    for parameter in model.field.correct[-1].parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    fields, times, initial = inputs(problems, torch.float64)
+    times = 0.013 + 0.45 * times[:, ::20]  # not at t = 0, before which there is no motion
+
+    def states(*arguments):
+        output = model(*arguments)
+        return torch.cat([output.q, output.p], dim=-1)
+
+    arguments = tuple(x.clone().requires_grad_(True) for x in (fields, times, initial))
+    assert torch.autograd.gradcheck(states, arguments, eps=1e-6, atol=1e-5, rtol=1e-4, nondet_tol=0.0, fast_mode=True)
+
+
+def test_its_constants_stay_exact_in_any_type_of_the_network():
+    model = network()
+    assert {buffer.dtype for buffer in model.field.exact.buffers()} == {torch.float64}
+    model.to(torch.float32)
+    assert {buffer.dtype for buffer in model.field.exact.buffers()} == {torch.float64}
+    assert not any("exact" in key for key in model.state_dict())
+
+
+@pytest.mark.parametrize(("channels", "domain"), [(4, ((0.0, 1.0),) * 2), (1, ((0.0, 1.0),))])
+def test_what_it_cannot_do_is_one_clear_sentence(channels, domain):
+    task = Task((10,) * len(domain), domain, 2.0, channels)
+    with pytest.raises(InputError, match="fieldnet supports two degrees of freedom with unit mass, so one channel, V"):
+        build_operator(parse_architecture({"name": "fieldnet"}), task)
+
+
+def test_a_scale_of_the_loss_without_the_cauchy_loss_is_refused():
+    with pytest.raises(InputError, match=r"loss_scale is 0\.1, which has no effect here: training\.loss must be cauchy"):
+        load_config(None, {"training": {"loss_scale": 0.1}})
