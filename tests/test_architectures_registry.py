@@ -78,7 +78,9 @@ def test_a_package_that_cannot_be_imported_is_named_when_it_is_asked_for(monkeyp
 
 @pytest.mark.parametrize("name", ["operator", "testing", "layers", "__init__", "", "a.b", "../x"])
 def test_other_modules_are_no_architectures(name):
-    with pytest.raises(InputError, match=r"architecture\.name is .*choose one of deeponet, fno, mambonet, orbitnet, traonet, varonet"):
+    with pytest.raises(
+        InputError, match=r"architecture\.name is .*choose one of deeponet, fieldnet, fno, mambonet, orbitnet, traonet, varonet"
+    ):
         parse_architecture({"name": name})
 
 

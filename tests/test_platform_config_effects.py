@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import optuna
@@ -20,6 +21,7 @@ from neural_hamilton.architectures import (
     parse_architecture,
     save_model,
 )
+from neural_hamilton.architectures.testing import ONE_COORDINATE
 from neural_hamilton.physics import InputError
 from neural_hamilton.physics.systems import get_system
 from neural_hamilton.platform import ray_runtime
@@ -161,7 +163,7 @@ def test_a_key_of_an_architecture_changes_the_network(name, key):
     sizes = {field: value for field, value in (SMALL | NEEDS.get(key, {})).items() if field in fields}
     usual = parse_architecture({"name": name, **sizes})
     before, changed = getattr(usual, key), None
-    for value in [not before] if isinstance(before, bool) else [2 * before, before + 1]:
+    for value in other_values(before, fields[key].annotation):
         try:
             changed = load_config(None, {f"architecture.{field}": v for field, v in ({"name": name} | sizes | {key: value}).items()})
             break
@@ -171,15 +173,40 @@ def test_a_key_of_an_architecture_changes_the_network(name, key):
     assert describe(usual) != describe(changed.architecture)
 
 
+def other_values(value, annotation):
+    if value is None:
+        return [0.2]
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, list):
+        return [[2 * one for one in value]]
+    if isinstance(value, str):
+        return [choice for choice in get_args(annotation) if choice != value]
+    return [2 * value, value + 1]
+
+
 def describe(config):
     """Shapes of the weights, prediction and auxiliary loss of a network."""
     torch.manual_seed(0)
+    if get_architecture(config.name).why_not(config, ONE_COORDINATE):
+        return describe_in_a_plane(config)
     network = build_operator(config, Task((20,), ((0.0, 1.0),), 2.0)).train()
     for parameter in network.parameters():  # heads may start at zero, where nothing before them shows
         torch.nn.init.normal_(parameter, std=0.1)
     q = torch.linspace(0, 1, 20)
     potential = torch.stack([8 * (q - 0.5) ** 2, 2 * (2 * q - 1) ** 4]) + 0.01 * torch.sin(9 * q)
     output = network(potential, torch.linspace(0, 2, 7), torch.tensor([[0.3, 0.2]]))
+    return {key: tuple(value.shape) for key, value in network.state_dict().items()}, *(part.tolist() for part in output)
+
+
+def describe_in_a_plane(config):
+    task = Task((9, 9), ((0.0, 1.0),) * 2, 2.0)
+    network = build_operator(config, task).train()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    x, y = torch.meshgrid(torch.linspace(0, 1, 9), torch.linspace(0, 1, 9), indexing="ij")
+    potential = 2 - 16 * x * (1 - x) * y * (1 - y) * (1 + 0.3 * torch.sin(7 * x + 3 * y))
+    output = network(potential.expand(2, 1, 9, 9), torch.linspace(0, 2, 7), torch.tensor([[0.3, 0.6, 0.2, 0.1]]))
     return {key: tuple(value.shape) for key, value in network.state_dict().items()}, *(part.tolist() for part in output)
 
 

@@ -19,7 +19,7 @@ from ..compiled import compiled
 Degree = Literal[3, 5]
 Domain = tuple[tuple[float, float], ...]
 MOST = 6  # basis functions that do not vanish at a place
-WALL = 1000.0  # stiffness of the springs that keep a particle in the domain of V, where V is known only there
+SPRING = 1000.0  # stiffness of the springs that keep a particle in the domain of V, where V is known only there
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..compiled import compiled
-from ..potentials.tensor_splines import MOST, WALL, Degree, Domain, beyond, fill_basis
+from ..potentials.tensor_splines import MOST, SPRING, Degree, Domain, beyond, fill_basis
 from ..threads import share_rows
 from .tableaux import FIXED_STEP_METHODS
 
@@ -108,8 +108,8 @@ def _step(c, ends, degree, drifts, kicks, h, fx, fy, y):
                 slope += fy[1, b] * c[i + a, j + b]
             slope_x += fx[1, a] * line
             slope_y += fx[0, a] * slope
-        y[2] -= kicks[s] * h * (slope_x + WALL * beyond(ends[0, 0], ends[0, 1], y[0]))
-        y[3] -= kicks[s] * h * (slope_y + WALL * beyond(ends[1, 0], ends[1, 1], y[1]))
+        y[2] -= kicks[s] * h * (slope_x + SPRING * beyond(ends[0, 0], ends[0, 1], y[0]))
+        y[3] -= kicks[s] * h * (slope_y + SPRING * beyond(ends[1, 0], ends[1, 1], y[1]))
     y[0] += drifts[kicks.size] * h * y[2]
     y[1] += drifts[kicks.size] * h * y[3]
 
@@ -135,8 +135,8 @@ def _pull_step(c, ends, degree, drifts, kicks, h, fx, fy, start, y, places, by_y
                 slope += fy[1, b] * c[i + a, j + b]
             slope_x += fx[1, a] * line
             slope_y += fx[0, a] * slope
-        y[2] -= kicks[s] * h * (slope_x + WALL * beyond(ends[0, 0], ends[0, 1], y[0]))
-        y[3] -= kicks[s] * h * (slope_y + WALL * beyond(ends[1, 0], ends[1, 1], y[1]))
+        y[2] -= kicks[s] * h * (slope_x + SPRING * beyond(ends[0, 0], ends[0, 1], y[0]))
+        y[3] -= kicks[s] * h * (slope_y + SPRING * beyond(ends[1, 0], ends[1, 1], y[1]))
         places[s, 2], places[s, 3] = y[2], y[3]
     by_h = drifts[stages] * (by_y[0] * y[2] + by_y[1] * y[3])
     by_y[2] += drifts[stages] * h * by_y[0]
@@ -159,8 +159,8 @@ def _pull_step(c, ends, degree, drifts, kicks, h, fx, fy, start, y, places, by_y
             xy += fx[1, a] * slope
             yy += fx[0, a] * curve
         outside_x, outside_y = beyond(ends[0, 0], ends[0, 1], places[s, 0]), beyond(ends[1, 0], ends[1, 1], places[s, 1])
-        slope_x, slope_y = slope_x + WALL * outside_x, slope_y + WALL * outside_y
-        xx, yy = xx + (WALL if outside_x != 0.0 else 0.0), yy + (WALL if outside_y != 0.0 else 0.0)
+        slope_x, slope_y = slope_x + SPRING * outside_x, slope_y + SPRING * outside_y
+        xx, yy = xx + (SPRING if outside_x != 0.0 else 0.0), yy + (SPRING if outside_y != 0.0 else 0.0)
         by_h -= kicks[s] * (by_y[2] * slope_x + by_y[3] * slope_y)
         by_y[0] += weight_x * xx + weight_y * xy
         by_y[1] += weight_x * xy + weight_y * yy

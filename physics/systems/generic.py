@@ -14,7 +14,7 @@ from scipy.integrate import DOP853, solve_ivp
 from ..compiled import compiled
 from ..diagnostics import jacobian_by_differences
 from ..errors import InputError
-from ..potentials.tensor_splines import WALL, Degree, TensorSplines, beyond, pack_planes, plane_terms
+from ..potentials.tensor_splines import Degree, TensorSplines, pack_planes, plane_terms
 from ..solvers.certify import Rejection, Trajectories
 from ..solvers.flows import Rates
 
@@ -208,7 +208,7 @@ class SplineHamiltonians:
     splines: TensorSplines
 
     @classmethod
-    def through(cls, values: np.ndarray, domain: tuple[tuple[float, float], ...], degree: Degree = 3) -> "SplineHamiltonians":
+    def through(cls, values: np.ndarray, domain: tuple[tuple[float, float], ...], degree: Degree = 3) -> Self:
         """Splines through V at uniform sensors over the domain, values (R, *sensors), at least degree + 1 along each axis."""
         if values.ndim != 1 + len(domain) or min(values.shape[1:]) <= degree or not np.all(np.isfinite(values)):
             raise InputError(
@@ -256,10 +256,7 @@ class SplineHamiltonians:
 
 @compiled()
 def _plane_rates(packed, y, out):
-    """y = (q, p) in two dimensions, with unit mass. Beyond the domain V is that of the nearest point in it, and springs pull back."""
+    """y = (q, p) in two dimensions, with unit mass."""
     terms = np.empty((1, 3))
-    outside_x, outside_y = beyond(packed[1], packed[2], y[0]), beyond(packed[4], packed[5], y[1])
-    plane_terms(packed, y[0] - outside_x, y[1] - outside_y, terms)
-    out[0], out[1] = y[2], y[3]
-    out[2] = -terms[0, 1] if outside_x == 0.0 else -WALL * outside_x
-    out[3] = -terms[0, 2] if outside_y == 0.0 else -WALL * outside_y
+    plane_terms(packed, y[0], y[1], terms)
+    out[0], out[1], out[2], out[3] = y[2], y[3], -terms[0, 1], -terms[0, 2]

@@ -12,13 +12,14 @@ from scipy.special import ndtri
 from ...compiled import compiled
 from ...errors import InputError
 from ...potentials.fourier_fields import fill_modes, gaussian_fields, highest_modes
-from ...potentials.tensor_splines import WALL, beyond
+from ...potentials.tensor_splines import SPRING, Degree, beyond, plane_terms
 from ...solvers.flows import Rates
 from ...threads import share_rows
 from ..base import Column, Drawn, Ensemble, Group, Names
 from ..baselines import Reconstruction
 from ..compiled_flow import LYAPUNOV, CompiledSystem
 from ..draws import Draws, between, random_times
+from ..generic import SplineHamiltonians
 
 if TYPE_CHECKING:
     from ..problems import Problems
@@ -87,6 +88,14 @@ class FittedSurfaces(Surfaces):
     @property
     def flow(self) -> Rates:
         return _confined_rates
+
+
+class SplineSurfaces(SplineHamiltonians):
+    """V interpolated, which a particle may have the energy to leave as well."""
+
+    @property
+    def flow(self) -> Rates:
+        return _confined_spline_rates
 
 
 @dataclass(frozen=True)
@@ -184,6 +193,9 @@ V = 2 on the rim, and every particle has less energy. c and the coefficients a, 
             coefficients[row, : len(values)] = values
         scale, depth = (np.asarray(columns[name], dtype=np.float64) for name in ("scale", "depth"))
         return Surfaces(_pack(scale, coefficients), depth)
+
+    def splines(self, fields: Mapping[str, np.ndarray], degree: Degree) -> SplineSurfaces:
+        return SplineSurfaces.through(fields["potential"], self.domain, degree)
 
     def prior_fits(self) -> list[Reconstruction]:
         from .prior_fit import fit_surfaces
@@ -307,8 +319,19 @@ def _confined_rates(packed, y, out):
     outside_x, outside_y = beyond(0.0, 1.0, y[0]), beyond(0.0, 1.0, y[1])
     _terms(packed, y[0] - outside_x, y[1] - outside_y, False, terms)
     out[0], out[1] = y[2], y[3]
-    out[2] = -terms[1] if outside_x == 0.0 else -WALL * outside_x
-    out[3] = -terms[2] if outside_y == 0.0 else -WALL * outside_y
+    out[2] = -terms[1] if outside_x == 0.0 else -SPRING * outside_x
+    out[3] = -terms[2] if outside_y == 0.0 else -SPRING * outside_y
+
+
+@compiled()
+def _confined_spline_rates(packed, y, out):
+    """The same with V as a spline."""
+    terms = np.empty((1, 3))
+    outside_x, outside_y = beyond(0.0, 1.0, y[0]), beyond(0.0, 1.0, y[1])
+    plane_terms(packed, y[0] - outside_x, y[1] - outside_y, terms)
+    out[0], out[1] = y[2], y[3]
+    out[2] = -terms[0, 1] if outside_x == 0.0 else -SPRING * outside_x
+    out[3] = -terms[0, 2] if outside_y == 0.0 else -SPRING * outside_y
 
 
 @compiled()
