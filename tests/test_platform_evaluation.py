@@ -369,6 +369,11 @@ class TestRecord:
         assert "add --record" in reason(tmp_path)
         with pytest.raises(InputError, match="not a finished study"):
             read_dataset_sizes(tmp_path, "fno")
+        cell, summary = {"name": "x", "architecture": "fno"}, {"name": "x", "size": 8}
+        for damaged in ("[]", '{"cells": []}', "{", json.dumps({"budget": "1 step", "cells": [cell], "summaries": [summary]})):
+            (tmp_path / "scaling.json").write_text(damaged)
+            with pytest.raises(InputError, match="not a finished study"):
+                read_dataset_sizes(tmp_path, "fno")
         (tmp_path / "scaling.json").write_text(json.dumps({"budget": "1 step", "cells": [], "summaries": []}))
         with pytest.raises(InputError, match="no finished cell of architecture 'fno'"):
             read_dataset_sizes(tmp_path, "fno")

@@ -17,12 +17,12 @@ from .problems import count_substeps
 from .tableaux import FIXED_STEP_METHODS
 
 _ROOT_3 = np.sqrt(3.0)
-_RUNGE_KUTTA = {
+RUNGE_KUTTA = {  # stages (s, s) and weights (s,)
     "rk4": (np.diag([0.5, 0.5, 1.0], -1), np.array([1.0, 2.0, 2.0, 1.0]) / 6.0),
     "gauss-legendre4": (np.array([[1 / 4, 1 / 4 - _ROOT_3 / 6], [1 / 4 + _ROOT_3 / 6, 1 / 4]]), np.array([1 / 2, 1 / 2])),
 }
 FLOW_SPLITTINGS = ("stormer-verlet", "yoshida4")
-FLOW_METHODS = (*_RUNGE_KUTTA, *FLOW_SPLITTINGS)
+FLOW_METHODS = (*RUNGE_KUTTA, *FLOW_SPLITTINGS)
 _MAX_SWEEPS, _SWEPT = 60, 1e-15  # of an implicit step, and the change relative to the step's length at which it is done
 
 _Vector, _Matrix = types.Array(types.float64, 1, "C"), types.Array(types.float64, 2, "C")
@@ -56,8 +56,8 @@ def solve_flow_steps(
     parameters, start, times = (np.ascontiguousarray(x, dtype=np.float64) for x in (parameters, start, times))
     substeps = count_substeps(times, step)
     states, num_evaluations = np.empty((*times.shape, start.shape[1])), np.zeros(len(start), dtype=np.int64)
-    if method in _RUNGE_KUTTA:
-        matrix, weights = _RUNGE_KUTTA[method]
+    if method in RUNGE_KUTTA:
+        matrix, weights = RUNGE_KUTTA[method]
         tableau = (False, matrix, np.zeros(0), weights, weights)
     else:
         nodes, matrix, weights_q, weights_p = FIXED_STEP_METHODS[method].tableau

@@ -94,22 +94,28 @@ def _fill(c, ends, degree, y, fx, fy):
 
 
 @compiled()
+def _drift_and_kick(c, ends, degree, drift, kick, fx, fy, y):
+    """Replace y by the state after a drift over a time `drift` and a kick over a time `kick`."""
+    y[0] += drift * y[2]
+    y[1] += drift * y[3]
+    i, j = _fill(c, ends, degree, y, fx, fy)
+    slope_x, slope_y = 0.0, 0.0
+    for a in range(degree + 1):
+        line, slope = 0.0, 0.0
+        for b in range(degree + 1):
+            line += fy[0, b] * c[i + a, j + b]
+            slope += fy[1, b] * c[i + a, j + b]
+        slope_x += fx[1, a] * line
+        slope_y += fx[0, a] * slope
+    y[2] -= kick * (slope_x + SPRING * beyond(ends[0, 0], ends[0, 1], y[0]))
+    y[3] -= kick * (slope_y + SPRING * beyond(ends[1, 0], ends[1, 1], y[1]))
+
+
+@compiled()
 def _step(c, ends, degree, drifts, kicks, h, fx, fy, y):
     """Replace y by the state a time h later."""
     for s in range(kicks.size):
-        y[0] += drifts[s] * h * y[2]
-        y[1] += drifts[s] * h * y[3]
-        i, j = _fill(c, ends, degree, y, fx, fy)
-        slope_x, slope_y = 0.0, 0.0
-        for a in range(degree + 1):
-            line, slope = 0.0, 0.0
-            for b in range(degree + 1):
-                line += fy[0, b] * c[i + a, j + b]
-                slope += fy[1, b] * c[i + a, j + b]
-            slope_x += fx[1, a] * line
-            slope_y += fx[0, a] * slope
-        y[2] -= kicks[s] * h * (slope_x + SPRING * beyond(ends[0, 0], ends[0, 1], y[0]))
-        y[3] -= kicks[s] * h * (slope_y + SPRING * beyond(ends[1, 0], ends[1, 1], y[1]))
+        _drift_and_kick(c, ends, degree, drifts[s] * h, kicks[s] * h, fx, fy, y)
     y[0] += drifts[kicks.size] * h * y[2]
     y[1] += drifts[kicks.size] * h * y[3]
 
@@ -122,22 +128,9 @@ def _pull_step(c, ends, degree, drifts, kicks, h, fx, fy, start, y, places, by_y
     """
     y[:] = start
     stages = kicks.size
-    for s in range(stages):  # y before and its place at each kick
-        y[0] += drifts[s] * h * y[2]
-        y[1] += drifts[s] * h * y[3]
-        places[s, 0], places[s, 1] = y[0], y[1]
-        i, j = _fill(c, ends, degree, y, fx, fy)
-        slope_x, slope_y = 0.0, 0.0
-        for a in range(degree + 1):
-            line, slope = 0.0, 0.0
-            for b in range(degree + 1):
-                line += fy[0, b] * c[i + a, j + b]
-                slope += fy[1, b] * c[i + a, j + b]
-            slope_x += fx[1, a] * line
-            slope_y += fx[0, a] * slope
-        y[2] -= kicks[s] * h * (slope_x + SPRING * beyond(ends[0, 0], ends[0, 1], y[0]))
-        y[3] -= kicks[s] * h * (slope_y + SPRING * beyond(ends[1, 0], ends[1, 1], y[1]))
-        places[s, 2], places[s, 3] = y[2], y[3]
+    for s in range(stages):
+        _drift_and_kick(c, ends, degree, drifts[s] * h, kicks[s] * h, fx, fy, y)
+        places[s] = y
     by_h = drifts[stages] * (by_y[0] * y[2] + by_y[1] * y[3])
     by_y[2] += drifts[stages] * h * by_y[0]
     by_y[3] += drifts[stages] * h * by_y[1]

@@ -16,6 +16,7 @@ from ..diagnostics import jacobian_by_differences
 from ..errors import InputError
 from ..potentials.tensor_splines import Degree, TensorSplines, pack_planes, plane_terms
 from ..solvers.certify import Rejection, Trajectories
+from ..solvers.flow_steps import RUNGE_KUTTA
 from ..solvers.flows import Rates
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Scheme(NamedTuple):
 
 
 ORDER_8 = Scheme(DOP853.A[:12, :12], DOP853.B)  # Dormand and Prince
-RK4 = Scheme(np.diag([0.5, 0.5, 1.0], -1), np.array([1.0, 2.0, 2.0, 1.0]) / 6.0)
+RK4 = Scheme(*RUNGE_KUTTA["rk4"])
 _MAX_HALVINGS = 8
 _MARGIN = 0.1  # of the domain's width, beyond its ends: a coarse solution may overshoot
 _INSTANT = 1e-5  # over which the rates are differenced; the horizon is of order 1

@@ -16,6 +16,7 @@ from .study import Subject
 
 CARD_PAGE = "README.md"
 _SCALING_FILE = "scaling.json"  # of a dataset-size study
+_SHOWN = ("name", "size", "median", "median_range", "mean", "mean_range", "seeds")  # of a summary in it
 _BAD_LOSS = 1e-5  # of a non-smooth case, which the card then names
 
 
@@ -29,13 +30,14 @@ def read_dataset_sizes(folder: Path, architecture: str) -> dict[str, Any]:
     """
     try:
         study = json.loads((folder / _SCALING_FILE).read_bytes())
+        budget = study["budget"]
         names = {cell["name"] for cell in study["cells"] if cell.get("architecture") == architecture}
-        summaries = [summary for summary in study["summaries"] if summary["name"] in names]
-    except (OSError, ValueError, KeyError, TypeError):
+        summaries = [{key: summary[key] for key in _SHOWN} for summary in study["summaries"] if summary["name"] in names]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"--scaling {str(folder)!r} is not a finished study of `scale`; it has no readable {_SCALING_FILE}") from None
     if not summaries:
         raise InputError(f"--scaling {str(folder)!r} has no finished cell of architecture {architecture!r}")
-    return {"budget": study["budget"], "summaries": summaries}
+    return {"budget": budget, "summaries": summaries}
 
 
 def write_model_card(folder: Path, subject: Subject, result: dict[str, Any], config: DataConfig, sizes: dict[str, Any] | None) -> None:

@@ -36,7 +36,7 @@ class _Fit(NamedTuple):
     coefficients: np.ndarray
 
 
-_NO_FIT = _Fit(math.inf, 1.0, np.zeros((1, 1)))
+_NO_FIT = _Fit(math.inf, math.nan, np.zeros((1, 1)))  # whose motion is nan, and counted as such
 
 
 def fit_surfaces(values: np.ndarray, noise: float, num_threads: int | None = None) -> FittedSurfaces:
@@ -47,7 +47,7 @@ def fit_surfaces(values: np.ndarray, noise: float, num_threads: int | None = Non
         for row in range(*rows.indices(len(values))):
             fits[row] = _fit(values[row], max(noise, _ROUNDING))
 
-    with threadpool_limits(1, user_api="blas"):  # threads of ours times threads of its own would wait for each other
+    with threadpool_limits(1, user_api="blas"):  # parallel BLAS within our threads would oversubscribe the CPUs
         share_rows(work, len(values), num_threads)
     coefficients = np.full((len(fits), max((fit.coefficients.size for fit in fits), default=1)), np.nan)
     for row, fit in enumerate(fits):
