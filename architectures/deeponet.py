@@ -30,18 +30,27 @@ class DeepONetConfig(DirectConfig):
 
 
 class DeepONet(DirectOperator):
+    """With patches, the branch first reads each of them by the same layer, as a strided convolution does."""
+
     Config = DeepONetConfig
+    config: DeepONetConfig
 
     def __init__(self, config: DeepONetConfig, task: Task) -> None:
         super().__init__(config, task)
         hidden, self.state_size = [config.width] * config.num_layers, 2 * task.degrees_of_freedom
         num_outputs = self.state_size * config.num_channels
         self.time_features = TimeFeatures(config.num_frequencies, task.horizon)
-        self.branch = mlp([task.channels * task.num_sensors + self.state_size, *hidden, num_outputs])
+        num_inputs = self.patches.channels
+        if config.patch_size > 1:
+            num_inputs = config.num_channels
+            self.embed_patch = nn.Sequential(nn.Linear(self.patches.channels, num_inputs), nn.GELU())
+        self.branch = mlp([num_inputs * self.patches.num_sensors + self.state_size, *hidden, num_outputs])
         self.trunk = mlp([self.time_features.num_features, *hidden, num_outputs])
         self.bias = nn.Parameter(torch.zeros(self.state_size))
 
     def free_part(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> tuple[Tensor, Tensor]:
+        if self.config.patch_size > 1:
+            fields = self.embed_patch(self.patches.as_sequence(fields))
         branch_BKP = self.branch(torch.cat([fields.flatten(1), initial_BK], dim=-1)).unflatten(-1, (self.state_size, -1))
         trunk_UTKP = self.trunk(self.time_features(distinct_rows(times_BT))).unflatten(-1, (self.state_size, -1))
         free_BTK = torch.einsum("bkp,btkp->btk", branch_BKP, trunk_UTKP) / branch_BKP.shape[-1] ** 0.5

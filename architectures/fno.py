@@ -53,16 +53,16 @@ class FNO(EncoderDecoder):
         super().__init__(config, task)
         width = config.d_model
         if config.published_layers:
-            self.embed_sensor = nn.Sequential(nn.Identity(), nn.Linear(task.channels, width))  # saved weights call the layer 1
+            self.embed_sensor = nn.Sequential(nn.Identity(), nn.Linear(self.patches.channels, width))  # saved weights call the layer 1
         else:
-            self.embed_sensor = SensorEmbedding(task, config.num_frequencies, width)
-        periods = tuple(round(count * (1 + config.padding)) for count in task.sensors)
-        layers = (FourierLayer(width, task.sensors, periods, config.num_modes) for _ in range(config.num_fourier_layers))
+            self.embed_sensor = SensorEmbedding(self.patches, config.num_frequencies, width)
+        periods = tuple(round(count * (1 + config.padding)) for count in self.patches.sensors)
+        layers = (FourierLayer(width, self.patches.sensors, periods, config.num_modes) for _ in range(config.num_fourier_layers))
         self.encoder = nn.Sequential(*layers)
         self.encoder_norm = nn.LayerNorm(width)
 
     def encode(self, fields: Tensor) -> Tensor:
-        return self.encoder_norm(self.encoder(self.embed_sensor(self.task.as_sequence(fields))))
+        return self.encoder_norm(self.encoder(self.embed_sensor(self.patches.as_sequence(fields))))
 
 
 class FourierLayer(nn.Module):

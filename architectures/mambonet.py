@@ -47,9 +47,11 @@ class MambONetConfig(EncoderDecoderConfig):
         return "the phase angle of the orbit, by conservation of energy and a quadrature" if self.phase_angle else None
 
     @model_validator(mode="after")
-    def _published_layers_read_no_phase_angle(self) -> Any:
+    def _the_phase_angle_fits(self) -> Any:
         if self.published_layers and self.phase_angle:
             raise ValueError("phase_angle is true; it must be false with published_layers, which read V and t alone")
+        if self.patch_size > 1 and self.phase_angle:
+            raise ValueError(f"patch_size is {self.patch_size}; it must be 1 with phase_angle, which every sensor has of its own")
         return self
 
 
@@ -75,7 +77,8 @@ class MambONet(EncoderDecoder):
     def __init__(self, config: MambONetConfig, task: Task) -> None:
         super().__init__(config, task)
         width, num_layers = config.d_model, config.num_mamba_layers
-        num_inputs = task.channels if config.published_layers else task.channels + task.degrees_of_freedom
+        patches = self.patches
+        num_inputs = patches.channels if config.published_layers else patches.channels + task.degrees_of_freedom
         if config.phase_angle:
             self.find_orbit = OrbitFinder(task, COARSE)
             self.angle_features = AngleFeatures(max(1, config.num_frequencies))
@@ -86,9 +89,9 @@ class MambONet(EncoderDecoder):
             self.encoder = nn.Sequential(*(MambaLayer(width, config.d_state, _RMSNorm) for _ in range(num_layers)))
             self.encoder_norm = nn.Identity()
         else:
-            self.encoder = BidirectionalMamba(num_layers, width, config.d_state, task.sensors)
+            self.encoder = BidirectionalMamba(num_layers, width, config.d_state, patches.sensors)
             self.encoder_norm = nn.LayerNorm(width)
-        self.register_buffer("sensors", task.sensor_positions(-1.0, 1.0), persistent=False)
+        self.register_buffer("sensors", patches.sensor_positions(-1.0, 1.0), persistent=False)
 
     def free_part(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> tuple[Tensor, Tensor]:
         query_UTM = self.embed_query(times_BT, initial_BK)
@@ -104,7 +107,7 @@ class MambONet(EncoderDecoder):
         return torch.cat([self.angle_features(angle_BT), pace_B1.expand_as(angle_BT).unsqueeze(-1)], dim=-1)
 
     def encode(self, fields: Tensor, orbit: Orbit | None = None) -> Tensor:
-        inputs = [self.task.as_sequence(fields)]
+        inputs = [self.patches.as_sequence(fields)]
         if not self.config.published_layers:
             inputs.append(self.sensors.expand(len(fields), -1, -1))
         if orbit is not None:

@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from ..physics.errors import InputError
 from .task import Task
 
 
@@ -149,6 +150,12 @@ class DirectConfig(ArchitectureConfig):
         description="time over which the imposed initial state gives way to the network; null: by powers of t, as version 0.1 did. "
         "Without hard_initial_condition it must be null, and is by default",
     )
+    patch_size: int = Field(
+        default=1,
+        ge=1,
+        description="sensors along each coordinate that are read as one; must divide their number. A grid of n by n sensors becomes "
+        "n²/patch_size² tokens, and so much cheaper",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -182,9 +189,17 @@ class DirectOperator(Operator):
 
     config: DirectConfig
 
+    def __init__(self, config: DirectConfig, task: Task) -> None:
+        super().__init__(config, task)
+        self.patches = task.in_patches(config.patch_size)
+
     @classmethod
     def why_not(cls, config: ArchitectureConfig, task: Task) -> str | None:
         assert isinstance(config, DirectConfig)
+        try:
+            task.in_patches(config.patch_size)
+        except InputError as error:
+            return str(error)
         if config.hard_initial_condition and config.gate_time is None and (task.degrees_of_freedom > 1 or task.channels > 1):
             return (
                 "gate_time: null starts from q0 + p0 t, which needs one degree of freedom with unit mass; "
@@ -194,10 +209,11 @@ class DirectOperator(Operator):
 
     @abstractmethod
     def free_part(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network predicts, (B, T, 2d), and the auxiliary loss, from normalised fields."""
+        """What the network predicts, (B, T, 2d), and the auxiliary loss, from normalised fields in patches: those of `self.patches`."""
 
     def predict(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> OperatorOutput:
-        free_BTK, auxiliary_loss = self.free_part(self.normalise(fields), times_BT, initial_BK)
+        patches = self.task.cut_into_patches(self.normalise(fields), self.config.patch_size)
+        free_BTK, auxiliary_loss = self.free_part(patches, times_BT, initial_BK)
         if not self.config.hard_initial_condition:
             return self.output(free_BTK, auxiliary_loss)
         start_BTK, gate_BTK = self._start(times_BT, initial_BK)

@@ -1,7 +1,7 @@
 """What a network is built for: the fields it reads and the motion it predicts, fixed by a system and a dataset."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -71,7 +71,35 @@ class Task:
             return fields.unsqueeze(-1)
         return fields.flatten(2).transpose(1, 2)
 
+    def in_patches(self, size: int) -> "Task":
+        """The task as read in blocks of `size` sensors along each coordinate: coarser sensors with more channels.
+
+        Raises
+        ------
+        InputError
+            Where the sensors along a coordinate are no multiple of `size`, or fewer than 4 blocks.
+        """
+        if any(count % size for count in self.sensors):
+            raise InputError(f"patch_size is {size}; it must divide the sensors along each coordinate, {_numbers(self.sensors)}")
+        blocks = tuple(count // size for count in self.sensors)
+        if size > 1 and min(blocks) < _FEWEST_SENSORS:
+            raise InputError(f"patch_size is {size}; it leaves {min(blocks)} patches along a coordinate, and {_FEWEST_SENSORS} are needed")
+        return replace(self, sensors=blocks, channels=self.channels * size**self.degrees_of_freedom)
+
+    def cut_into_patches(self, fields: Tensor, size: int) -> Tensor:
+        """Fields of a batch as those of `in_patches(size)`: (B, C, S1, ...) -> (B, C size^d, S1 / size, ...)."""
+        if size == 1:
+            return fields
+        within = [part for count in self.sensors for part in (count // size, size)]
+        split = fields.reshape(len(fields), self.channels, *within)  # (B, C, blocks, size, blocks, size, ...)
+        axes = range(2, split.ndim)
+        return split.permute(0, 1, *axes[1::2], *axes[::2]).flatten(1, 1 + self.degrees_of_freedom)
+
     def sensor_positions(self, left: float, right: float) -> Tensor:
         """Coordinates of the sensors in the order of `as_sequence`, each rescaled from its domain to [left, right]: (L, d)."""
         axes = [torch.linspace(left, right, count) for count in self.sensors]
         return torch.stack([grid.flatten() for grid in torch.meshgrid(*axes, indexing="ij")], dim=-1)
+
+
+def _numbers(counts: tuple[int, ...]) -> str:
+    return " and ".join(map(str, dict.fromkeys(counts)))

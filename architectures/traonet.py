@@ -36,16 +36,16 @@ class TraONet(EncoderDecoder):
         width, num_layers = config.d_model, config.num_encoder_layers
         if config.published_layers:
             layer = nn.TransformerEncoderLayer(width, config.num_heads, config.d_feedforward, dropout=0.0, batch_first=True)
-            self.embed_sensor = IndexedEmbedding(width, task.channels)
+            self.embed_sensor = IndexedEmbedding(width, self.patches.channels)
             self.encoder = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
         else:
             layers = (SelfAttentionLayer(width, config.num_heads, config.d_feedforward) for _ in range(num_layers))
-            self.embed_sensor = SensorEmbedding(task, config.num_frequencies, width)
+            self.embed_sensor = SensorEmbedding(self.patches, config.num_frequencies, width)
             self.encoder = nn.Sequential(*layers)
         self.encoder_norm = nn.LayerNorm(width)
 
     def encode(self, fields: Tensor) -> Tensor:
-        return self.encoder_norm(self.encoder(self.embed_sensor(self.task.as_sequence(fields))))
+        return self.encoder_norm(self.encoder(self.embed_sensor(self.patches.as_sequence(fields))))
 
 
 ARCHITECTURE = TraONet

@@ -78,7 +78,7 @@ class VaRONet(DirectOperator):
         super().__init__(config, task)
         self.kl_weight = config.kl_weight
         state_size = 2 * task.degrees_of_freedom
-        self.encoder = nn.LSTM(task.channels, config.hidden_size, config.num_encoder_layers, batch_first=True, bidirectional=True)
+        self.encoder = nn.LSTM(self.patches.channels, config.hidden_size, config.num_encoder_layers, batch_first=True, bidirectional=True)
         if config.published_layers:
             self.posterior = nn.ModuleList(nn.Linear(config.hidden_size, config.latent_size) for _ in range(2))
             self.decoder = nn.ModuleList(_SequenceDecoder(config, state_size) for _ in range(state_size))
@@ -88,7 +88,7 @@ class VaRONet(DirectOperator):
             self.decoder = _PointwiseDecoder(config, task)
 
     def free_part(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> tuple[Tensor, Tensor]:
-        hidden_NBH, cell_NBH = self.encoder(self.task.as_sequence(fields))[1]
+        hidden_NBH, cell_NBH = self.encoder(self.patches.as_sequence(fields))[1]
         if isinstance(self.decoder, _PointwiseDecoder):
             latent_BZ, auxiliary_loss = self._draw(hidden_NBH.transpose(0, 1).flatten(1))
             return self.decoder(latent_BZ, times_BT, initial_BK), auxiliary_loss

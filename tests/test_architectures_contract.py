@@ -1,9 +1,11 @@
 """Every architecture keeps the one contract, in every preset. A new architecture is tested by having a file."""
 
 import pytest
+import torch
 
-from neural_hamilton.architectures import available_architectures, parse_architecture
-from neural_hamilton.architectures.testing import OperatorContract, contract_cases
+from neural_hamilton.architectures import available_architectures, build_operator, parse_architecture
+from neural_hamilton.architectures.task import Task
+from neural_hamilton.architectures.testing import OperatorContract, contract_cases, oscillators
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config import load_config
 
@@ -29,6 +31,26 @@ class TestPhaseAngle(OperatorContract):
 
     def test_normalisation_is_applied(self, name, preset):
         pytest.skip("the angle is that of V in its own units; see tests/test_architectures_mambonet.py")
+
+
+@pytest.mark.parametrize("name", ["deeponet", "fno", "mambonet", "traonet", "varonet"])
+@pytest.mark.parametrize(("sensors", "channels"), [((8,), 1), ((8, 12), 2)])
+def test_a_network_of_patches_predicts_and_depends_on_each_sensor(name, sensors, channels):
+    task = Task(sensors=sensors, domain=((0.0, 1.0),) * len(sensors), horizon=2.0, channels=channels)
+    network = build_operator(parse_architecture({"name": name, "patch_size": 2}), task).eval()
+    (fields, times, initial), _ = oscillators(task)
+    fields.requires_grad_()
+    output = network(fields, times, initial)
+    (gradient,) = torch.autograd.grad(output.q.square().sum(), fields)
+    assert output.q.isfinite().all() and (gradient != 0).all()
+
+
+def test_patches_that_do_not_fit_the_sensors_are_refused():
+    task = Task(sensors=(25,), domain=((0.0, 1.0),), horizon=2.0)
+    with pytest.raises(InputError, match=r"patch_size is 4; it must divide the sensors along each coordinate, 25"):
+        build_operator(parse_architecture({"name": "traonet", "patch_size": 4}), task)
+    with pytest.raises(InputError, match=r"patch_size is 2; it must be 1 with phase_angle"):
+        load_config(None, {"architecture": {"name": "mambonet", "patch_size": 2, "phase_angle": True}})
 
 
 def test_unknown_architecture_names_the_choices():

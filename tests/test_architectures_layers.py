@@ -285,6 +285,25 @@ class TestTask:
         assert sequence.shape == (1, 20, 2) and torch.equal(sequence[0, 1], torch.tensor([fields[0, 0, 0, 1], fields[0, 1, 0, 1]]))
         assert task.sensor_positions(-1.0, 1.0).tolist()[:3] == [[-1, -1], [-1, -0.5], [-1, 0]]
 
+    @pytest.mark.parametrize(("sensors", "channels"), [((12,), 1), ((8, 12), 3)])
+    def test_patches_are_what_a_strided_window_sees(self, sensors, channels):
+        task = Task(sensors=sensors, domain=((0.0, 1.0),) * len(sensors), horizon=1.0, channels=channels)
+        fields, patches = torch.rand(3, *task.field_shape), task.in_patches(2)
+        cut = task.cut_into_patches(fields, 2)
+        assert cut.shape == (3, *patches.field_shape) and patches.channels == channels * 2 ** len(sensors)
+        images = fields.reshape(3, channels, *(sensors if len(sensors) == 2 else (1, *sensors)))
+        window = (2, 2) if len(sensors) == 2 else (1, 2)
+        by_unfold = torch.nn.functional.unfold(images, window, stride=window)
+        assert torch.equal(patches.as_sequence(cut), by_unfold.transpose(1, 2))
+        assert task.in_patches(1) == task and task.cut_into_patches(fields, 1) is fields
+
+    @pytest.mark.parametrize(
+        ("size", "sentence"), [(5, "must divide the sensors along each coordinate, 8 and 12"), (4, "leaves 2")]
+    )
+    def test_patches_that_do_not_fit_are_refused(self, size, sentence):
+        with pytest.raises(InputError, match=sentence):
+            Task(sensors=(8, 12) if size == 5 else (8, 8), domain=((0.0, 1.0),) * 2, horizon=1.0).in_patches(size)
+
     @pytest.mark.parametrize(
         ("changes", "sentence"),
         [
