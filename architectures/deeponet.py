@@ -30,7 +30,10 @@ class DeepONetConfig(DirectConfig):
 
 
 class DeepONet(DirectOperator):
-    """With patches, the branch first reads each of them by the same layer, as a strided convolution does."""
+    """The branch also reads the initial state. With a window there are many to each field, and the trunk reads them instead.
+
+    With patches, the branch first reads each of them by the same layer, as a strided convolution does.
+    """
 
     Config = DeepONetConfig
     config: DeepONetConfig
@@ -39,22 +42,37 @@ class DeepONet(DirectOperator):
         super().__init__(config, task)
         hidden, self.state_size = [config.width] * config.num_layers, 2 * task.degrees_of_freedom
         num_outputs = self.state_size * config.num_channels
-        self.time_features = TimeFeatures(config.num_frequencies, task.horizon)
+        self.time_features = TimeFeatures(config.num_frequencies, self.reach)
+        features_of_state, features_of_time = self.embed_state.num_features, self.time_features.num_features
         num_inputs = self.patches.channels
         if config.patch_size > 1:
             num_inputs = config.num_channels
             self.embed_patch = nn.Sequential(nn.Linear(self.patches.channels, num_inputs), nn.GELU())
-        self.branch = mlp([num_inputs * self.patches.num_sensors + self.state_size, *hidden, num_outputs])
-        self.trunk = mlp([self.time_features.num_features, *hidden, num_outputs])
+        num_inputs *= self.patches.num_sensors
+        if config.window is None:
+            num_inputs += features_of_state
+        else:
+            features_of_time += features_of_state
+        self.branch = mlp([num_inputs, *hidden, num_outputs])
+        self.trunk = mlp([features_of_time, *hidden, num_outputs])
         self.bias = nn.Parameter(torch.zeros(self.state_size))
 
-    def free_part(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, patches: Tensor, initial_BK: Tensor) -> tuple[Any, Tensor]:
         if self.config.patch_size > 1:
-            fields = self.embed_patch(self.patches.as_sequence(fields))
-        branch_BKP = self.branch(torch.cat([fields.flatten(1), initial_BK], dim=-1)).unflatten(-1, (self.state_size, -1))
-        trunk_UTKP = self.trunk(self.time_features(distinct_rows(times_BT))).unflatten(-1, (self.state_size, -1))
-        free_BTK = torch.einsum("bkp,btkp->btk", branch_BKP, trunk_UTKP) / branch_BKP.shape[-1] ** 0.5
-        return free_BTK + self.bias, free_BTK.new_zeros(())
+            patches = self.embed_patch(self.patches.as_sequence(patches))
+        inputs = [patches.flatten(1)]
+        if self.window is None:
+            inputs.append(self.embed_state(initial_BK))
+        return self.branch(torch.cat(inputs, dim=-1)).unflatten(-1, (self.state_size, -1)), patches.new_zeros(())
+
+    def free_part(self, memory: Any, times_BT: Tensor, initial: Tensor) -> Tensor:
+        branch_BKP, inputs_UTF = memory, self.time_features(distinct_rows(times_BT))
+        if self.window is not None:
+            state = self.embed_state(initial if initial.ndim == 3 else initial.unsqueeze(1))
+            rows, times = len(branch_BKP), times_BT.shape[1]
+            inputs_UTF = torch.cat([inputs_UTF.expand(rows, -1, -1), state.expand(rows, times, -1)], dim=-1)
+        trunk_UTKP = self.trunk(inputs_UTF).unflatten(-1, (self.state_size, -1))
+        return torch.einsum("bkp,btkp->btk", branch_BKP, trunk_UTKP) / branch_BKP.shape[-1] ** 0.5 + self.bias
 
 
 ARCHITECTURE = DeepONet

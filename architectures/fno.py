@@ -61,8 +61,8 @@ class FNO(EncoderDecoder):
         self.encoder = nn.Sequential(*layers)
         self.encoder_norm = nn.LayerNorm(width)
 
-    def encode(self, fields: Tensor) -> Tensor:
-        return self.encoder_norm(self.encoder(self.embed_sensor(self.patches.as_sequence(fields))))
+    def encode(self, patches: Tensor) -> Tensor:
+        return self.encoder_norm(self.encoder(self.embed_sensor(self.patches.as_sequence(patches))))
 
 
 class FourierLayer(nn.Module):

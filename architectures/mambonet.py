@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from .layers.basics import mlp
+from .layers.basics import TimeFeatures, mlp
 from .layers.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from .layers.mamba import BidirectionalMamba, MambaLayer
 from .layers.orbit_quadrature import COARSE, AngleFeatures, Orbit, OrbitFinder
@@ -50,6 +50,8 @@ class MambONetConfig(EncoderDecoderConfig):
     def _the_phase_angle_fits(self) -> Any:
         if self.published_layers and self.phase_angle:
             raise ValueError("phase_angle is true; it must be false with published_layers, which read V and t alone")
+        if self.window is not None and self.phase_angle:
+            raise ValueError(f"window is {self.window}; it must be null with phase_angle, which belongs to one initial state")
         if self.patch_size > 1 and self.phase_angle:
             raise ValueError(f"patch_size is {self.patch_size}; it must be 1 with phase_angle, which every sensor has of its own")
         return self
@@ -78,7 +80,11 @@ class MambONet(EncoderDecoder):
         super().__init__(config, task)
         width, num_layers = config.d_model, config.num_mamba_layers
         patches = self.patches
-        num_inputs = patches.channels if config.published_layers else patches.channels + task.degrees_of_freedom
+        places_Ld = patches.sensor_positions(-1.0, 1.0)
+        if config.position_frequencies:
+            features = TimeFeatures(config.position_frequencies, horizon=2.0)  # of each coordinate, rescaled to [0, 2]
+            places_Ld = torch.cat([places_Ld, features(places_Ld + 1.0)[..., 1:].flatten(1)], dim=-1)
+        num_inputs = patches.channels if config.published_layers else patches.channels + places_Ld.shape[1]
         if config.phase_angle:
             self.find_orbit = OrbitFinder(task, COARSE)
             self.angle_features = AngleFeatures(max(1, config.num_frequencies))
@@ -91,25 +97,32 @@ class MambONet(EncoderDecoder):
         else:
             self.encoder = BidirectionalMamba(num_layers, width, config.d_state, patches.sensors)
             self.encoder_norm = nn.LayerNorm(width)
-        self.register_buffer("sensors", patches.sensor_positions(-1.0, 1.0), persistent=False)
+        self.register_buffer("sensors", places_Ld, persistent=False)
 
-    def free_part(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> tuple[Tensor, Tensor]:
-        query_UTM = self.embed_query(times_BT, initial_BK)
+    def read(self, patches: Tensor, initial_BK: Tensor) -> tuple[Any, Tensor]:
         if not self.config.phase_angle:
-            return self.decode(query_UTM, self.encode(fields))
-        orbit = self.find_orbit(fields * self.potential_scale + self.potential_mean, initial_BK)
+            return super().read(patches, initial_BK)
+        orbit = self.find_orbit(patches * self.potential_scale + self.potential_mean, initial_BK)
+        memory_BLM = self.encode(patches, orbit)
+        return (memory_BLM, orbit), memory_BLM.new_zeros(())
+
+    def free_part(self, memory: Any, times_BT: Tensor, initial: Tensor) -> Tensor:
+        if not self.config.phase_angle:
+            return super().free_part(memory, times_BT, initial)
+        memory_BLM, orbit = memory
         features_BTF = self.orbit_features(orbit.angle_at(times_BT), orbit.rate)
-        return self.decode(query_UTM + self.embed_orbit(features_BTF), self.encode(fields, orbit))
+        query_UTM = self.embed_query(times_BT, self.embed_state(initial))
+        return self.decode(query_UTM + self.embed_orbit(features_BTF), memory_BLM)
 
     def orbit_features(self, angle_BT: Tensor, rate_B1: Tensor) -> Tensor:
         """What a query carries of the orbit, (B, T, F): its angle, and the rate relative to one period over the horizon."""
         pace_B1 = (rate_B1 / (2.0 * math.pi / self.task.horizon)).log()
         return torch.cat([self.angle_features(angle_BT), pace_B1.expand_as(angle_BT).unsqueeze(-1)], dim=-1)
 
-    def encode(self, fields: Tensor, orbit: Orbit | None = None) -> Tensor:
-        inputs = [self.patches.as_sequence(fields)]
+    def encode(self, patches: Tensor, orbit: Orbit | None = None) -> Tensor:
+        inputs = [self.patches.as_sequence(patches)]
         if not self.config.published_layers:
-            inputs.append(self.sensors.expand(len(fields), -1, -1))
+            inputs.append(self.sensors.expand(len(patches), -1, -1))
         if orbit is not None:
             inputs += [orbit.speed.unsqueeze(-1) - 1.0, self.angle_features(orbit.angle)]
         return self.encoder_norm(self.encoder(self.embed_sensor(torch.cat(inputs, dim=-1))))

@@ -3,6 +3,7 @@
 Shapes: B batch, S sensors, T query times, d degrees of freedom, K = 2d components of a state (q, p).
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -12,7 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from ..physics.errors import InputError
+from .layers.basics import StateFeatures
 from .task import Task
+
+_ROUNDING = 1e-9  # of a horizon that is a whole number of windows
 
 
 class ArchitectureConfig(BaseModel):
@@ -78,6 +82,11 @@ class Operator(nn.Module, ABC):
         return None
 
     @property
+    def window(self) -> float | None:
+        """Time that the network predicts at once, where it goes on from its own predictions beyond; None: the whole horizon."""
+        return None
+
+    @property
     def dtype(self) -> torch.dtype:
         """Type of the weights, and of the numbers that the network expects."""
         return self.potential_mean.dtype
@@ -107,7 +116,8 @@ class Operator(nn.Module, ABC):
             (B, T). Times (T,) or (1, T) stand for every row, as does a (B, T) that is expanded and holds one row in memory.
             What depends on them alone is then computed once instead of B times.
         initial
-            (B, 2d), or (2d,) or (1, 2d) for every row.
+            (B, 2d), or (2d,) or (1, 2d) for every row. A network with a window also takes (B, T, 2d): a state for each query time,
+            which is then the time since that state and at most the window.
 
         Raises
         ------
@@ -115,12 +125,14 @@ class Operator(nn.Module, ABC):
             Where the fields or the initial states do not have the shape that the network was built for.
         """
         task = self.task
+        if initial.ndim == 3 and self.window is None:
+            raise ValueError("initial states (B, T, 2d), one for each time, need a network with a window; give one for each row")
         if fields.shape[1:] != task.field_shape:
             raise ValueError(_wrong_fields(task, tuple(fields.shape)))
         if initial.shape[-1] != 2 * task.degrees_of_freedom:
             raise ValueError(f"initial state has {initial.shape[-1]} numbers; this network reads {2 * task.degrees_of_freedom}, q and p")
-        times_BT, initial_BK = (x.expand(fields.shape[0], -1) for x in (times, initial))
-        return self.predict(fields, times_BT, initial_BK)
+        times_BT = times.expand(fields.shape[0], -1)
+        return self.predict(fields, times_BT, initial if initial.ndim == 3 else initial.expand(fields.shape[0], -1))
 
     def output(self, trajectory_BTK: Tensor, auxiliary_loss: Tensor) -> OperatorOutput:
         """A trajectory of states as q and p in the shapes that `OperatorOutput` promises."""
@@ -156,6 +168,15 @@ class DirectConfig(ArchitectureConfig):
         description="sensors along each coordinate that are read as one; must divide their number. A grid of n by n sensors becomes "
         "n²/patch_size² tokens, and so much cheaper",
     )
+    window: float | None = Field(
+        default=None,
+        gt=0,
+        description="time that the network predicts at once; beyond it, it starts again from the state that it has predicted. null: the "
+        "whole horizon. Trained on pairs of states of a trajectory that are at most this far apart",
+    )
+    position_frequencies: int = Field(
+        default=0, ge=0, description="sine and cosine pairs of each coordinate of a state, and in mambonet of each sensor's place"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -168,6 +189,8 @@ class DirectConfig(ArchitectureConfig):
     def _a_gate_needs_an_imposed_state(self) -> Any:
         if self.gate_time is not None and not self.hard_initial_condition:
             raise ValueError(f"gate_time is {self.gate_time}; it must be null without hard_initial_condition, as nothing is imposed then")
+        if self.window is not None and not self.hard_initial_condition:
+            raise ValueError(f"window is {self.window}; without hard_initial_condition a trajectory would jump from window to window")
         return self
 
     @property
@@ -178,13 +201,17 @@ class DirectConfig(ArchitectureConfig):
 class DirectOperator(Operator):
     """An operator whose network predicts q and p without any mechanics built in.
 
-    Subclasses implement `free_part`. This class normalises the fields and imposes the initial state exactly:
+    Subclasses implement `read`, what depends on the fields, and `free_part`, the answer to queries. This class normalises the fields
+    and imposes the initial state exactly:
 
         q(t) = q0 + g(t) a(t),    p(t) = p0 + g(t) b(t),    g(t) = 1 - exp(-t / gate_time),    (a, b) = free_part(...)
 
     The initial condition then holds to rounding and costs the network nothing. A gate that is soon 1 leaves errors as they
     are; powers of t would multiply them. With `gate_time: null` the trajectory is q0 + p0 t + t^2 a(t) and p0 + t b(t), for unit
     mass, as in version 0.1. With `hard_initial_condition: false` it is (a, b).
+
+    With `window` the network is a flow map: the state at the end of a window is predicted from the one at its beginning, window by
+    window, and all queries are then answered together, each from the beginning of its window. The fields are read once.
     """
 
     config: DirectConfig
@@ -192,6 +219,12 @@ class DirectOperator(Operator):
     def __init__(self, config: DirectConfig, task: Task) -> None:
         super().__init__(config, task)
         self.patches = task.in_patches(config.patch_size)
+        self.reach = task.horizon if config.window is None else config.window  # of one prediction
+        self.embed_state = StateFeatures(task, config.position_frequencies)
+
+    @property
+    def window(self) -> float | None:
+        return self.config.window
 
     @classmethod
     def why_not(cls, config: ArchitectureConfig, task: Task) -> str | None:
@@ -200,6 +233,8 @@ class DirectOperator(Operator):
             task.in_patches(config.patch_size)
         except InputError as error:
             return str(error)
+        if config.window is not None and config.window > task.horizon:
+            return f"window is {config.window:g}; it must be at most the horizon, {task.horizon:g}"
         if config.hard_initial_condition and config.gate_time is None and (task.degrees_of_freedom > 1 or task.channels > 1):
             return (
                 "gate_time: null starts from q0 + p0 t, which needs one degree of freedom with unit mass; "
@@ -208,24 +243,51 @@ class DirectOperator(Operator):
         return None
 
     @abstractmethod
-    def free_part(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network predicts, (B, T, 2d), and the auxiliary loss, from normalised fields in patches: those of `self.patches`."""
+    def read(self, patches: Tensor, initial_BK: Tensor) -> tuple[Any, Tensor]:
+        """What `free_part` needs to know of the normalised fields, which come in `self.patches`, and the auxiliary loss.
+
+        With a window, nothing of it may depend on the initial state.
+        """
+
+    @abstractmethod
+    def free_part(self, memory: Any, times_BT: Tensor, initial: Tensor) -> Tensor:
+        """What the network predicts, (B, T, 2d), from initial states (B, 2d), or with a window also (B, T, 2d)."""
 
     def predict(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> OperatorOutput:
         patches = self.task.cut_into_patches(self.normalise(fields), self.config.patch_size)
-        free_BTK, auxiliary_loss = self.free_part(patches, times_BT, initial_BK)
-        if not self.config.hard_initial_condition:
-            return self.output(free_BTK, auxiliary_loss)
-        start_BTK, gate_BTK = self._start(times_BT, initial_BK)
-        return self.output(start_BTK + gate_BTK * free_BTK, auxiliary_loss)
+        memory, auxiliary_loss = self.read(patches, initial_BK)
+        if self.window is not None and initial_BK.ndim == 2:
+            times_BT, initial_BK = self._windows(memory, times_BT, initial_BK)
+        return self.output(self._state_at(memory, times_BT, initial_BK), auxiliary_loss)
 
-    def _start(self, times_BT: Tensor, initial_BK: Tensor) -> tuple[Tensor, Tensor]:
-        """The trajectory that an imposed initial state starts from, and the gate of the free part; both broadcast to (B, T, 2d)."""
-        if self.config.gate_time is not None:
-            return initial_BK.unsqueeze(1), -torch.expm1(times_BT / -self.config.gate_time).unsqueeze(-1)
-        q0_B1, p0_B1 = initial_BK.split(1, dim=-1)
-        start_BTK = torch.stack([q0_B1 + times_BT * p0_B1, p0_B1.expand_as(times_BT)], dim=-1)
-        return start_BTK, torch.stack([times_BT.square(), times_BT], dim=-1)
+    def _windows(self, memory: Any, times_BT: Tensor, initial_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """For each query the time since its window began, (B, T), and the state there, (B, T, 2d), predicted window by window."""
+        states = [initial_BK]
+        step_B1 = times_BT.new_full((1, 1), self.reach).expand(len(initial_BK), 1)
+        for _ in range(math.ceil(self.task.horizon / self.reach - _ROUNDING) - 1):
+            states.append(self._state_at(memory, step_B1, states[-1])[:, 0])
+        which_BT = (times_BT / self.reach).long().clamp(max=len(states) - 1)
+        begin_BTK = torch.stack(states, dim=1).gather(1, which_BT.unsqueeze(-1).expand(-1, -1, initial_BK.shape[1]))
+        return (times_BT - which_BT.to(times_BT.dtype) * self.reach).clamp(min=0.0), begin_BTK
+
+    def _state_at(self, memory: Any, times_BT: Tensor, initial: Tensor) -> Tensor:
+        """The states (B, T, 2d) at times since the initial ones."""
+        free_BTK = self.free_part(memory, times_BT, initial)
+        if not self.config.hard_initial_condition:
+            return free_BTK
+        if self.config.gate_time is None:
+            start_BTK, gate_BTK = _by_powers_of_t(times_BT, initial)
+        else:
+            start_BTK = initial if initial.ndim == 3 else initial.unsqueeze(1)
+            gate_BTK = -torch.expm1(times_BT / -self.config.gate_time).unsqueeze(-1)
+        return start_BTK + gate_BTK * free_BTK
+
+
+def _by_powers_of_t(times_BT: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
+    """The trajectory that an imposed initial state starts from, and the gate of the free part; both broadcast to (B, T, 2d)."""
+    q0, p0 = (initial if initial.ndim == 3 else initial.unsqueeze(1)).unbind(dim=-1)  # (B, T) or (B, 1)
+    start_BTK = torch.stack([q0 + times_BT * p0, p0.expand_as(times_BT)], dim=-1)
+    return start_BTK, torch.stack([times_BT.square(), times_BT], dim=-1)
 
 
 def needs_one_coordinate(name: str, task: Task, max_channels: int | None = None) -> str | None:

@@ -54,6 +54,9 @@ class VaRONetConfig(DirectConfig):
     def _published_decoders_fit(self) -> "VaRONetConfig":
         if self.published_layers and self.num_frequencies:
             raise ValueError(f"num_frequencies is {self.num_frequencies}; it must be 0 with published_layers, which read t itself")
+        if self.published_layers and (self.window is not None or self.position_frequencies):
+            key = "position_frequencies" if self.window is None else "window"
+            raise ValueError(f"{key} is {getattr(self, key)}; the published layers have none")
         if self.published_layers and self.num_decoder_layers != self.num_encoder_layers:
             raise ValueError(
                 f"num_decoder_layers is {self.num_decoder_layers}; with published_layers the decoders start from the encoder's states "
@@ -85,16 +88,21 @@ class VaRONet(DirectOperator):
         else:
             num_states = 2 * config.num_encoder_layers * config.hidden_size
             self.posterior = nn.ModuleList(nn.Linear(num_states, config.latent_size) for _ in range(2))
-            self.decoder = _PointwiseDecoder(config, task)
+            time_features = TimeFeatures(config.num_frequencies, self.reach)
+            self.decoder = _PointwiseDecoder(config, time_features, self.embed_state.num_features, state_size)
 
-    def free_part(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> tuple[Tensor, Tensor]:
-        hidden_NBH, cell_NBH = self.encoder(self.patches.as_sequence(fields))[1]
+    def read(self, patches: Tensor, initial_BK: Tensor) -> tuple[Any, Tensor]:
+        hidden_NBH, cell_NBH = self.encoder(self.patches.as_sequence(patches))[1]
         if isinstance(self.decoder, _PointwiseDecoder):
-            latent_BZ, auxiliary_loss = self._draw(hidden_NBH.transpose(0, 1).flatten(1))
-            return self.decoder(latent_BZ, times_BT, initial_BK), auxiliary_loss
+            return self._draw(hidden_NBH.transpose(0, 1).flatten(1))
         latent_NBZ, auxiliary_loss = self._draw(hidden_NBH)
-        parts = [decoder(latent_NBZ, cell_NBH, times_BT, initial_BK) for decoder in self.decoder]
-        return torch.stack(parts, dim=-1), auxiliary_loss
+        return (latent_NBZ, cell_NBH), auxiliary_loss
+
+    def free_part(self, memory: Any, times_BT: Tensor, initial: Tensor) -> Tensor:
+        if isinstance(self.decoder, _PointwiseDecoder):
+            return self.decoder(memory, times_BT, self.embed_state(initial))
+        parts = [decoder(*memory, times_BT, initial) for decoder in self.decoder]
+        return torch.stack(parts, dim=-1)
 
     def _draw(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """A latent, and its divergence from a standard normal one (Kingma & Welling, arXiv 1312.6114, B), weighted."""
@@ -108,22 +116,23 @@ class VaRONet(DirectOperator):
 class _PointwiseDecoder(nn.Module):
     """Residual layers over features of t, each scaled and shifted by the latent and the initial state (FiLM, arXiv 1709.07871)."""
 
-    def __init__(self, config: VaRONetConfig, task: Task) -> None:
+    def __init__(self, config: VaRONetConfig, time_features: TimeFeatures, features_of_state: int, state_size: int) -> None:
         super().__init__()
-        state_size = 2 * task.degrees_of_freedom
         width, num_layers = 2 * config.hidden_size, config.num_decoder_layers
-        self.time_features = TimeFeatures(config.num_frequencies, task.horizon)
-        self.embed_time = nn.Linear(self.time_features.num_features, width)
-        self.modulation = mlp([config.latent_size + state_size, width, 2 * num_layers * width])
+        self.time_features = time_features
+        self.embed_time = nn.Linear(time_features.num_features, width)
+        self.modulation = mlp([config.latent_size + features_of_state, width, 2 * num_layers * width])
         self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(num_layers))
         self.layers = nn.ModuleList(mlp([width, width, width]) for _ in range(num_layers))
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, state_size))
 
-    def forward(self, latent_BZ: Tensor, times_BT: Tensor, initial_BK: Tensor) -> Tensor:
+    def forward(self, latent_BZ: Tensor, times_BT: Tensor, state: Tensor) -> Tensor:
         x_UTW = self.embed_time(self.time_features(distinct_rows(times_BT)))
-        modulations_B1W = self.modulation(torch.cat([latent_BZ, initial_BK], dim=-1)).unsqueeze(1).chunk(2 * len(self.layers), dim=-1)
-        for norm, layer, scale_B1W, shift_B1W in zip(self.norms, self.layers, modulations_B1W[::2], modulations_B1W[1::2], strict=True):
-            x_UTW = x_UTW + layer(torch.addcmul(shift_B1W, norm(x_UTW), 1 + scale_B1W))
+        state = state if state.ndim == 3 else state.unsqueeze(1)  # (B, 1, F), or one for each time
+        inputs = torch.cat([latent_BZ.unsqueeze(1).expand(-1, state.shape[1], -1), state], dim=-1)
+        modulations = self.modulation(inputs).chunk(2 * len(self.layers), dim=-1)
+        for norm, layer, scale, shift in zip(self.norms, self.layers, modulations[::2], modulations[1::2], strict=True):
+            x_UTW = x_UTW + layer(torch.addcmul(shift, norm(x_UTW), 1 + scale))
         return self.head(x_UTW)
 
 

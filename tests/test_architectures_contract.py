@@ -4,10 +4,13 @@ import pytest
 import torch
 
 from neural_hamilton.architectures import available_architectures, build_operator, parse_architecture
+from neural_hamilton.architectures.operator import OperatorOutput
 from neural_hamilton.architectures.task import Task
-from neural_hamilton.architectures.testing import OperatorContract, contract_cases, oscillators
+from neural_hamilton.architectures.testing import OperatorContract, assert_same, contract_cases, oscillators
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config import load_config
+
+DIRECT = ["deeponet", "fno", "mambonet", "traonet", "varonet"]
 
 
 @pytest.mark.parametrize(("name", "preset"), contract_cases(*available_architectures()))
@@ -33,7 +36,45 @@ class TestPhaseAngle(OperatorContract):
         pytest.skip("the angle is that of V in its own units; see tests/test_architectures_mambonet.py")
 
 
-@pytest.mark.parametrize("name", ["deeponet", "fno", "mambonet", "traonet", "varonet"])
+@pytest.mark.parametrize("name", DIRECT)
+@pytest.mark.parametrize("preset", ["default"])
+class TestWindows(OperatorContract):
+    """Networks that predict window by window."""
+
+    def parse(self, name, preset, **others):
+        return super().parse(name, preset, **{"window": 0.4, "position_frequencies": 3} | others)
+
+    def test_a_window_begins_where_the_one_before_ended(self, name, preset):
+        network = self.build(name, preset).double().eval()
+        (fields, _, initial), _ = oscillators(self.own_task(name, preset), dtype=torch.float64)
+        window, state = network.window, initial
+        for number in range(5):  # 5 windows of 0.4 are the horizon, 2
+            times = torch.tensor([[0.1, window]], dtype=torch.float64)
+            output = network(fields, times, state)
+            at_once = network(fields, number * window + times * (1 - 1e-12), initial)
+            assert_same(at_once, output, atol=1e-9)
+            state = torch.stack([output.q[:, 1], output.p[:, 1]], dim=-1)
+
+    def test_each_query_may_start_from_its_own_state(self, name, preset):
+        network = self.build(name, preset).double().eval()
+        (fields, times, initial), _ = oscillators(self.own_task(name, preset), dtype=torch.float64)
+        elapsed, shift = times / times.max() * network.window, torch.linspace(0, 0.1, times.shape[1]).double()
+        starts = initial[:, None] + shift[:, None]
+        together = network(fields, elapsed, starts)
+        apart = [network(fields, elapsed[:, [index]], starts[:, index]) for index in range(times.shape[1])]
+        assert_same(together, OperatorOutput(*(torch.cat([part[k] for part in apart], dim=1) for k in (0, 1)), together.auxiliary_loss))
+
+    def test_windows_that_do_not_fit_are_refused(self, name, preset):
+        with pytest.raises(InputError, match=r"window is 2\.5; it must be at most the horizon, 2"):
+            self.build(name, preset, window=2.5)
+        with pytest.raises(InputError, match=r"window is 0\.4; without hard_initial_condition a trajectory would jump"):
+            parse_architecture({"name": name, "window": 0.4, "hard_initial_condition": False, "gate_time": None})
+        (fields, times, initial), _ = oscillators(self.own_task(name, preset))
+        with pytest.raises(ValueError, match="need a network with a window"):
+            self.build(name, preset, window=None)(fields, times, initial[:, None].expand(-1, times.shape[1], -1))
+
+
+@pytest.mark.parametrize("name", DIRECT)
 @pytest.mark.parametrize(("sensors", "channels"), [((8,), 1), ((8, 12), 2)])
 def test_a_network_of_patches_predicts_and_depends_on_each_sensor(name, sensors, channels):
     task = Task(sensors=sensors, domain=((0.0, 1.0),) * len(sensors), horizon=2.0, channels=channels)
@@ -51,6 +92,8 @@ def test_patches_that_do_not_fit_the_sensors_are_refused():
         build_operator(parse_architecture({"name": "traonet", "patch_size": 4}), task)
     with pytest.raises(InputError, match=r"patch_size is 2; it must be 1 with phase_angle"):
         load_config(None, {"architecture": {"name": "mambonet", "patch_size": 2, "phase_angle": True}})
+    with pytest.raises(InputError, match=r"window is 0\.5; it must be null with phase_angle"):
+        load_config(None, {"architecture": {"name": "mambonet", "window": 0.5, "phase_angle": True}})
 
 
 def test_unknown_architecture_names_the_choices():

@@ -65,7 +65,7 @@ def test_self_attention_is_its_formula():
 
 def test_queries_shared_by_all_rows_stay_one_row_until_they_meet_the_potential():
     torch.manual_seed(0)
-    queries, decoder = TimeQueries(TASK, 3, 8).double(), CrossAttentionDecoder(2, 8, 2, 16).double()
+    queries, decoder = TimeQueries(TimeFeatures(3, 2.0), 2, 8).double(), CrossAttentionDecoder(2, 8, 2, 16).double()
     times, initial, memory = randn(1, 5).expand(4, -1), randn(1, 2, seed=1).expand(4, -1), randn(4, 7, 8, seed=2)
     shared = queries(times, initial)
     assert shared.shape == (1, 5, 8)
@@ -77,7 +77,7 @@ def test_queries_shared_by_all_rows_stay_one_row_until_they_meet_the_potential()
 def test_time_queries_are_an_mlp_of_features_and_state_together():
     """The form in which the weights of saved models were trained."""
     torch.manual_seed(0)
-    queries = TimeQueries(TASK, 3, 8).double()
+    queries = TimeQueries(TimeFeatures(3, 2.0), 2, 8).double()
     times, initial = randn(4, 5), randn(4, 2, seed=1)
     inputs = torch.cat([TimeFeatures(3, 2.0)(times), initial.unsqueeze(1).expand(-1, 5, -1)], dim=-1)
     expected = queries[2](F.gelu(queries[0](inputs)))
@@ -297,9 +297,7 @@ class TestTask:
         assert torch.equal(patches.as_sequence(cut), by_unfold.transpose(1, 2))
         assert task.in_patches(1) == task and task.cut_into_patches(fields, 1) is fields
 
-    @pytest.mark.parametrize(
-        ("size", "sentence"), [(5, "must divide the sensors along each coordinate, 8 and 12"), (4, "leaves 2")]
-    )
+    @pytest.mark.parametrize(("size", "sentence"), [(5, "must divide the sensors along each coordinate, 8 and 12"), (4, "leaves 2")])
     def test_patches_that_do_not_fit_are_refused(self, size, sentence):
         with pytest.raises(InputError, match=sentence):
             Task(sensors=(8, 12) if size == 5 else (8, 8), domain=((0.0, 1.0),) * 2, horizon=1.0).in_patches(size)

@@ -59,6 +59,7 @@ TRAINING = {
     "training.weight_decay": 0.5, "training.gradient_clip": 1e-3, "training.ema_decay": 0.5, "training.loss": "log-cosh",
     "training.loss_scale": (1.0, {"training.loss": "cauchy"}),
     "training.energy_weight": 1.0, "training.sobolev_weight": 1.0, "training.kl_warmup_epochs": (2.0, VARONET),
+    "training.rollouts": (True, {"architecture.window": 0.5}),
     "training.patience": (1, {"training.epochs": 6, "training.learning_rate": 1.0, "training.schedule": "constant"}),
     "training.precision": "bf16", "training.float32_epochs": (1, {"training.precision": "bf16"}), "training.compile": True,
     "training.keep_checkpoints": 1, "training.trackers": [],

@@ -21,6 +21,7 @@ from neural_hamilton.platform.training.objectives import (
     log_cosh,
     slope_error,
     total_losses,
+    window_pairs,
 )
 
 
@@ -38,7 +39,7 @@ LINE = Task((100,), ((0.0, 1.0),), 2.0)
 class Fixed(torch.nn.Module):
     """A network that predicts given numbers."""
 
-    task = LINE
+    task, window = LINE, None
 
     def __init__(self, q, p, auxiliary=0.0):
         super().__init__()
@@ -162,11 +163,38 @@ def test_two_degrees_of_freedom_average_over_components():
     torch.testing.assert_close(minimised, total + 0.5 * slopes)
 
 
+@pytest.mark.parametrize("shared_times", [True, False])
+def test_pairs_start_from_other_states_of_the_same_trajectory(shared_times):
+    torch.manual_seed(0)
+    times = torch.rand(1 if shared_times else 50, 40).mul(2.0).sort(dim=1).values.double()
+    phase = times + torch.arange(50.0)[:, None]
+    batch = Batch(torch.rand(50, 8).double(), times, phase.sin(), phase.cos(), torch.stack([phase[:, 0].sin(), phase[:, 0].cos()], dim=1))
+    pairs, elapsed = window_pairs(batch, 0.3), window_pairs(batch, 0.3).times
+    q0, p0 = pairs.initial.unbind(dim=-1)
+    torch.testing.assert_close(q0 * pairs.times.cos() + p0 * pairs.times.sin(), batch.q)  # a rotation by the time since the start
+    assert pairs.q is batch.q and pairs.potential is batch.potential
+    assert (pairs.times >= 0).all() and (pairs.times <= 0.3).all() and not torch.equal(pairs.times, elapsed)
+    gaps = times.diff(dim=1).expand(50, -1)
+    assert ((pairs.times[:, 1:] > 0) == (gaps <= 0.3)).all()  # none but itself only where none is near enough
+    assert (pairs.times > 0.25).any()
+
+
+def test_what_pairs_of_states_cannot_give_is_refused():
+    well = get_system("well")
+    for settings, window, sentence in [
+        ({"sobolev_weight": 0.1}, 0.5, r"training\.sobolev_weight is 0\.1.*set training\.rollouts"),
+        ({"rollouts": True}, None, r"training\.rollouts is true, which needs architecture\.window"),
+    ]:
+        with pytest.raises(InputError, match=sentence):
+            check_objective(load_config(None, {"training": settings}).training, well, window)
+    check_objective(load_config(None, {"training": {"sobolev_weight": 0.1, "rollouts": True}}).training, well, 0.5)
+
+
 def test_an_energy_term_without_meaning_is_refused():
     class Plane:
         name, degrees_of_freedom, has_unit_mass = "plane", 2, True
 
     settings = load_config(None, {"training.energy_weight": 0.1}).training
     with pytest.raises(InputError, match=r"training.energy_weight is 0.1.*'plane'"):
-        check_objective(settings, Plane())
-    check_objective(settings, get_system("well"))
+        check_objective(settings, Plane(), None)
+    check_objective(settings, get_system("well"), None)

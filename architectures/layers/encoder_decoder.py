@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..operator import DirectConfig, DirectOperator
 from ..task import Task
+from .basics import TimeFeatures
 from .transformer import CrossAttentionDecoder, IndexedQueries, TimeQueries
 
 
@@ -41,6 +42,9 @@ class EncoderDecoderConfig(DirectConfig):
             raise ValueError(f"d_model is {self.d_model}; it must be a multiple of num_heads, {self.num_heads}")
         if self.published_layers and self.num_frequencies:
             raise ValueError(f"num_frequencies is {self.num_frequencies}; it must be 0 with published_layers, whose queries carry an index")
+        if self.published_layers and (self.window is not None or self.position_frequencies):
+            key = "position_frequencies" if self.window is None else "window"
+            raise ValueError(f"{key} is {getattr(self, key)}; the published layers have none")
         return self
 
     @property
@@ -70,19 +74,23 @@ class EncoderDecoder(DirectOperator):
             self.embed_query = IndexedQueries(width, task.degrees_of_freedom)
             self.decoder = nn.TransformerDecoder(layer, config.num_decoder_layers)
         else:
-            self.embed_query = TimeQueries(task, config.num_frequencies, width)
+            time_features = TimeFeatures(config.num_frequencies, self.reach)
+            self.embed_query = TimeQueries(time_features, self.embed_state.num_features, width)
             self.decoder = CrossAttentionDecoder(config.num_decoder_layers, width, num_heads, config.d_feedforward)
         self.decoder_norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 2 * task.degrees_of_freedom)
 
     @abstractmethod
-    def encode(self, fields: Tensor) -> Tensor:
-        """The memory (B, L, M) of normalised fields."""
+    def encode(self, patches: Tensor) -> Tensor:
+        """The memory (B, L, M) of normalised fields in patches."""
 
-    def free_part(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> tuple[Tensor, Tensor]:
-        return self.decode(self.embed_query(times_BT, initial_BK), self.encode(fields))
+    def read(self, patches: Tensor, initial_BK: Tensor) -> tuple[Any, Tensor]:
+        memory_BLM = self.encode(patches)
+        return memory_BLM, memory_BLM.new_zeros(())
 
-    def decode(self, query_UTM: Tensor, memory_BLM: Tensor) -> tuple[Tensor, Tensor]:
+    def free_part(self, memory: Any, times_BT: Tensor, initial: Tensor) -> Tensor:
+        return self.decode(self.embed_query(times_BT, self.embed_state(initial)), memory)
+
+    def decode(self, query_UTM: Tensor, memory_BLM: Tensor) -> Tensor:
         """What `free_part` returns, from embedded queries and the memory."""
-        decoded_BTM = self.decoder(query_UTM, memory_BLM)
-        return self.head(self.decoder_norm(decoded_BTM)), decoded_BTM.new_zeros(())
+        return self.head(self.decoder_norm(self.decoder(query_UTM, memory_BLM)))

@@ -36,23 +36,22 @@ class SensorEmbedding(nn.Module):
 
 
 class TimeQueries(nn.ModuleList):
-    """Features of t and the initial state through an MLP of two layers, (B, T) and (B, 2d) -> (U, T, M)."""
+    """Features of t and of a state, (B, F) or one for each time, through an MLP of two layers, (B, T) and (B, F) -> (U, T, M)."""
 
     features: TimeFeatures
 
-    def __init__(self, task: Task, num_frequencies: int, width: int) -> None:
-        features = TimeFeatures(num_frequencies, task.horizon)
-        self.state_size = 2 * task.degrees_of_freedom
-        super().__init__(mlp([features.num_features + self.state_size, width, width]))
-        self.features = features
+    def __init__(self, features: TimeFeatures, state_size: int, width: int) -> None:
+        super().__init__(mlp([features.num_features + state_size, width, width]))
+        self.features, self.state_size = features, state_size
 
-    def forward(self, times_BT: Tensor, initial_BK: Tensor) -> Tensor:
+    def forward(self, times_BT: Tensor, state: Tensor) -> Tensor:
         first, activation, second = cast(nn.Linear, self[0]), self[1], self[2]
         # The first layer is a sum over its inputs: the times' part is often shared by the batch, the state's by the times.
         weight_MF, weight_MK = first.weight.split([self.features.num_features, self.state_size], dim=1)
         times_UTM = F.linear(self.features(distinct_rows(times_BT)), weight_MF, first.bias)
-        initial_UM = F.linear(distinct_rows(initial_BK), weight_MK)
-        return second(activation(times_UTM + initial_UM.unsqueeze(1)))
+        if state.ndim == 2:
+            state = distinct_rows(state).unsqueeze(1)
+        return second(activation(times_UTM + F.linear(state, weight_MK)))
 
 
 class FeedForward(nn.Sequential):

@@ -60,6 +60,10 @@ class TrainingConfig(Section):
     loss_scale: PositiveFloat = Field(default=0.01, description="the error s beyond which the cauchy loss forgives")
     energy_weight: float = Field(default=0.0, ge=0, description="weight of the mean square of H - E along the prediction")
     sobolev_weight: float = Field(default=0.0, ge=0, description="weight of the mean square of the error's derivative in time")
+    rollouts: bool = Field(
+        default=False,
+        description="train a network with architecture.window on whole trajectories, through all its windows, not on pairs of states",
+    )
     kl_warmup_epochs: float = Field(default=0.0, ge=0, description="epochs over which the weight of the divergence rises; only for varonet")
     patience: int | None = Field(default=None, ge=1, description="stop after this many epochs without a smaller validation loss")
 

@@ -4,6 +4,7 @@ Shapes: B batch, S sensors, T query times. States are (B, T), or (B, T, d) with 
 """
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ class Objective(nn.Module):
 
     The first is the mean over q, p and times of the squared error, of its logarithm of cosh or of its Cauchy loss, with the terms
     that `settings` weighs. The second is always half the sum of the mean squared errors of q and p.
+
+    A network with a window learns from pairs of states of a trajectory, or with `rollouts` from whole trajectories.
     """
 
     def __init__(self, network: Operator, settings: TrainingConfig) -> None:
@@ -29,6 +32,8 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Both losses, and the network's auxiliary loss, a scalar."""
+        if self.network.window is not None and not self.settings.rollouts:
+            batch = window_pairs(batch, self.network.window)
         output = self.network(batch.potential, batch.times, batch.initial)
         # What autocast computed in bfloat16 is compared in float32.
         q, p = output.q.float(), output.p.float()
@@ -46,14 +51,39 @@ class Objective(nn.Module):
         return objective_B, total_B, output.auxiliary_loss
 
 
+def window_pairs(batch: Batch, window: float) -> Batch:
+    """Each query of a batch as one that starts from another state of its trajectory, drawn among those up to `window` before it.
+
+    Times are then those since that state and `initial` is (B, T, 2d). Where no other state is near enough it is the query's own.
+    """
+    times_BT = batch.times.expand(len(batch), -1).contiguous()
+    num_times = times_BT.shape[1]
+    own_BT = torch.arange(num_times, device=times_BT.device).expand_as(times_BT)
+    first_BT = torch.searchsorted(times_BT, times_BT - window)
+    chosen_BT = first_BT + (torch.rand_like(times_BT) * (own_BT - first_BT)).long()
+    chosen_BT = torch.minimum(chosen_BT, (own_BT - 1).clamp(min=0)).maximum(first_BT)
+    states = torch.stack([batch.q, batch.p], dim=2).flatten(2)  # (B, T, 2d)
+    starts = states.gather(1, chosen_BT.unsqueeze(-1).expand(-1, -1, states.shape[2]))
+    return replace(batch, times=times_BT - times_BT.gather(1, chosen_BT), initial=starts)
+
+
 def total_losses(network: nn.Module, batch: Batch) -> Tensor:
     """Half the sum of the mean squared errors of q and p, (B,)."""
     output = network(batch.potential, batch.times, batch.initial)
     return _half_sum(_mean((output.q - batch.q).square()), _mean((output.p - batch.p).square()))
 
 
-def check_objective(settings: TrainingConfig, system: System) -> None:
-    """Refuse a term of the loss that has no meaning for the system, as an InputError that names the key."""
+def check_objective(settings: TrainingConfig, system: System, window: float | None) -> None:
+    """Refuse a term of the loss that has no meaning for the system or the network, as an InputError that names the key."""
+    if settings.rollouts and window is None:
+        raise InputError("training.rollouts is true, which needs architecture.window; without one, trajectories are whole")
+    if window is not None and not settings.rollouts:
+        for key in ("sobolev_weight", "energy_weight"):
+            if getattr(settings, key):
+                raise InputError(
+                    f"training.{key} is {getattr(settings, key):g}; it compares times of one trajectory, where pairs of states are "
+                    "trained: set training.rollouts or leave out architecture.window"
+                )
     if settings.energy_weight and not (system.degrees_of_freedom == 1 and system.has_unit_mass):
         raise InputError(
             f"training.energy_weight is {settings.energy_weight:g}; it needs H = p²/2 + V(q) with one degree of freedom, "

@@ -44,8 +44,8 @@ def prepare_run(run: Path, dataset: Path, config: Config, resume: bool) -> Confi
         if rows is not None and rows > manifest["counts"][split]:
             raise InputError(f"training.{split}_rows is {rows}; dataset {str(dataset)!r} has {manifest['counts'][split]} {kind} rows")
     config = _take_from_dataset(config, dataset, manifest["config"])
-    check_objective(config.training, config.data.get_system())
     network = build_operator(config.architecture, task_of(config.data))  # refuses an architecture that cannot do the task
+    check_objective(config.training, config.data.get_system(), network.window)
     if config.training.initial_model is not None:
         start_from(network, config.training.initial_model)  # refuses a model that cannot be that
     if (run / CONFIG_FILE).exists():
