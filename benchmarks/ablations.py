@@ -95,6 +95,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "direct, AdamW, 3e-3": _DIRECT | {"training.optimizer": "adamw", "training.learning_rate": 3e-3},
     "direct, Muon, 1e-2": _DIRECT | {"training.optimizer": "muon"},
     "direct, batch 100, as many steps": _DIRECT | {"training.batch_size": 100, "training.epochs": 24, "training.warmup_epochs": 2.0},
+    "direct, 16 position frequencies": _DIRECT | {"architecture.position_frequencies": 16},
     "direct, tokens of 2 sensors": _DIRECT | {"architecture.patch_size": 2},
     "direct, tokens of 4 sensors": _DIRECT | {"architecture.patch_size": 4},
     "direct, no Sobolev term": _DIRECT | {"training.sobolev_weight": 0.0},
