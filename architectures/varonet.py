@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from .layers.basics import TimeFeatures, distinct_rows, mlp
-from .layers.encoder_decoder import without_frequencies
+from .layers.encoder_decoder import refuse_with_published_layers, without_frequencies
 from .operator import DirectConfig, DirectOperator
 from .task import Task
 
@@ -54,9 +54,8 @@ class VaRONetConfig(DirectConfig):
     def _published_decoders_fit(self) -> "VaRONetConfig":
         if self.published_layers and self.num_frequencies:
             raise ValueError(f"num_frequencies is {self.num_frequencies}; it must be 0 with published_layers, which read t itself")
-        if self.published_layers and (self.window is not None or self.position_frequencies):
-            key = "position_frequencies" if self.window is None else "window"
-            raise ValueError(f"{key} is {getattr(self, key)}; the published layers have none")
+        if self.published_layers:
+            refuse_with_published_layers(self, ("window", "position_frequencies"))
         if self.published_layers and self.num_decoder_layers != self.num_encoder_layers:
             raise ValueError(
                 f"num_decoder_layers is {self.num_decoder_layers}; with published_layers the decoders start from the encoder's states "

@@ -49,6 +49,7 @@ _ORBITNET = {"architecture.name": "orbitnet"}
 # The network that reads V, the initial state and the times, and nothing else; its rows never repeat.
 _SHORT: dict[str, Any] = {"architecture.phase_angle": False, "training.endless": True}
 _DIRECT = _SHORT | {"architecture.num_mamba_layers": 4}
+_WINDOWS = _DIRECT | {"architecture.window": 0.5, "training.sobolev_weight": 0.0}  # from any state: for the ensemble `phase-space`
 _WIDE = {"architecture.d_model": 48, "architecture.num_heads": 6, "architecture.d_feedforward": 192}
 
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -96,6 +97,10 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "direct, Muon, 1e-2": _DIRECT | {"training.optimizer": "muon"},
     "direct, batch 100, as many steps": _DIRECT | {"training.batch_size": 100, "training.epochs": 24, "training.warmup_epochs": 2.0},
     "direct, 16 position frequencies": _DIRECT | {"architecture.position_frequencies": 16},
+    "windows of 0.5": _WINDOWS,
+    "windows of 0.5, 16 position frequencies": _WINDOWS | {"architecture.position_frequencies": 16},
+    "windows of 0.5, local memory": _WINDOWS | {"architecture.local_memory": True},
+    "windows of 0.25, local memory": _WINDOWS | {"architecture.local_memory": True, "architecture.window": 0.25},
     "direct, tokens of 2 sensors": _DIRECT | {"architecture.patch_size": 2},
     "direct, tokens of 4 sensors": _DIRECT | {"architecture.patch_size": 4},
     "direct, no Sobolev term": _DIRECT | {"training.sobolev_weight": 0.0},

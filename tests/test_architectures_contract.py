@@ -132,3 +132,18 @@ def test_heads_must_divide_the_width(name):
 def test_a_key_without_meaning_is_rejected_by_name(architecture, sentence):
     with pytest.raises(InputError, match=sentence):
         load_config(None, {"architecture": architecture})
+
+
+@pytest.mark.parametrize(("sensors", "patch_size"), [((12,), 1), ((12,), 2), ((8, 12), 2)])
+def test_memory_at_a_state_is_linear_between_the_tokens(sensors, patch_size):
+    """What is linear in the place is read exactly, from the middle of the first token to that of the last."""
+    task = Task(sensors=sensors, domain=((-1.0, 2.0), (0.0, 1.0))[: len(sensors)], horizon=2.0)
+    network = build_operator(parse_architecture({"name": "traonet", "local_memory": True, "patch_size": patch_size}), task)
+    left, right = torch.tensor(task.domain).T
+    places = left + (right - left) * task.sensor_positions(0.0, 1.0)  # (L, d)
+    coordinates = places.T.reshape(len(sensors), *task.field_shape)  # each as a field of a batch
+    tokens = network.patches.as_sequence(task.cut_into_patches(coordinates, patch_size))
+    memory = tokens.mean(dim=-1).T.unsqueeze(0)  # the middle of each token, as if it were its encoding
+    q = left + (right - left) * (0.2 + 0.6 * torch.rand(1, 9, len(sensors)))
+    read = network._at_state(memory, torch.cat([q, torch.zeros_like(q)], dim=-1))
+    torch.testing.assert_close(read, q)

@@ -7,6 +7,7 @@ d degrees of freedom, K = 2d components of a state, M width.
 from abc import abstractmethod
 from typing import Any
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -26,6 +27,10 @@ class EncoderDecoderConfig(DirectConfig):
     num_frequencies: int = Field(
         default=16, ge=0, description="sine and cosine pairs of t in a query; with published_layers it must be 0, and is by default"
     )
+    local_memory: bool = Field(
+        default=False,
+        description="a query also reads the encoded fields at the place of its state, interpolated between the sensors",
+    )
     published_layers: bool = Field(
         default=False,
         description="the layers of arXiv 2410.20951: a query carries its index, not features of t, and sees the others",
@@ -42,14 +47,20 @@ class EncoderDecoderConfig(DirectConfig):
             raise ValueError(f"d_model is {self.d_model}; it must be a multiple of num_heads, {self.num_heads}")
         if self.published_layers and self.num_frequencies:
             raise ValueError(f"num_frequencies is {self.num_frequencies}; it must be 0 with published_layers, whose queries carry an index")
-        if self.published_layers and (self.window is not None or self.position_frequencies):
-            key = "position_frequencies" if self.window is None else "window"
-            raise ValueError(f"{key} is {getattr(self, key)}; the published layers have none")
+        if self.published_layers:
+            refuse_with_published_layers(self, ("window", "position_frequencies", "local_memory"))
         return self
 
     @property
     def queries_are_independent(self) -> bool:
         return not self.published_layers
+
+
+def refuse_with_published_layers(config: DirectConfig, keys: tuple[str, ...]) -> None:
+    """Raises ValueError, naming the first of `keys` that is set."""
+    for key in keys:
+        if getattr(config, key):
+            raise ValueError(f"{key} is {getattr(config, key)}; the published layers have none")
 
 
 def without_frequencies(values: Any) -> Any:
@@ -77,6 +88,8 @@ class EncoderDecoder(DirectOperator):
             time_features = TimeFeatures(config.num_frequencies, self.reach)
             self.embed_query = TimeQueries(time_features, self.embed_state.num_features, width)
             self.decoder = CrossAttentionDecoder(config.num_decoder_layers, width, num_heads, config.d_feedforward)
+        if config.local_memory:
+            self.embed_place = nn.Linear(width, width)
         self.decoder_norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 2 * task.degrees_of_freedom)
 
@@ -89,7 +102,27 @@ class EncoderDecoder(DirectOperator):
         return memory_BLM, memory_BLM.new_zeros(())
 
     def free_part(self, memory: Any, times_BT: Tensor, initial: Tensor) -> Tensor:
-        return self.decode(self.embed_query(times_BT, self.embed_state(initial)), memory)
+        query_UTM = self.embed_query(times_BT, self.embed_state(initial))
+        if self.config.local_memory:
+            query_UTM = query_UTM + self.embed_place(self._at_state(memory, initial))
+        return self.decode(query_UTM, memory)
+
+    def _at_state(self, memory_BLM: Tensor, initial: Tensor) -> Tensor:
+        """The memory at the places of states (B, 2d), or of (B, T, 2d), linear in each coordinate between the tokens: (B, 1 or T, M)."""
+        q_BTd = (initial if initial.ndim == 3 else initial.unsqueeze(1))[..., : self.task.degrees_of_freedom]
+        size, index_BT, weight_BT = self.config.patch_size, [q_BTd.new_zeros(q_BTd.shape[:2], dtype=torch.long)], [q_BTd.new_ones(())]
+        for q_BT, (left, right), sensors in zip(q_BTd.unbind(dim=-1), self.task.domain, self.task.sensors, strict=True):
+            # In tokens, whose middles are half a patch from the first sensor.
+            place_BT = ((q_BT - left) / (right - left) * (sensors - 1) - (size - 1) / 2) / size
+            tokens = sensors // size
+            place_BT = place_BT.clamp(0, tokens - 1)
+            low_BT = place_BT.detach().long().clamp(max=tokens - 2)
+            index_BT = [i * tokens + low_BT + k for i in index_BT for k in (0, 1)]
+            part_BT = place_BT - low_BT
+            weight_BT = [w * share for w in weight_BT for share in (1 - part_BT, part_BT)]
+        width = memory_BLM.shape[-1]
+        corners = [memory_BLM.gather(1, i.unsqueeze(-1).expand(-1, -1, width)) for i in index_BT]
+        return torch.stack([w.unsqueeze(-1) * m for w, m in zip(weight_BT, corners, strict=True)]).sum(dim=0)
 
     def decode(self, query_UTM: Tensor, memory_BLM: Tensor) -> Tensor:
         """What `free_part` returns, from embedded queries and the memory."""
