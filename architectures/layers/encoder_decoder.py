@@ -77,6 +77,8 @@ class EncoderDecoder(DirectOperator):
     on the fields, the initial state and its own time alone. The published ones are PyTorch's post-norm transformer decoder.
     """
 
+    config: EncoderDecoderConfig
+
     def __init__(self, config: EncoderDecoderConfig, task: Task) -> None:
         super().__init__(config, task)
         width, num_heads = config.d_model, config.num_heads
