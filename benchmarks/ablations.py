@@ -50,6 +50,7 @@ _ORBITNET = {"architecture.name": "orbitnet"}
 _SHORT: dict[str, Any] = {"architecture.phase_angle": False, "training.endless": True}
 _DIRECT = _SHORT | {"architecture.num_mamba_layers": 4}
 _WINDOWS = _DIRECT | {"architecture.window": 0.5, "training.sobolev_weight": 0.0}  # from any state: for the ensemble `phase-space`
+_LOCAL = _WINDOWS | {"architecture.local_memory": True, "architecture.gate_time": None}
 _WIDE = {"architecture.d_model": 48, "architecture.num_heads": 6, "architecture.d_feedforward": 192}
 
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -101,6 +102,11 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "windows of 0.5, 16 position frequencies": _WINDOWS | {"architecture.position_frequencies": 16},
     "windows of 0.5, local memory": _WINDOWS | {"architecture.local_memory": True},
     "windows of 0.25, local memory": _WINDOWS | {"architecture.local_memory": True, "architecture.window": 0.25},
+    "windows of 0.5, local memory, powers of t": _LOCAL,
+    "windows of 0.25, local memory, powers of t": _LOCAL | {"architecture.window": 0.25},
+    "windows of 0.1, local memory, powers of t": _LOCAL | {"architecture.window": 0.1},
+    "windows of 0.05, local memory, powers of t": _LOCAL | {"architecture.window": 0.05},
+    "windows of 0.25, powers of t": _LOCAL | {"architecture.window": 0.25, "architecture.local_memory": False},
     "direct, tokens of 2 sensors": _DIRECT | {"architecture.patch_size": 2},
     "direct, tokens of 4 sensors": _DIRECT | {"architecture.patch_size": 4},
     "direct, no Sobolev term": _DIRECT | {"training.sobolev_weight": 0.0},
