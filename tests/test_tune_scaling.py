@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,19 @@ def test_another_study_is_refused(studied: tuple[Path, dict[str, Any]], dataset:
     with pytest.raises(InputError, match="already holds") as refusal:
         scale(tiny(**overrides), dataset, studied[0], ["deeponet"], [16, 64], 2)
     assert words in str(refusal.value)
+
+
+def test_a_study_of_a_version_with_fewer_settings_goes_on(studied: tuple[Path, dict[str, Any]], dataset: Path, tmp_path: Path) -> None:
+    shutil.copytree(studied[0], tmp_path / "out")
+    record = tmp_path / "out" / "study.json"
+    values = json.loads(record.read_text())
+    del values["training"]["rollouts"], values["training"]["cuda_graph"]
+    record.write_text(json.dumps(values))
+    assert scale(tiny(), dataset, tmp_path / "out", ["deeponet"], [16, 64], 2)["new_cells"] == 0
+    values["training"]["gradient_clip"] = 7.0
+    record.write_text(json.dumps(values))
+    with pytest.raises(InputError, match=r"training\.gradient_clip 7\.0 \(asked for 1\.0\)"):
+        scale(tiny(), dataset, tmp_path / "out", ["deeponet"], [16, 64], 2)
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ from typing import Any
 
 from ..physics import InputError
 from ..physics.files import read_json, write_json
-from ..platform.config import Config
+from ..platform.config import Config, load_config
 from ..platform.provenance import changed_keys
 from ..platform.training.run_folder import prepare_run
 
 RECORD_FILE = "study.json"
 _LOCK_FILE = ".lock"
+_SECTIONS = ("architecture", "training", "sweep")  # of a configuration, in a record
 
 
 def resolve(config: Config, dataset: Path) -> Config:
@@ -63,6 +64,17 @@ def _check_owner(out: Path, identity: dict[str, Any]) -> None:
         before = read_json(record)
     except InputError as error:
         raise InputError(f"{error}; choose another folder") from None
-    changes = changed_keys(before, identity)
+    changes = changed_keys(_with_newer_keys(before, identity), identity)
     if changes:
         raise InputError(f"--out {str(out)!r} already holds a {before['kind']} with {changes}; choose another folder")
+
+
+def _with_newer_keys(before: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
+    """A record with the settings that the version which wrote it did not have yet: at their defaults they do what it did."""
+    sections = {name: before[name] for name in _SECTIONS if name in before}
+    try:
+        complete = load_config(None, sections).dump()
+    except InputError:
+        return before  # of a version whose settings are no longer known: what differs is then named
+    newer = {name: {k: v for k, v in complete[name].items() if k in identity.get(name, {})} for name in sections}
+    return before | {name: newer[name] | values for name, values in sections.items()}
