@@ -44,7 +44,7 @@ class MambONetConfig(EncoderDecoderConfig):
 
     @property
     def built_in(self) -> str | None:
-        return "the phase angle of the orbit, by conservation of energy and a quadrature" if self.phase_angle else None
+        return "the phase angle of the orbit, by conservation of energy and a quadrature" if self.phase_angle else super().built_in
 
     @model_validator(mode="after")
     def _the_phase_angle_fits(self) -> Any:

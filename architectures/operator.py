@@ -159,8 +159,8 @@ class DirectConfig(ArchitectureConfig):
     gate_time: float | None = Field(
         default=0.1,
         gt=0,
-        description="time over which the imposed initial state gives way to the network; null: by powers of t, as version 0.1 did. "
-        "Without hard_initial_condition it must be null, and is by default",
+        description="time over which the imposed initial state gives way to the network; null: q0 + p0 t gives way to it, by powers of t, "
+        "for unit mass. Without hard_initial_condition it must be null, and is by default",
     )
     patch_size: int = Field(
         default=1,
@@ -197,6 +197,12 @@ class DirectConfig(ArchitectureConfig):
     def initial_condition_is_exact(self) -> bool:
         return self.hard_initial_condition
 
+    @property
+    def built_in(self) -> str | None:
+        return (
+            "the first instant, q0 + p0 t, of a particle of unit mass" if self.hard_initial_condition and self.gate_time is None else None
+        )
+
 
 class DirectOperator(Operator):
     """An operator whose network predicts q and p without any mechanics built in.
@@ -207,8 +213,8 @@ class DirectOperator(Operator):
         q(t) = q0 + g(t) a(t),    p(t) = p0 + g(t) b(t),    g(t) = 1 - exp(-t / gate_time),    (a, b) = free_part(...)
 
     The initial condition then holds to rounding and costs the network nothing. A gate that is soon 1 leaves errors as they
-    are; powers of t would multiply them. With `gate_time: null` the trajectory is q0 + p0 t + t^2 a(t) and p0 + t b(t), for unit
-    mass, as in version 0.1. With `hard_initial_condition: false` it is (a, b).
+    are; powers of t would multiply them, but over a short window they divide them. With `gate_time: null` the trajectory is
+    q0 + p0 t + t^2 a(t) and p0 + t b(t), for unit mass. With `hard_initial_condition: false` it is (a, b).
 
     With `window` the network is a flow map: the state at the end of a window is predicted from the one at its beginning, window by
     window, and all queries are then answered together, each from the beginning of its window. The fields are read once.
@@ -235,9 +241,9 @@ class DirectOperator(Operator):
             return str(error)
         if config.window is not None and config.window > task.horizon:
             return f"window is {config.window:g}; it must be at most the horizon, {task.horizon:g}"
-        if config.hard_initial_condition and config.gate_time is None and (task.degrees_of_freedom > 1 or task.channels > 1):
+        if config.hard_initial_condition and config.gate_time is None and task.channels > 1:
             return (
-                "gate_time: null starts from q0 + p0 t, which needs one degree of freedom with unit mass; "
+                "gate_time: null starts from q0 + p0 t, which needs unit mass, so that V is the only field; "
                 f"this task has {_task_words(task)}. Give gate_time a number"
             )
         return None
@@ -285,9 +291,11 @@ class DirectOperator(Operator):
 
 def _by_powers_of_t(times_BT: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
     """The trajectory that an imposed initial state starts from, and the gate of the free part; both broadcast to (B, T, 2d)."""
-    q0, p0 = (initial if initial.ndim == 3 else initial.unsqueeze(1)).unbind(dim=-1)  # (B, T) or (B, 1)
-    start_BTK = torch.stack([q0 + times_BT * p0, p0.expand_as(times_BT)], dim=-1)
-    return start_BTK, torch.stack([times_BT.square(), times_BT], dim=-1)
+    t_BT1 = times_BT.unsqueeze(-1)
+    q0, p0 = (initial if initial.ndim == 3 else initial.unsqueeze(1)).chunk(2, dim=-1)  # (B, T, d) or (B, 1, d)
+    moved_BTd = q0 + t_BT1 * p0
+    gates = t_BT1.square().expand_as(moved_BTd), t_BT1.expand_as(moved_BTd)
+    return torch.cat([moved_BTd, p0.expand_as(moved_BTd)], dim=-1), torch.cat(gates, dim=-1)
 
 
 def needs_one_coordinate(name: str, task: Task, max_channels: int | None = None) -> str | None:

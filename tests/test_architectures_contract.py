@@ -134,6 +134,22 @@ def test_a_key_without_meaning_is_rejected_by_name(architecture, sentence):
         load_config(None, {"architecture": architecture})
 
 
+@pytest.mark.parametrize("degrees", [1, 2])
+def test_powers_of_t_start_with_the_velocity(degrees):
+    task = Task(sensors=(8,) * degrees, domain=((0.0, 1.0),) * degrees, horizon=2.0)
+    config = parse_architecture({"name": "deeponet", "gate_time": None})
+    network = build_operator(config, task).double().eval()
+    (fields, _, initial), _ = oscillators(task, dtype=torch.float64)
+    small = 1e-5
+    output = network(fields, torch.tensor([[0.0, small]], dtype=torch.float64), initial)
+    velocity = (output.q[:, 1] - output.q[:, 0]) / small
+    torch.testing.assert_close(velocity.reshape(len(fields), -1), initial[:, degrees:], atol=1e-3, rtol=0)
+    assert "q0 + p0 t" in config.built_in
+    several = Task(sensors=(8,) * degrees, domain=((0.0, 1.0),) * degrees, horizon=2.0, channels=3)
+    with pytest.raises(InputError, match=r"gate_time: null starts from q0 \+ p0 t, which needs unit mass.*Give gate_time a number"):
+        build_operator(config, several)
+
+
 @pytest.mark.parametrize(("sensors", "patch_size"), [((12,), 1), ((12,), 2), ((8, 12), 2)])
 def test_memory_at_a_state_is_linear_between_the_tokens(sensors, patch_size):
     """What is linear in the place is read exactly, from the middle of the first token to that of the last."""
