@@ -16,6 +16,7 @@ from ..physics.errors import InputError
 from .layers.basics import StateFeatures
 from .task import Task
 
+_MOST_WINDOWS = 200
 _ROUNDING = 1e-9  # of a horizon that is a whole number of windows
 
 
@@ -239,8 +240,8 @@ class DirectOperator(Operator):
             task.in_patches(config.patch_size)
         except InputError as error:
             return str(error)
-        if config.window is not None and config.window > task.horizon:
-            return f"window is {config.window:g}; it must be at most the horizon, {task.horizon:g}"
+        if config.window is not None and not task.horizon / _MOST_WINDOWS <= config.window <= task.horizon:
+            return f"window is {config.window:g}; it must lie between a {_MOST_WINDOWS}th of the horizon and the horizon, {task.horizon:g}"
         if config.hard_initial_condition and config.gate_time is None and task.channels > 1:
             return (
                 "gate_time: null starts from q0 + p0 t, which needs unit mass, so that V is the only field; "
@@ -269,12 +270,12 @@ class DirectOperator(Operator):
     def _windows(self, memory: Any, times_BT: Tensor, initial_BK: Tensor) -> tuple[Tensor, Tensor]:
         """For each query the time since its window began, (B, T), and the state there, (B, T, 2d), predicted window by window."""
         states = [initial_BK]
-        step_B1 = times_BT.new_full((1, 1), self.reach).expand(len(initial_BK), 1)
+        step_B1 = initial_BK.new_full((1, 1), self.reach).expand(len(initial_BK), 1)
         for _ in range(math.ceil(self.task.horizon / self.reach - _ROUNDING) - 1):
             states.append(self._state_at(memory, step_B1, states[-1])[:, 0])
         which_BT = (times_BT / self.reach).long().clamp(max=len(states) - 1)
         begin_BTK = torch.stack(states, dim=1).gather(1, which_BT.unsqueeze(-1).expand(-1, -1, initial_BK.shape[1]))
-        return (times_BT - which_BT.to(times_BT.dtype) * self.reach).clamp(min=0.0), begin_BTK
+        return (times_BT - which_BT.to(initial_BK.dtype) * self.reach).clamp(min=0.0), begin_BTK
 
     def _state_at(self, memory: Any, times_BT: Tensor, initial: Tensor) -> Tensor:
         """The states (B, T, 2d) at times since the initial ones."""

@@ -83,7 +83,8 @@ class Task:
             raise InputError(f"patch_size is {size}; it must divide the sensors along each coordinate, {_numbers(self.sensors)}")
         blocks = tuple(count // size for count in self.sensors)
         if size > 1 and min(blocks) < _FEWEST_SENSORS:
-            raise InputError(f"patch_size is {size}; it leaves {min(blocks)} patches along a coordinate, and {_FEWEST_SENSORS} are needed")
+            most = min(self.sensors) // _FEWEST_SENSORS
+            raise InputError(f"patch_size is {size}; it leaves {min(blocks)} patches along a coordinate; give at most {most}")
         return replace(self, sensors=blocks, channels=self.channels * size**self.degrees_of_freedom)
 
     def cut_into_patches(self, fields: Tensor, size: int) -> Tensor:

@@ -317,13 +317,16 @@ def _largest_difference(values: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _calibrated_drift(card: dict[str, Any], folder: Path) -> float | None:
-    """None where `evaluate --record` was never run on the model, or found no threshold: nothing is then known of its drift."""
+    """None where `evaluate --record` was never run on the model: nothing is then known of its drift.
+
+    Where it found no drift below which predictions can be trusted, none can be: the threshold is 0.
+    """
     if "calibration" not in card:
         return None
     try:
         threshold = card["calibration"]["scores"]["energy_drift"]["threshold"]
         if threshold is None or np.isfinite(float(threshold)):
-            return None if threshold is None else float(threshold)
+            return 0.0 if threshold is None else float(threshold)
     except (KeyError, TypeError, ValueError):
         pass
     raise InputError(f"the calibration in the model.json of {str(folder)!r} is damaged; evaluate --record writes it again")

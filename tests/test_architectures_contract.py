@@ -1,5 +1,7 @@
 """Every architecture keeps the one contract, in every preset. A new architecture is tested by having a file."""
 
+import math
+
 import pytest
 import torch
 
@@ -55,6 +57,19 @@ class TestWindows(OperatorContract):
             assert_same(at_once, output, atol=1e-9)
             state = torch.stack([output.q[:, 1], output.p[:, 1]], dim=-1)
 
+    def test_whole_numbers_are_times_too(self, name, preset):
+        network = self.build(name, preset).eval()
+        (fields, _, initial), _ = oscillators(self.own_task(name, preset))
+        assert_same(network(fields, torch.tensor([[0, 1, 2]]), initial), network(fields, torch.tensor([[0.0, 1.0, 2.0]]), initial))
+
+    def test_weights_that_are_not_numbers_give_predictions_that_are_not(self, name, preset):
+        """And no exception: training reports them by the step."""
+        local = {"local_memory": True} if "local_memory" in self.parse(name, preset).model_dump() else {}
+        network = self.build(name, preset, **local).eval()
+        with torch.no_grad():
+            list(network.parameters())[-1].fill_(math.nan)
+        assert not network(*oscillators(self.own_task(name, preset))[0]).q.isfinite().any(dim=1).all()
+
     def test_each_query_may_start_from_its_own_state(self, name, preset):
         network = self.build(name, preset).double().eval()
         (fields, times, initial), _ = oscillators(self.own_task(name, preset), dtype=torch.float64)
@@ -65,8 +80,9 @@ class TestWindows(OperatorContract):
         assert_same(together, OperatorOutput(*(torch.cat([part[k] for part in apart], dim=1) for k in (0, 1)), together.auxiliary_loss))
 
     def test_windows_that_do_not_fit_are_refused(self, name, preset):
-        with pytest.raises(InputError, match=r"window is 2\.5; it must be at most the horizon, 2"):
-            self.build(name, preset, window=2.5)
+        for window in (2.5, 0.009):
+            with pytest.raises(InputError, match=rf"window is {window}; it must lie between a 200th of the horizon and the horizon, 2"):
+                self.build(name, preset, window=window)
         with pytest.raises(InputError, match=r"window is 0\.4; without hard_initial_condition a trajectory would jump"):
             parse_architecture({"name": name, "window": 0.4, "hard_initial_condition": False, "gate_time": None})
         (fields, times, initial), _ = oscillators(self.own_task(name, preset))

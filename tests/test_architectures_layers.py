@@ -297,7 +297,10 @@ class TestTask:
         assert torch.equal(patches.as_sequence(cut), by_unfold.transpose(1, 2))
         assert task.in_patches(1) == task and task.cut_into_patches(fields, 1) is fields
 
-    @pytest.mark.parametrize(("size", "sentence"), [(5, "must divide the sensors along each coordinate, 8 and 12"), (4, "leaves 2")])
+    @pytest.mark.parametrize(
+        ("size", "sentence"),
+        [(5, "must divide the sensors along each coordinate, 8 and 12"), (4, "leaves 2 patches along a coordinate; give at most 2")],
+    )
     def test_patches_that_do_not_fit_are_refused(self, size, sentence):
         with pytest.raises(InputError, match=sentence):
             Task(sensors=(8, 12) if size == 5 else (8, 8), domain=((0.0, 1.0),) * 2, horizon=1.0).in_patches(size)

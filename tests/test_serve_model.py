@@ -230,7 +230,9 @@ class TestCalibratedDrift:
         assert strict.predict(self.QUESTION, verify="none")[0].trust.source == "model"
         assert strict.predict(self.QUESTION, verify="energy")[0].trust.source == "solver"
         record_calibration(tmp_path, {"scores": {"energy_drift": {"threshold": None}}})
-        assert Model(tmp_path).predict(self.QUESTION)[0].trust.source == "model"
+        untrusted = Model(tmp_path)  # no drift separates its right predictions from its wrong ones
+        assert untrusted.summary["drift_threshold"] == 0.0
+        assert untrusted.predict(self.QUESTION)[0].trust.source == "solver"
 
     @pytest.mark.parametrize(
         "damaged", [None, {}, {"scores": None}, *({"scores": {"energy_drift": {"threshold": x}}} for x in ("high", [1]))]

@@ -112,26 +112,16 @@ def _short(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scale_text(result: dict[str, Any]) -> str:
-    from .scaling import STATISTICS, pair_text
+    from .scaling import STATISTICS, fit_text, pair_text
 
     keys = ("name", "size", "seed", "state", *STATISTICS, "steps", "seconds")
     lines = [f"total loss on the {result['dataset']['split']} split; {result['note']}"]
     lines.append(format_table([{key: row[key] for key in keys} for row in result["cells"]]))
     lines += [f"{row['name']}-{row['size']}-{row['seed']} failed: {row['reason']}" for row in result["cells"] if row["reason"]]
     for name, fits in result["fits"].items():
-        lines += [f"{name}, {statistic}: {_fit_text(fit, result['confidence'])}" for statistic, fit in fits.items()]
+        lines += [f"{name}, {statistic}: {fit_text(fit, result['confidence'])}" for statistic, fit in fits.items()]
     lines += [pair_text(pair, result["confidence"]) for pair in result["pairs"]]
     return "\n".join([*lines, f"tables: {result['files']['md']}", f"plot: {result['files']['png']}"])
-
-
-def _fit_text(fit: dict[str, Any], confidence: float) -> str:
-    if fit["b"] is None:
-        return fit["note"]
-    law = f"loss = {fit['a']:.3g} * size^({-fit['b']:.3f})"
-    if fit["b_interval"] is None:
-        return f"{law}, {fit['note']}"
-    low, high = fit["b_interval"]
-    return f"{law}, b in [{low:.3f}, {high:.3f}] at {confidence:.0%} over {fit['points']} cells"
 
 
 COMMANDS = (sweep_command, scale_command)

@@ -8,15 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
+from ..architectures import parse_architecture
 from ..physics import InputError
 from ..physics.files import read_json, write_json
-from ..platform.config import Config, load_config
+from ..platform.config import Config, SweepConfig, TrainingConfig
 from ..platform.provenance import changed_keys
 from ..platform.training.run_folder import prepare_run
 
 RECORD_FILE = "study.json"
 _LOCK_FILE = ".lock"
-_SECTIONS = ("architecture", "training", "sweep")  # of a configuration, in a record
 
 
 def resolve(config: Config, dataset: Path) -> Config:
@@ -66,15 +68,16 @@ def _check_owner(out: Path, identity: dict[str, Any]) -> None:
         raise InputError(f"{error}; choose another folder") from None
     changes = changed_keys(_with_newer_keys(before, identity), identity)
     if changes:
-        raise InputError(f"--out {str(out)!r} already holds a {before['kind']} with {changes}; choose another folder")
+        raise InputError(f"--out {str(out)!r} already holds a {before.get('kind', 'study')} with {changes}; choose another folder")
 
 
 def _with_newer_keys(before: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
     """A record with the settings that the version which wrote it did not have yet: at their defaults they do what it did."""
-    sections = {name: before[name] for name in _SECTIONS if name in before}
-    try:
-        complete = load_config(None, sections).dump()
-    except InputError:
-        return before  # of a version whose settings are no longer known: what differs is then named
-    newer = {name: {k: v for k, v in complete[name].items() if k in identity.get(name, {})} for name in sections}
-    return before | {name: newer[name] | values for name, values in sections.items()}
+    defaults: dict[str, BaseModel] = {"training": TrainingConfig(), "sweep": SweepConfig()}
+    if "architecture" in before:
+        defaults["architecture"] = parse_architecture({"name": before["architecture"].get("name")})
+    completed = dict(before)
+    for name in before.keys() & defaults.keys():
+        newer = defaults[name].model_dump(mode="json")
+        completed[name] = {key: newer[key] for key in identity.get(name, {}) if key in newer} | before[name]
+    return completed

@@ -274,7 +274,30 @@ def study_tables(result: dict[str, Any]) -> str:
             ]
         )  # fmt: skip
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return "\n".join([table, "", *(f"- {pair_text(pair, result['confidence'])}" for pair in result["pairs"]), ""])
+    dataset = result["dataset"]
+    about = (
+        f"Total loss on {dataset['rows']:,} rows of split `{dataset['split']}`, dataset `{dataset['hash'][:16]}`: medians over the seeds, "
+        f"and in brackets their range; {result['note']}. The energy drift is the median of a row's largest, relative to its energy scale.\n"
+    )
+    fits = [
+        f"- {name}, {statistic}: {fit_text(fit, result['confidence'])}"
+        for name, laws in result["fits"].items()
+        for statistic, fit in laws.items()
+    ]
+    compared = "Losses compared row by row and seed by seed, by the mean of the ratio's logarithm:"
+    pairs = [f"- {pair_text(pair, result['confidence'])}" for pair in result["pairs"]]
+    return "\n".join([about, table, "", *fits, "", *([compared, "", *pairs, ""] if pairs else [])])
+
+
+def fit_text(fit: dict[str, Any], confidence: float) -> str:
+    """The fitted power law as a sentence, or why there is none."""
+    if fit["b"] is None:
+        return fit["note"]
+    law = f"loss = {fit['a']:.3g} * size^(-b), b = {fit['b']:.3f}"
+    if fit["b_interval"] is None:
+        return f"{law}, {fit['note']}"
+    low, high = fit["b_interval"]
+    return f"{law} ({low:.3f} to {high:.3f} at {confidence:.0%}, {fit['points']} cells)"
 
 
 def pair_text(pair: dict[str, Any], confidence: float) -> str:

@@ -118,7 +118,7 @@ class EncoderDecoder(DirectOperator):
             place_BT = ((q_BT - left) / (right - left) * (sensors - 1) - (size - 1) / 2) / size
             tokens = sensors // size
             place_BT = place_BT.clamp(0, tokens - 1)
-            low_BT = place_BT.detach().long().clamp(max=tokens - 2)
+            low_BT = place_BT.detach().long().clamp(0, tokens - 2)  # also where the place is not a number
             index_BT = [i * tokens + low_BT + k for i in index_BT for k in (0, 1)]
             part_BT = place_BT - low_BT
             weight_BT = [w * share for w in weight_BT for share in (1 - part_BT, part_BT)]

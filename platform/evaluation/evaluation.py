@@ -113,12 +113,14 @@ def evaluate(
 
 def describe_model(folder: Path, card: dict[str, Any], trained_for: TrainedFor) -> dict[str, Any]:
     """What a result records about the model it is about."""
+    architecture = parse_architecture(card["architecture"])
     return {
         "folder": str(folder),
         "weights_sha256": card["weights_sha256"],
         "num_parameters": card["num_parameters"],
         "trained_for": trained_for.model_dump(mode="json"),
-        "built_in": parse_architecture(card["architecture"]).built_in,
+        "built_in": architecture.built_in,
+        "window": getattr(architecture, "window", None),
         "validation_loss": {"first": card["provenance"].get("first_validation_loss"), "best": _best_validation_loss(card)},
         **card["architecture"],
     }

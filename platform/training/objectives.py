@@ -16,6 +16,8 @@ from ...physics.systems import System
 from ..config import TrainingConfig
 from .batches import Batch
 
+_ROUNDING = 1e-6  # of the times, so that even ones may be a window apart
+
 
 class Objective(nn.Module):
     """The loss of each trajectory of a batch under a network, (B,): to be minimised; and its total loss, to be reported.
@@ -59,7 +61,7 @@ def window_pairs(batch: Batch, window: float) -> Batch:
     times_BT = batch.times.expand(len(batch), -1).contiguous()
     num_times = times_BT.shape[1]
     own_BT = torch.arange(num_times, device=times_BT.device).expand_as(times_BT)
-    first_BT = torch.searchsorted(times_BT, times_BT - window)
+    first_BT = torch.searchsorted(times_BT, times_BT - window * (1 + _ROUNDING))
     chosen_BT = first_BT + (torch.rand_like(times_BT) * (own_BT - first_BT)).long()
     chosen_BT = torch.minimum(chosen_BT, (own_BT - 1).clamp(min=0)).maximum(first_BT)
     states = torch.stack([batch.q, batch.p], dim=2).flatten(2)  # (B, T, 2d)
