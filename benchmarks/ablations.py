@@ -106,7 +106,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "windows of 0.25, local memory, powers of t": _LOCAL | {"architecture.window": 0.25},
     "windows of 0.1, local memory, powers of t": _LOCAL | {"architecture.window": 0.1},
     "windows of 0.05, local memory, powers of t": _LOCAL | {"architecture.window": 0.05},
-    "windows of 0.25, powers of t": _LOCAL | {"architecture.window": 0.25, "architecture.local_memory": False},
+    "windows of 0.25, powers of t": _WINDOWS | {"architecture.window": 0.25, "architecture.gate_time": None},
     "direct, tokens of 2 sensors": _DIRECT | {"architecture.patch_size": 2},
     "direct, tokens of 4 sensors": _DIRECT | {"architecture.patch_size": 4},
     "direct, no Sobolev term": _DIRECT | {"training.sobolev_weight": 0.0},

@@ -93,9 +93,11 @@ class _Plain(DirectOperator):
         super().__init__(config, _TASK)
         self.network = network
 
-    def free_part(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> tuple[Tensor, Tensor]:
-        free_BT2 = self.network(fields, times_BT, initial_BK)
-        return free_BT2, free_BT2.new_zeros(())
+    def read(self, patches: Tensor, initial_BK: Tensor) -> tuple[Any, Tensor]:
+        return patches, patches.new_zeros(())
+
+    def free_part(self, memory: Any, times_BT: Tensor, initial: Tensor) -> Tensor:
+        return self.network(memory, times_BT, initial)
 
 
 def _perceptron(sizes: list[int]) -> nn.Sequential:
