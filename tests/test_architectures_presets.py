@@ -143,6 +143,7 @@ def test_an_architecture_of_this_project_has_a_shipped_configuration_of_each_pre
         ("orbitnet-25-sensors", "orbitnet", "paper", 25, 0.0, 75_176),
         ("orbitnet-13-sensors", "orbitnet", "paper", 13, 0.0, 75_176),
         ("mambonet", "mambonet", "paper", 100, 0.0, 277_826),
+        ("mambonet-phase-space", "mambonet", "phase-space", 100, 0.0, 278_914),
         ("mambonet-noisy-sensors", "mambonet", "paper", 100, 0.01, 101_570),
     ],
 )
