@@ -183,7 +183,7 @@ def other_values(value, annotation):
         return [[2 * one for one in value]]
     if isinstance(value, str):
         return [choice for choice in get_args(annotation) if choice != value]
-    return [2 * value, value + 1]
+    return [other for other in (2 * value, value + 1) if other != value]
 
 
 def describe(config):
