@@ -330,5 +330,6 @@ def test_predict_takes_the_shipped_model_for_the_initial_state(arguments: list[s
 
 
 def test_an_initial_state_a_model_was_not_trained_for_is_refused_with_the_models_that_were() -> None:
-    with pytest.raises(InputError, match=r"--q0 and --p0 are \(0\.3, 0\); .* other initial states: 'mambonet-phase-space', 'orbitnet-phase-space'"):
+    others = "other initial states: 'mambonet-phase-space', 'orbitnet-phase-space'"
+    with pytest.raises(InputError, match=rf"--q0 and --p0 are \(0\.3, 0\); .* {others}"):
         CliRunner().invoke(predict_command, ["orbitnet", "--q0", "0.3", "--potential", HARMONIC], catch_exceptions=False)
