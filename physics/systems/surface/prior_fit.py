@@ -10,6 +10,7 @@ Shapes: R rows, S sensors along an axis without those on the rim, M modes along 
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -25,56 +26,160 @@ _LENGTH_SCALES = np.array([0.12, 0.16, 0.22, 0.3, 0.42, 0.6])  # where the searc
 _TOLERANCE = 5e-3  # of its logarithm
 _MOST_SEARCHED = 150  # sensors that decide the length scale
 _ROUNDING = 7e-8  # standard deviation of float32's, of values near 2
+_NUM_COARSE, _NUM_FINE = 36, 41  # length scales weighed for a sample
 _JITTER = 1e-13  # of variances, which keeps the factorisation of nearly dependent sensors positive
 
 
-class _Fit(NamedTuple):
-    """Minus twice the logarithm of the marginal likelihood, up to a constant; c; and the coefficients of g (M, M)."""
+_NO_FIT = (math.nan, np.zeros((1, 1)))  # whose motion is nan, and counted as such
+
+
+class _Posterior(NamedTuple):
+    """The fields of one length scale given u at the sensors: a constant plus a Gaussian process, by its modes there, `fx` and `fy` (S, M).
+
+    `cost` is minus twice the logarithm of the marginal likelihood, up to a constant; the constant has a normal distribution.
+    """
 
     cost: float
-    scale: float
-    coefficients: np.ndarray
+    constant: float
+    constant_deviation: float
+    u: np.ndarray
+    variance: np.ndarray
+    factor: tuple[np.ndarray, bool]
+    fx: np.ndarray
+    fy: np.ndarray
+    deviations: np.ndarray
 
+    @property
+    def mean(self) -> tuple[float, np.ndarray]:
+        """log c and the coefficients of g (M, M) that are most probable."""
+        return self.constant, self._correct(self.u - self.constant) * self._scales
 
-_NO_FIT = _Fit(math.inf, math.nan, np.zeros((1, 1)))  # whose motion is nan, and counted as such
+    def sample(self, rng: np.random.Generator) -> tuple[float, np.ndarray]:
+        """log c and the coefficients of a field drawn from the posterior: one of the prior, corrected by what it misses at the sensors."""
+        constant = self.constant + self.constant_deviation * rng.standard_normal()
+        drawn = rng.standard_normal((self.fx.shape[1], self.fy.shape[1]))
+        error = np.sqrt(self.variance) * rng.standard_normal(self.u.shape)
+        return constant, (drawn + self._correct(self.u - constant - self.fx @ drawn @ self.fy.T - error)) * self._scales
+
+    def _correct(self, residual: np.ndarray) -> np.ndarray:
+        weights = cho_solve(self.factor, residual.ravel(), check_finite=False)
+        return self.fx.T @ weights.reshape(residual.shape) @ self.fy
+
+    @property
+    def _scales(self) -> np.ndarray:
+        return np.outer(self.deviations, self.deviations)
 
 
 def fit_surfaces(values: np.ndarray, noise: float, num_threads: int | None = None) -> FittedSurfaces:
     """The fits to V at sensors (R, S1, S2) of the unit square, rim included, with errors of standard deviation `noise`."""
-    fits = [_NO_FIT] * len(values)
 
-    def work(rows: slice) -> None:
-        for row in range(*rows.indices(len(values))):
-            fits[row] = _fit(values[row], max(noise, _ROUNDING))
+    def fit(row: int) -> list[tuple[float, np.ndarray]]:
+        found = _most_probable(_Readings.of(values[row], noise))
+        return [found.mean if found else _NO_FIT]
+
+    [surfaces] = _each(fit, len(values), 1, num_threads)
+    return surfaces
+
+
+def sample_surfaces(
+    values: np.ndarray, noise: float, length_scales: tuple[float, float], count: int, seed: int, num_threads: int | None = None
+) -> list[FittedSurfaces]:
+    """`count` draws of all R surfaces from their distribution given V at sensors (R, S1, S2), noise as in `fit_surfaces`.
+
+    The length scale is drawn as well, from its posterior under a uniform prior on the range `length_scales`. The mean of the motions on
+    such surfaces is what no prediction from the sensors can beat in expected squared error.
+    """
+
+    def draw(row: int) -> list[tuple[float, np.ndarray]]:
+        rng = np.random.default_rng((seed, row))
+        readings = _Readings.of(values[row], noise)
+        candidates, weights = _weigh_length_scales(readings, length_scales)
+        chosen = rng.choice(len(candidates), size=count, p=weights) if len(candidates) else []
+        return [candidates[k].sample(rng) for k in chosen] or [_NO_FIT] * count
+
+    return _each(draw, len(values), count, num_threads)
+
+
+def _each(work: Callable[[int], list[tuple[float, np.ndarray]]], rows: int, count: int, num_threads: int | None) -> list[FittedSurfaces]:
+    """Surfaces of all rows, `count` times: of log c and the coefficients that `work` returns for one row."""
+    found = [[_NO_FIT] * count for _ in range(rows)]
+
+    def share(part: slice) -> None:
+        for row in range(*part.indices(rows)):
+            found[row] = work(row)
 
     with threadpool_limits(1, user_api="blas"):  # parallel BLAS within our threads would oversubscribe the CPUs
-        share_rows(work, len(values), num_threads)
-    coefficients = np.full((len(fits), max((fit.coefficients.size for fit in fits), default=1)), np.nan)
-    for row, fit in enumerate(fits):
-        coefficients[row, : fit.coefficients.size] = fit.coefficients.ravel()
-    return FittedSurfaces.from_modes(np.array([fit.scale for fit in fits]), coefficients)
+        share_rows(share, rows, num_threads)
+    size = max((coefficients.size for draws in found for _, coefficients in draws), default=1)
+    surfaces = []
+    for number in range(count):
+        coefficients = np.full((rows, size), np.nan)
+        for row, draws in enumerate(found):
+            own = draws[number][1]
+            coefficients[row, : own.size] = own.ravel()
+        scales = np.exp(np.array([draws[number][0] for draws in found]))
+        surfaces.append(FittedSurfaces.from_modes(scales, coefficients))
+    return surfaces
 
 
-def _fit(values: np.ndarray, noise: float) -> _Fit:
-    x, y = (np.linspace(0.0, 1.0, count)[1:-1] for count in values.shape)
-    below = np.maximum(RIM - values[1:-1, 1:-1], noise)
-    u = np.log(below / np.outer(4.0 * x * (1.0 - x), 4.0 * y * (1.0 - y)))
-    variance = np.square(noise / below) + _JITTER
+class _Readings(NamedTuple):
+    """u at the interior sensors (S1, S2), whose errors have `variance`, and the sensors' places along each axis."""
 
-    stride = math.ceil(math.sqrt(u.size / _MOST_SEARCHED))
-    some = slice(stride // 2, None, stride)
+    x: np.ndarray
+    y: np.ndarray
+    u: np.ndarray
+    variance: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray, noise: float) -> "_Readings":
+        noise = max(noise, _ROUNDING)
+        x, y = (np.linspace(0.0, 1.0, count)[1:-1] for count in values.shape)
+        below = np.maximum(RIM - values[1:-1, 1:-1], noise)
+        u = np.log(below / np.outer(4.0 * x * (1.0 - x), 4.0 * y * (1.0 - y)))
+        return cls(x, y, u, np.square(noise / below) + _JITTER)
+
+    def some(self) -> "_Readings":
+        """Those that decide the length scale."""
+        stride = math.ceil(math.sqrt(self.u.size / _MOST_SEARCHED))
+        part = slice(stride // 2, None, stride)
+        return _Readings(self.x[part], self.y[part], self.u[part, part], self.variance[part, part])
+
+
+def _most_probable(readings: _Readings) -> _Posterior | None:
+    """The posterior for the length scale of largest likelihood."""
+    some = readings.some()
 
     def cost(logarithm: float) -> float:
-        return _explain(x[some], y[some], u[some, some], variance[some, some], math.exp(logarithm)).cost
+        found = _condition(some, math.exp(logarithm))
+        return found.cost if found else math.inf
 
     tried = np.log(_LENGTH_SCALES)
     best = int(np.argmin([cost(one) for one in tried]))
     [found] = np.ravel(fminbound(cost, tried[max(best - 1, 0)], tried[min(best + 1, tried.size - 1)], xtol=_TOLERANCE))
-    return _explain(x, y, u, variance, math.exp(found))
+    return _condition(readings, math.exp(found))
 
 
-def _explain(x: np.ndarray, y: np.ndarray, u: np.ndarray, variance: np.ndarray, length_scale: float) -> _Fit:
-    """What a field of this length scale makes of u (S, S), whose errors have `variance` (S, S)."""
+def _weigh_length_scales(readings: _Readings, bounds: tuple[float, float]) -> tuple[list[_Posterior], np.ndarray]:
+    """Posteriors for length scales in a range, and their probabilities: on a coarse grid, then on a fine one where it matters."""
+    best = _condition_all(readings, np.linspace(*bounds, _NUM_COARSE))
+    if not best:
+        return [], np.empty(0)
+    spacing = (bounds[1] - bounds[0]) / (_NUM_COARSE - 1)
+    scale, _ = min(best, key=lambda one: one[1].cost)
+    fine = np.linspace(scale - 2 * spacing, scale + 2 * spacing, _NUM_FINE)
+    found = [posterior for _, posterior in _condition_all(readings, fine[(fine >= bounds[0]) & (fine <= bounds[1])])]
+    cost = np.array([posterior.cost for posterior in found])
+    weights = np.exp(-0.5 * (cost - cost.min()))
+    return found, weights / weights.sum()
+
+
+def _condition_all(readings: _Readings, length_scales: np.ndarray) -> list[tuple[float, _Posterior]]:
+    return [(float(scale), found) for scale in length_scales if (found := _condition(readings, float(scale))) is not None]
+
+
+def _condition(readings: _Readings, length_scale: float) -> _Posterior | None:
+    """What fields of this length scale make of the readings; None where their covariance cannot be factorised."""
+    x, y, u, variance = readings
     highest = int(highest_modes(np.array(length_scale)))
     deviations = mode_deviations(length_scale, highest)
     fx, fy = (modes(places, highest) * deviations for places in (x, y))
@@ -83,11 +188,10 @@ def _explain(x: np.ndarray, y: np.ndarray, u: np.ndarray, variance: np.ndarray, 
     try:
         factor = cho_factor(covariance, lower=True, overwrite_a=True, check_finite=False)
     except LinAlgError:
-        return _NO_FIT
+        return None
     ones = cho_solve(factor, np.ones(u.size), check_finite=False)
     constant = float(ones @ u.ravel() / ones.sum())
     residual = u.ravel() - constant
     weights = cho_solve(factor, residual, check_finite=False)
     cost = 2.0 * np.log(factor[0].diagonal()).sum() + math.log(ones.sum()) + residual @ weights
-    field = fx.T @ weights.reshape(u.shape) @ fy
-    return _Fit(float(cost), math.exp(constant), field * np.outer(deviations, deviations))
+    return _Posterior(float(cost), constant, float(ones.sum()) ** -0.5, u, variance, factor, fx, fy, deviations)
