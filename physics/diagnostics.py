@@ -69,6 +69,34 @@ def tangent_error(jacobian: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return np.linalg.norm(jacobian - reference, axis=(-2, -1)) / np.linalg.norm(reference, axis=(-2, -1))
 
 
+def log_stretchings(jacobians: np.ndarray) -> np.ndarray:
+    """Logarithms of the largest stretching of any direction up to the end of each of W consecutive windows, (..., W).
+
+    `jacobians` (..., W, 2d, 2d) are those of the windows, each from its own beginning to its end. Their product is normalised at
+    every window, so it may grow beyond the largest number.
+    """
+    product, logarithm, found = np.eye(jacobians.shape[-1]), np.zeros(jacobians.shape[:-3]), []
+    for window in np.moveaxis(jacobians, -3, 0):
+        product = window @ product
+        size = np.linalg.norm(product, ord=2, axis=(-2, -1))
+        product, logarithm = product / size[..., None, None], logarithm + np.log(size)
+        found.append(logarithm)
+    return np.stack(found, axis=-1)
+
+
+def parts_exponentially(stretchings: np.ndarray) -> np.ndarray:
+    """Whether neighbours part exponentially, as in chaotic motion, from `log_stretchings` (..., W) of W >= 2 equal windows: (...).
+
+    In regular motion they part in proportion to time, since frequencies differ from torus to torus: the stretching doubles from half
+    the time to the end, and the exponent ln(stretching) / t decays as ln(t) / t. In chaotic motion with exponent a it grows by
+    exp(a t / 2). The line is drawn at a factor of 4, where the stretching would grow as t²: exponents below 4 ln 2 / t cannot be told
+    from zero. No unit of time or of phase space enters. The law of growth as the criterion is that of the fast Lyapunov indicator
+    (Froeschlé, Lega and Gonczi, Celestial Mechanics and Dynamical Astronomy 67, 1997, 41).
+    """
+    half = stretchings.shape[-1] // 2
+    return stretchings[..., 2 * half - 1] - stretchings[..., half - 1] > np.log(4.0)
+
+
 def reversibility_defect(flow: Flow, q0: np.ndarray, p0: np.ndarray) -> np.ndarray:
     """The distance from the initial state after going forward, reversing p, and going forward again, (N,) -> (N, ...).
 

@@ -8,11 +8,14 @@ from neural_hamilton.physics import FIXED_STEP_METHODS, Curves, InputError, solv
 from neural_hamilton.physics.diagnostics import (
     energy_drift,
     jacobian_by_differences,
+    log_stretchings,
+    parts_exponentially,
     reversibility_defect,
     symplecticity_defect,
     tangent_error,
     total_loss,
 )
+from neural_hamilton.physics.systems import draw_rows, get_system
 from neural_hamilton.physics.systems.well.textbook import NAMED_POTENTIALS
 
 CURVE = Curves.from_control_points([0.0, 0.15, 0.35, 0.5, 0.65, 0.8, 1.0], [2.0, 0.2, -0.4, 0.3, -0.6, 0.4, 2.0])
@@ -171,3 +174,43 @@ class TestTangents:
     def test_what_cannot_be_met_is_refused(self):
         with pytest.raises(InputError, match="tolerance is 1e-30"):
             solve_tangents(CURVE, 0.3, 0.2, TIMES, tolerance=1e-30)
+
+
+class TestStretching:
+    WINDOWS = 100
+
+    def product(self, one):
+        return log_stretchings(np.broadcast_to(one, (3, self.WINDOWS, *np.shape(one))))
+
+    def test_that_of_a_shear_grows_with_time_and_that_of_a_cat_map_exponentially(self):
+        """Arnold's cat map stretches by the square of the golden ratio; a shear by k to (k + sqrt(k² + 4)) / 2."""
+        k = np.arange(1, self.WINDOWS + 1)
+        shear, cat = self.product([[1.0, 1.0], [0.0, 1.0]]), self.product([[2.0, 1.0], [1.0, 1.0]])
+        np.testing.assert_allclose(shear, np.tile(np.log((k + np.sqrt(k * k + 4.0)) / 2.0), (3, 1)), atol=1e-12)
+        np.testing.assert_allclose(cat, np.tile(2.0 * k * np.log((1.0 + np.sqrt(5.0)) / 2.0), (3, 1)), atol=1e-12)
+        assert not parts_exponentially(shear).any() and parts_exponentially(cat).all()
+
+    def test_it_may_exceed_the_largest_number(self):
+        np.testing.assert_allclose(self.product(np.diag([1e30, 1e-30]))[0, -1], 100 * 30 * np.log(10.0))
+
+    def test_a_rotation_does_not_stretch(self):
+        rotation = self.product([[np.cos(1.0), np.sin(1.0)], [-np.sin(1.0), np.cos(1.0)]])
+        np.testing.assert_allclose(rotation, 0.0, atol=1e-12)
+        assert not parts_exponentially(rotation).any()
+
+    def test_regular_and_chaotic_orbits_of_henon_and_heiles(self):
+        """Of the lowest stratum of energies nearly all are regular, of the highest nearly all chaotic; few are undecided."""
+        system = get_system("henon-heiles")
+        rows, _ = draw_rows(system, system.get_ensemble("section")(), 0, "test", np.arange(80))
+        ends = np.tile(system.horizon * np.arange(1, 101), (80, 1))
+        q, p = system.solve(rows.hamiltonians, rows.q0, rows.p0, ends)
+        starts = (np.concatenate([x0[:, None], x[:, :-1]], axis=1).reshape(-1, 2) for x0, x in ((rows.q0, q), (rows.p0, p)))
+        windows = rows.hamiltonians.take(np.repeat(np.arange(80), 100))
+        jacobians = system.tangents(windows, *starts, np.full((8000, 1), system.horizon)).reshape(80, 100, 4, 4)
+        stretchings = log_stretchings(jacobians)
+        whole = system.tangents(rows.hamiltonians, rows.q0, rows.p0, ends[:, 2:3])[:, 0]
+        np.testing.assert_allclose(stretchings[:, 2], np.log(np.linalg.norm(whole, ord=2, axis=(1, 2))), atol=1e-4)
+        chaotic = parts_exponentially(stretchings)
+        assert chaotic[rows.stratum == 0].mean() < 0.1 and chaotic[rows.stratum == 3].mean() > 0.7
+        growth = stretchings[:, -1] - stretchings[:, 49]
+        assert np.mean((growth > 1.2) & (growth < 4.0)) < 0.1

@@ -119,14 +119,6 @@ class TestRows:
         tangents = SURFACE.tangents(surfaces, rows.q0[chosen], rows.p0[chosen], times)[:, 0]
         np.testing.assert_allclose(np.linalg.det(tangents), 1.0, atol=1e-4)
 
-    def test_groups(self, rows):
-        from neural_hamilton.platform.evaluation.problems import draw_problems
-
-        problems = draw_problems(SURFACE, RandomSurface(), RandomSurface(), 0, 40, (12, 12))
-        groups = {group.name: group for group in SURFACE.groups(problems)}
-        assert set(groups) == {"stratum", "lyapunov"}
-        assert all(sum(part.sum() for part in group.rows.values()) == 40 for group in groups.values())
-
 
 class TestRefusals:
     NAMES = (Names(),)

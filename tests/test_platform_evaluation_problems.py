@@ -1,11 +1,13 @@
 """Problems, reconstructions and baselines of an evaluation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from evaluation_helpers import PAPER, PHASE_SPACE, TIGHT, WELL, HarmonicNetwork, harmonic_problems
 
 from neural_hamilton.physics.potentials.curves import Curves
-from neural_hamilton.physics.systems import FixedSteps, Problems, with_role
+from neural_hamilton.physics.systems import FixedSteps, Problems, get_system, with_role
 from neural_hamilton.physics.systems.baselines import general_baselines
 from neural_hamilton.physics.systems.generic import ORDER_8, RK4
 from neural_hamilton.physics.systems.well.baselines.reconstructions import INTERPOLATED, PRIOR_FIT
@@ -118,3 +120,21 @@ class TestBaselines:
             assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.6)
         losses = {b.name: median_loss(b, problems) for b in with_role(general_baselines(WELL, [0.02]), "table")}
         assert losses["dop853-oracle"] < 1e-20 and losses["dop853-spline"] < 1e-12 and losses["rk4-oracle-0.02"] < 1e-9
+
+
+@pytest.mark.parametrize("name", ["surface", "henon-heiles", "double-pendulum"])
+def test_groups_of_two_degrees_of_freedom_are_partitions(name):
+    """By the range that the energy was drawn from, and by the stretching over the horizon."""
+    system = get_system(name)
+    ensemble = next(iter(system.ensembles.values()))()
+    problems = draw_problems(system, ensemble, ensemble, 0, 40, (12, 12))
+    groups = {group.name: group.rows for group in system.groups(problems)}
+    assert set(groups) == {"stratum", "lyapunov"}
+    for rows in groups.values():
+        np.testing.assert_array_equal(np.sum(list(rows.values()), axis=0), 1)
+    for k, ((low, high), rows) in enumerate(zip(system.energy_strata, groups["stratum"].values(), strict=True)):
+        np.testing.assert_array_equal(rows, problems.columns["stratum"] == k)
+        assert list(groups["stratum"])[k] == f"{low:g} to {high:g}"
+    folds = system.horizon * problems.columns["lyapunov"]
+    assert folds[groups["lyapunov"]["1 to 2"]].max(initial=1.0) < 2.0 <= folds[groups["lyapunov"]["2 to 3"]].min(initial=2.0)
+    assert system.groups(replace(problems, columns={})) == []

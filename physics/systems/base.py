@@ -177,6 +177,8 @@ class System(ABC):
     requirements: ClassVar[str] = ""  # what a potential must satisfy to be one of this system's, as a noun phrase for users
     examples: ClassVar[Mapping[str, str]] = {}  # potentials as expressions, by name, for a user to try
     energy_scale_name: ClassVar[str] = "the energy scale"
+    # The value of the first coordinate on the plane of Poincaré sections; None: its mean along each exact orbit.
+    section_plane: ClassVar[float | None] = None
     default_sensors: ClassVar[int] = 100  # along each axis
     fewest_sensors: ClassVar[int] = 4
     work_batches: ClassVar[tuple[int, ...]] = (1, 100, 10_000)  # trajectories at once, to measure what solvers and networks cost

@@ -1,18 +1,23 @@
 """A system whose equations of motion are compiled: certificates, tangents, Lyapunov exponents and baselines from two functions."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeGuard
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeGuard
 
 import numpy as np
 
 from ..potentials.tensor_splines import Degree
 from ..solvers.certify import Rejection, Trajectories
 from ..solvers.flows import Rates, certify_flow, solve_flow
-from .base import Column, Hamiltonians, System
+from .base import Column, Group, Hamiltonians, System
 from .baselines import Baseline, Reconstruction
 from .generic import SplineHamiltonians
 
+if TYPE_CHECKING:
+    from .problems import Problems
+
 LYAPUNOV = Column("lyapunov", "float64", "finite-time Lyapunov exponent: log of the largest stretching over the horizon, divided by it")
+_FOLDS = (0.0, 1.0, 2.0, 3.0, 4.0)
 _SOLVER_TOLERANCE = 1e-10
 _TANGENT_TOLERANCE = 1e-8  # of derivatives, of which a few digits are wanted
 
@@ -30,8 +35,13 @@ class Flowing(Hamiltonians, Protocol):
 
 
 class CompiledSystem(System):
-    """A system whose Hamiltonians have flows (`Flowing`), exact ones and splines. Any others are solved as in any system."""
+    """A system whose Hamiltonians have flows (`Flowing`), exact ones and splines. Any others are solved as in any system.
 
+    Its rows have the columns `stratum`, the number of the range in `energy_strata` that the energy was drawn from, and `LYAPUNOV`.
+    """
+
+    energy_strata: ClassVar[np.ndarray]  # (n, 2)
+    energy_strata_title: ClassVar[str]  # what the ranges are of
     default_sensors = 24
     sensor_counts = (24, 12, 8)
     work_batches = (1, 100, 1_000)
@@ -47,6 +57,25 @@ class CompiledSystem(System):
     def prior_fits(self) -> list[Reconstruction]:
         """Reconstructions that make use of how Hamiltonians are drawn; here: none."""
         return []
+
+    def groups(self, problems: "Problems") -> list[Group]:
+        """By energy stratum, and by how fast neighbours part: by a factor of e^k over the horizon.
+
+        This is not a division into regular and chaotic motion. Of regular motion the exponent decays as ln(t) / t, and over one horizon,
+        which is a few oscillations, it is as large as that of chaotic motion; see `diagnostics.parts_exponentially`.
+        """
+        found = []
+        if "stratum" in problems.columns:
+            stratum = np.asarray(problems.columns["stratum"])
+            labels = {f"{low:g} to {high:g}": stratum == k for k, (low, high) in enumerate(self.energy_strata)}
+            found.append(Group("stratum", self.energy_strata_title, labels))
+        if LYAPUNOV.name in problems.columns:
+            # At least 0 but for rounding: a symplectic map and its inverse stretch by the same factor.
+            folds = np.maximum(np.asarray(problems.columns[LYAPUNOV.name]) * self.horizon, 0.0)
+            labels = {f"{low:g} to {high:g}": (low <= folds) & (folds < high) for low, high in pairwise(_FOLDS)}
+            labels |= {f"{_FOLDS[-1]:g} and more": folds >= _FOLDS[-1]}
+            found.append(Group("lyapunov", "e-folds by which neighbours part over the horizon", labels))
+        return found
 
     def from_sensors(self, fields: Mapping[str, np.ndarray]) -> Hamiltonians:
         """Bicubic splines."""

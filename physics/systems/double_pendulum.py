@@ -15,7 +15,7 @@ from ..compiled import compiled
 from ..errors import InputError
 from ..potentials.tensor_splines import Degree, TensorSplines, pack_planes, plane_terms
 from ..solvers.flows import Rates
-from .base import Column, Drawn, Ensemble, Group, NamedCase, State
+from .base import Column, Drawn, Ensemble, NamedCase, State
 from .baselines import Reconstruction
 from .compiled_flow import LYAPUNOV, CompiledSystem
 from .draws import Draws, between, random_times
@@ -206,6 +206,9 @@ Each row is a double pendulum and one of its motions. q = (θ1, θ2) are the ang
     )
     ensembles: ClassVar[Mapping[str, type[Ensemble]]] = {RandomPendulums.name: RandomPendulums}
     energy_scale_name = "the energy at which a rod can go over"
+    section_plane = 0.0
+    energy_strata = _ENERGY_STRATA
+    energy_strata_title = "energy / energy at which a rod can go over"
 
     def prior_fits(self) -> list[Reconstruction]:
         """V is linear in 1 + μ and in μ λ: least squares over its sensors."""
@@ -238,13 +241,6 @@ Each row is a double pendulum and one of its motions. q = (θ1, θ2) are the ang
         if initial_state is not None:
             return []
         return [_small_oscillation(name, sign) for name, sign in (("in-phase", 1.0), ("out-of-phase", -1.0))]
-
-    def groups(self, problems: "Problems") -> list[Group]:
-        if "stratum" not in problems.columns:
-            return []
-        stratum = np.asarray(problems.columns["stratum"])
-        labels = {f"{low:g} to {high:g}": stratum == k for k, (low, high) in enumerate(_ENERGY_STRATA)}
-        return [Group("stratum", "energy / energy at which a rod can go over", labels)]
 
 
 _AMPLITUDE = 1e-4

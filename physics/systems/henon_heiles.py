@@ -16,7 +16,7 @@ from ..compiled import compiled
 from ..errors import InputError
 from ..solvers.flows import Rates
 from ..solvers.solve import QUADRATURE, solve
-from .base import Column, Drawn, Ensemble, Group, NamedCase, Names, State
+from .base import Column, Drawn, Ensemble, NamedCase, Names, State
 from .baselines import Reconstruction
 from .compiled_flow import LYAPUNOV, CompiledSystem
 from .draws import Draws, between, random_times
@@ -137,6 +137,9 @@ The particle has less energy than the saddle points, 1/(6 λ²), and stays betwe
     requirements = "V of any kind on [-1.25, 1.25]², with a particle that stays there"
     examples: ClassVar[Mapping[str, str]] = {"λ = 1": "(q1**2+q2**2)/2 + q1**2*q2 - q2**3/3", "Harmonic": "(q1**2+q2**2)/2"}
     energy_scale_name = "the energy of escape"
+    section_plane = 0.0
+    energy_strata = _ENERGY_STRATA
+    energy_strata_title = "energy / energy of escape"
 
     def prior_fits(self) -> list[Reconstruction]:
         """V is linear in λ: least squares over the sensors."""
@@ -177,13 +180,6 @@ The particle has less energy than the saddle points, 1/(6 λ²), and stays betwe
             NamedCase("harmonic", "textbook", harmonic, q0, p0, partial(_rotation, np.array(q0), np.array(p0))),
             NamedCase("axis", "textbook", axis, (0.0, -0.3), (0.0, 0.4), partial(_along_axis, -0.3, 0.4)),
         ]
-
-    def groups(self, problems: "Problems") -> list[Group]:
-        if "stratum" not in problems.columns:
-            return []
-        stratum = np.asarray(problems.columns["stratum"])
-        labels = {f"{low:g} to {high:g}": stratum == k for k, (low, high) in enumerate(_ENERGY_STRATA)}
-        return [Group("stratum", "energy / energy of escape", labels)]
 
 
 def _rotation(q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

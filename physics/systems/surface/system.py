@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -15,7 +14,7 @@ from ...potentials.fourier_fields import fill_modes, gaussian_fields, highest_mo
 from ...potentials.tensor_splines import SPRING, Degree, beyond, plane_terms
 from ...solvers.flows import Rates
 from ...threads import share_rows
-from ..base import Column, Drawn, Ensemble, Group, Names
+from ..base import Column, Drawn, Ensemble, Names
 from ..baselines import Reconstruction
 from ..compiled_flow import LYAPUNOV, CompiledSystem
 from ..draws import Draws, between, random_times
@@ -185,6 +184,8 @@ V = 2 on the rim, and every particle has less energy. c and the coefficients a, 
         "Two wells": "2 - 16*q1*(1-q1)*q2*(1-q2)*(4*exp(-30*((q1-0.3)**2+(q2-0.4)**2))+4*exp(-30*((q1-0.7)**2+(q2-0.6)**2)))",
     }
     energy_scale_name = "the depth of the surface below its rim"
+    energy_strata = _ENERGY_STRATA
+    energy_strata_title = "(E − V(q0)) / (2 − V(q0))"
 
     def rebuild(self, columns: Mapping[str, Sequence[Any]]) -> Surfaces:
         rows = list(columns["coefficients"])
@@ -236,18 +237,6 @@ V = 2 on the rim, and every particle has less energy. c and the coefficients a, 
                 f"{names[row].potential} gives |p0|**2/2 + V(q0) = {energy[row]:.6g}; from {RIM:g} on the particle can cross the rim"
             )
 
-    def groups(self, problems: "Problems") -> list[Group]:
-        """By energy stratum, and by how fast neighbours part: in e-folds over the horizon."""
-        found = []
-        if "stratum" in problems.columns:
-            stratum = np.asarray(problems.columns["stratum"])
-            found.append(Group("stratum", "energy stratum", {str(k): stratum == k for k in range(len(_ENERGY_STRATA))}))
-        if "lyapunov" in problems.columns:
-            folds = np.asarray(problems.columns["lyapunov"]) * self.horizon
-            parts = {f"{low:g} to {high:g}": (low <= folds) & (folds < high) for low, high in pairwise(_FOLDS)}
-            found.append(Group("lyapunov", "e-folds by which neighbours part", parts | {f"{_FOLDS[-1]:g} and more": folds >= _FOLDS[-1]}))
-        return found
-
 
 def _draws_fields(problems: "Problems") -> str | None:
     if isinstance(problems.ensemble, RandomSurface):
@@ -258,7 +247,6 @@ def _draws_fields(problems: "Problems") -> str | None:
 
 _RIM_TOLERANCE = 0.1
 _MOST_FITTED = 1024
-_FOLDS = (0.0, 2.0, 3.0, 4.0, 6.0)
 
 
 def _pack(scale: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
