@@ -6,10 +6,10 @@ from scipy.optimize import minimize
 
 from neural_hamilton.physics import InputError
 from neural_hamilton.physics.diagnostics import jacobian_by_differences
-from neural_hamilton.physics.potentials.fourier_fields import gaussian_fields, highest_modes
+from neural_hamilton.physics.potentials.fourier_fields import gaussian_fields, highest_modes, modes
 from neural_hamilton.physics.systems import draw_rows, get_system, own_columns
 from neural_hamilton.physics.systems.base import Names
-from neural_hamilton.physics.systems.surface.system import RandomSurface
+from neural_hamilton.physics.systems.surface.ensembles import ProductSurface, RandomSurface, ThreeWaves
 
 SURFACE = get_system("surface")
 NUM_ROWS = 120
@@ -140,3 +140,42 @@ class TestRefusals:
         SURFACE.check_initial_state(one, start, np.zeros((1, 2)), self.NAMES)
         with pytest.raises(InputError, match="can cross the rim"):
             SURFACE.check_initial_state(one, start, np.array([[3.0, 3.0]]), self.NAMES)
+
+
+class TestOtherSurfaces:
+    @pytest.mark.parametrize("name", RandomSurface().variants())
+    def test_variants_are_certified_and_keep_their_ranges(self, name):
+        ensemble = RandomSurface().variants()[name]
+        rows, _ = draw_rows(SURFACE, ensemble, 0, "test", np.arange(16))
+        assert len(rows) == 16 and rows.integration_error.max() <= 1e-9
+        for column in ("length_scale", "depth"):
+            low, high = getattr(ensemble, column)
+            assert np.all((rows.columns[column] >= low) & (rows.columns[column] <= high))
+
+    def test_products_are_products(self):
+        rows, _ = draw_rows(SURFACE, ProductSurface(), 1, "test", np.arange(0, 24, 4))
+        below = 2.0 - rows.hamiltonians.sense((14, 11))["potential"]
+        singular = np.linalg.svd(below, compute_uv=False)
+        assert np.all(singular[:, 1] < 1e-13 * singular[:, 0])
+
+    def test_three_waves_are_those_of_their_formula(self):
+        length_scale, x = 0.3, np.linspace(0.0, 1.0, 33)
+        uniforms = np.array([0.3, 0.8])
+        coefficients = ThreeWaves().draw_field(uniforms, length_scale)
+        r = np.stack(np.meshgrid(x - 0.5, x - 0.5, indexing="ij"), axis=-1)
+        angles = 2 * np.pi / 3 * (0.3 + np.arange(3))
+        waves = np.cos(np.sqrt(2) / length_scale * r @ np.stack([np.cos(angles), np.sin(angles)]) + np.pi / 10)
+        field = modes(x, (len(coefficients) - 1) // 2) @ coefficients @ modes(x, (len(coefficients) - 1) // 2).T
+        assert np.abs(field - np.sqrt(2 / 3) * waves.sum(axis=-1)).max() < 1e-4
+
+    def test_three_waves_have_the_threefold_symmetry_of_henon_and_heiles(self):
+        coefficients, radius, turn = ThreeWaves().draw_field(np.array([0.1, 0.9]), 0.25), 0.2, 2 * np.pi / 3
+        angles = np.linspace(0, 2 * np.pi, 12, endpoint=False)
+
+        def along(angles):
+            x, y = 0.5 + radius * np.cos(angles), 0.5 + radius * np.sin(angles)
+            highest = (len(coefficients) - 1) // 2
+            return np.einsum("ni,ij,nj->n", modes(x, highest), coefficients, modes(y, highest))
+
+        assert np.abs(along(angles + turn) - along(angles)).max() < 1e-4
+        assert np.ptp(along(angles)) > 0.05  # no circle

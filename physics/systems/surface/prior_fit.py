@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from ...potentials.fourier_fields import highest_modes, mode_deviations, modes
 from ...threads import share_rows
-from .system import RIM, FittedSurfaces
+from .surfaces import RIM, FittedSurfaces
 
 _LENGTH_SCALES = np.array([0.12, 0.16, 0.22, 0.3, 0.42, 0.6])  # where the search for the best begins
 _TOLERANCE = 5e-3  # of its logarithm
