@@ -73,6 +73,15 @@ def test_no_orbit_depends_on_its_neighbours_or_on_threads():
         assert np.array_equal(alone[0], together[row])
 
 
+def test_parameters_that_may_not_be_written_to_are_as_good_as_any():
+    """Such are those of a system that rebuilds its Hamiltonians from the columns of a file."""
+    locked = ONE.copy()
+    locked.flags.writeable = False
+    for solve, how in ((solve_flow_steps, ("rk4", 0.1)), (solve_flow, (1e-9,))):
+        states = [solve(henon_heiles, parameters, STARTS, TIMES, *how)[0] for parameters in (locked, ONE)]
+        assert states[0].tobytes() == states[1].tobytes()
+
+
 def test_an_unknown_method_is_named_with_the_choices():
     with pytest.raises(InputError, match="euler.*rk4, gauss-legendre4, stormer-verlet, yoshida4"):
         solve_flow_steps(henon_heiles, ONE, STARTS, TIMES, "euler", 0.1)

@@ -13,7 +13,7 @@ from ..compiled import compiled
 from ..errors import InputError
 from ..threads import share_rows
 from .flows import RATES, Rates, ready
-from .problems import count_substeps
+from .problems import as_kernel_array, count_substeps
 from .tableaux import FIXED_STEP_METHODS
 
 _ROOT_3 = np.sqrt(3.0)
@@ -53,7 +53,7 @@ def solve_flow_steps(
     """
     if method not in FLOW_METHODS:
         raise InputError(f"method is {method!r}; choose one of {', '.join(FLOW_METHODS)}")
-    parameters, start, times = (np.ascontiguousarray(x, dtype=np.float64) for x in (parameters, start, times))
+    parameters, start, times = (as_kernel_array(x) for x in (parameters, start, times))
     substeps = count_substeps(times, step)
     states, num_evaluations = np.empty((*times.shape, start.shape[1])), np.zeros(len(start), dtype=np.int64)
     if method in RUNGE_KUTTA:

@@ -18,7 +18,7 @@ from scipy.integrate import DOP853
 
 from ..compiled import compiled
 from ..threads import share_rows
-from .problems import check_times
+from .problems import as_kernel_array, check_times
 
 _NUM_STAGES, _NUM_EXTENDED = 12, 16  # of a step; with the slope at its end and the three that its interpolant needs
 _A = np.zeros((_NUM_EXTENDED, _NUM_EXTENDED))
@@ -56,7 +56,7 @@ def solve_flow(
     depend neither on the others nor on the number of threads.
     """
     check_times(times)
-    parameters, start, times = (np.ascontiguousarray(x, dtype=np.float64) for x in (parameters, start, times))
+    parameters, start, times = (as_kernel_array(x) for x in (parameters, start, times))
     states = np.full((*times.shape, start.shape[1]), np.nan)
     num_evaluations = np.zeros(len(start), dtype=np.int64)
     solver, pointer = ready(_solve_orbits, _SOLVER), ready(rates, RATES)
