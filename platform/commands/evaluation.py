@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from .console import MODEL_FOLDER, PATH, config_options, emit, json_option, resolve_config
-from .tables import comparison_table, evaluation_table
+from .tables import benchmark_lines, comparison_table, evaluation_table
 
 
 @click.command()
@@ -36,7 +36,8 @@ def evaluate(
 
     result = run(model, dataset, out, split, resolve_config(config_source, assignments).evaluation, record=record, scaling=scaling)
     page = out / "report.html"
-    emit(result | {"report": str(page)}, as_json, f"{evaluation_table(result)}\nreport: {page}")
+    words = [evaluation_table(result), *benchmark_lines(result["benchmark"]), f"report: {page}"]
+    emit(result | {"report": str(page)}, as_json, "\n".join(words))
 
 
 @click.command()

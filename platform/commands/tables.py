@@ -51,6 +51,20 @@ def evaluation_table(result: dict[str, Any]) -> str:
     return _loss_table(entries, result["warnings"])
 
 
+def benchmark_lines(scores: dict[str, Any] | None) -> list[str]:
+    """The scores of a task of the benchmark in a line; none where the problems are not those of a task."""
+    if scores is None:
+        return []
+    loss, valid = scores["total_loss"], scores["valid_time"]
+    parts = [
+        f"total loss {_format_cell(loss['median'])} median, {_format_cell(loss['mean'])} mean",
+        f"energy drift {_format_cell(scores['energy_drift'])}",
+    ]
+    if valid is not None:
+        parts.append(f"valid for {valid:.2g} Lyapunov times")
+    return [f"{scores['task']}: {'; '.join(parts)}"]
+
+
 def comparison_table(result: dict[str, Any]) -> str:
     """Losses and seconds per trajectory of every model and baseline, and the warnings of a comparison."""
     return _loss_table([(name, entry, entry["seconds_per_trajectory"]) for name, entry in result["entries"].items()], result["warnings"])

@@ -20,6 +20,7 @@ from ..data.manifest import read_config, read_manifest
 from ..data.shards import rows_hashes
 from ..progress import Progress, track
 from ..provenance import code_version
+from .benchmark import find_task, read_scores
 from .calibration import calibrate, score_predictions
 from .groups import measure_groups
 from .metrics import METRICS, count_broken, measure, summarise
@@ -102,6 +103,8 @@ def evaluate(
         "settings": settings.model_dump(mode="json"),
         "code_version": code_version(),
     }
+    task = find_task(split)
+    result["benchmark"] = read_scores(task, result) if task else None
     _write_trajectories(out / TRAJECTORIES_FILE, split, problems, metrics)
     write_json(out / "evaluation.json", result)
     write_report(out, result, problems, baselines, predictions, metrics)

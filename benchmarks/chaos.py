@@ -1,0 +1,132 @@
+"""`python -m benchmarks.chaos [NAME ...] [--rows 80000,20000] [--seeds 0]`: direct networks on random surfaces, under one budget.
+
+Each of the five architectures learns the flow over windows of 0.05 from the rows of `benchmark-surface-24`, in 2,500 steps of batch 32
+whatever the number of rows, with one optimizer and one schedule; about five minutes a run on one core. Measured are the total losses on
+the 2,000 test rows, to t = 2, and how long orbits stay near the truth beyond. Runs go to runs/chaos and are continued or not repeated;
+results go to benchmarks/results/chaos.json after each.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from neural_hamilton.architectures import load_model
+from neural_hamilton.platform.config import load_config
+from neural_hamilton.platform.data.datasets import read_split
+from neural_hamilton.platform.data.generation import generate
+from neural_hamilton.platform.data.manifest import MANIFEST_FILE, read_config, read_manifest
+from neural_hamilton.platform.evaluation.metrics import summarise, total_losses
+from neural_hamilton.platform.evaluation.predictions import predict
+from neural_hamilton.platform.evaluation.problems import read_problems
+from neural_hamilton.platform.evaluation.studies.rollouts import measure_rollouts
+from neural_hamilton.platform.training.run_folder import History
+from neural_hamilton.platform.training.runs import run_training
+
+from .timing import RESULTS, describe_machine, write_result
+
+NUM_STEPS, BATCH_SIZE = 2_500, 32
+MOST_ROWS = NUM_STEPS * BATCH_SIZE  # each seen once
+_ROLLOUT_ROWS, _ROLLOUT_WINDOWS = 200, 4  # of one horizon each
+_TASK = "benchmark-surface-24"
+
+_FLOW: dict[str, Any] = {"window": 0.05, "gate_time": None, "patch_size": 3}
+_READS_LOCALLY: dict[str, Any] = _FLOW | {
+    "local_memory": True, "d_model": 64, "num_heads": 8, "d_feedforward": 256, "num_frequencies": 8,
+}  # fmt: skip
+NETWORKS: dict[str, dict[str, Any]] = {
+    "deeponet": {"name": "deeponet"} | _FLOW,
+    "varonet": {"name": "varonet"} | _FLOW,
+    "traonet": {"name": "traonet"} | _READS_LOCALLY,
+    "fno": {"name": "fno"} | _READS_LOCALLY,
+    "mambonet": {"name": "mambonet", "d_state": 8} | _READS_LOCALLY,
+    "mambonet, windows of 0.2": {"name": "mambonet", "d_state": 8} | _READS_LOCALLY | {"window": 0.2},
+    "mambonet, no local memory": {"name": "mambonet", "d_state": 8} | _READS_LOCALLY | {"local_memory": False},
+    "mambonet, the whole horizon": {"name": "mambonet", "d_state": 8} | _READS_LOCALLY | {"window": None, "local_memory": False},
+}
+_TRAINING: dict[str, Any] = {
+    "training.batch_size": BATCH_SIZE,
+    "training.optimizer": "soap",
+    "training.learning_rate": 1e-2,
+    "training.final_learning_rate": 1e-5,
+    "training.val_rows": 500,
+    "training.trackers": [],
+}
+_WARMUP = 0.1  # of all steps
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description="direct networks on random surfaces")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {'; '.join(NETWORKS)}")
+    parser.add_argument("--rows", default=[MOST_ROWS], type=_numbers, help="numbers of training rows, each a part of the next")
+    parser.add_argument("--seeds", default=[0], type=_numbers, help="of the networks; the rows are the same")
+    parser.add_argument("--out", default=Path("runs/chaos"), type=Path)
+    options = parser.parse_args(arguments)
+    if unknown := set(options.names) - set(NETWORKS):
+        parser.error(f"NAME is {sorted(unknown)[0]!r}; choose from {'; '.join(NETWORKS)}")
+    if bad := [rows for rows in options.rows if not BATCH_SIZE <= rows <= MOST_ROWS or MOST_ROWS % rows]:
+        parser.error(f"--rows has {bad[0]}; give divisors of {MOST_ROWS}, so that all runs have as many steps")
+    torch.set_num_threads(1)
+    dataset = options.out / "dataset"
+    if not (dataset / MANIFEST_FILE).exists():
+        generate(dataset, load_config(_TASK, {"data.train": MOST_ROWS}).data, local=True)
+    for name in options.names or NETWORKS:
+        for rows in options.rows:
+            for seed in options.seeds:
+                line = run(name, rows, seed, dataset, options.out / f"{name.replace(', ', '-').replace(' ', '-')}-{rows}-{seed}")
+                lines = [other for other in earlier_lines() if not _is_same(other, line)] + [line]
+                write_result("chaos", {"task": _TASK, "steps": NUM_STEPS, "lines": lines, "machine": describe_machine()})
+                loss = line["total_loss"]
+                print(f"{name:28} {rows:6} rows, seed {seed}: {loss['median']:.2e} / {loss['mean']:.2e}", flush=True)
+    return 0
+
+
+def configure(name: str, rows: int, seed: int) -> dict[str, Any]:
+    """The keys of one run."""
+    epochs = MOST_ROWS // rows
+    settings = _TRAINING | {"training.epochs": epochs, "training.warmup_epochs": _WARMUP * epochs, "training.train_rows": rows}
+    return {f"architecture.{key}": value for key, value in NETWORKS[name].items()} | settings | {"training.seed": seed}
+
+
+def run(name: str, rows: int, seed: int, dataset: Path, folder: Path) -> dict[str, Any]:
+    """Train one network, unless it is there, and measure it."""
+    config = load_config(_TASK, {"data.train": MOST_ROWS} | configure(name, rows, seed))
+    result = run_training(config, dataset, folder, 0, resume=folder.exists())
+    model = load_model(folder / "model")
+    problems = read_problems(read_split(dataset, "test"), read_config(read_manifest(dataset)))
+    prediction = predict(model, problems, 100)
+    settings = config.evaluation
+    some = problems.take(np.arange(_ROLLOUT_ROWS))
+    rollouts = measure_rollouts(lambda part: predict(model, part, 100), [], some, _ROLLOUT_WINDOWS, problems.system.horizon)
+    return {
+        "name": name,
+        "rows": rows,
+        "seed": seed,
+        "changes": NETWORKS[name],
+        "num_parameters": result["num_parameters"],
+        "total_loss": summarise(total_losses(problems, prediction.q, prediction.p), settings.bootstrap, settings.seed),
+        "valid_time": rollouts["solvers"]["model"]["prediction_time"],
+        "validation_loss": result["validation_loss"],
+        "seconds": sum(line["seconds"] for line in History(folder).read()),
+    }
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
+
+
+def _is_same(line: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(line[key] == other[key] for key in ("name", "rows", "seed"))
+
+
+def earlier_lines() -> list[dict[str, Any]]:
+    path = RESULTS / "chaos.json"
+    return json.loads(path.read_text())["lines"] if path.exists() else []
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
