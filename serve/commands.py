@@ -17,6 +17,7 @@ from ..physics import InputError
 from ..physics.files import write_file
 from ..physics.systems import Names
 from ..platform.commands.console import config_options, emit, json_option, resolve_config
+from .parameters import is_parameters
 from .shipped import choose_model, find_model
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _SETTINGS = {"show_default": True}
 _OPTIONS = Names("--potential", "--q0", "--p0", "--times")
 _DEFAULT_STATE = "[default: the model's only initial state, else 0]"
+_DEFAULT_POSITION = "[default: the model's only initial state, else 0, or the domain's centre with several coordinates]"
 
 
 class _Coordinates(click.ParamType):
@@ -76,8 +78,13 @@ def serve_command(
 
 @click.command("predict", context_settings=_SETTINGS)
 @click.argument("model", required=False, type=click.Path(path_type=Path))
-@click.option("--potential", required=True, help='V as arithmetic in q, such as "8*(q-0.5)**2"; in q1, q2, ... with several coordinates.')
-@click.option("--q0", type=_Coordinates(), help=f"Position at t = 0.  {_DEFAULT_STATE}")
+@click.option(
+    "--potential",
+    required=True,
+    help='V as arithmetic in q, such as "8*(q-0.5)**2", or in q1, q2, ... with several coordinates; or the parameters of the system, '
+    'such as "mass=1, length=0.8".',
+)
+@click.option("--q0", type=_Coordinates(), help=f"Position at t = 0.  {_DEFAULT_POSITION}")
 @click.option("--p0", type=_Coordinates(), help=f"Momentum at t = 0.  {_DEFAULT_STATE}")
 @click.option("--times", default=100, type=click.IntRange(2, 10_000), help="Uniform query times up to the model's horizon.")
 @click.option("--verify", default="solver", type=click.Choice(["none", "energy", "solver"]), help="How far to check the prediction.")
@@ -195,9 +202,15 @@ def _document(_: "Orbit", record: dict[str, Any]) -> bytes:
 
 def _plot(orbit: "Orbit", record: dict[str, Any]) -> bytes:
     content = io.BytesIO()
-    by = {"model": "predicted by the model", "solver": "computed by the solver"}[orbit.trust.source]
-    orbit.plot(f"V(q) = {record['potential'][:80]}   ({by})").savefig(content, format="png", dpi=120)
+    orbit.plot(_title(orbit, record["potential"])).savefig(content, format="png", dpi=120)
     return content.getvalue()
+
+
+def _title(orbit: "Orbit", potential: str) -> str:
+    shown = potential if len(potential) <= 80 else f"{potential[:79]}…"
+    coordinates = ", ".join(name for name in orbit.columns if name.startswith("q"))
+    what = f"{orbit.system.title}, {shown}" if is_parameters(potential, orbit.system) else f"V({coordinates}) = {shown}"
+    return f"{what}   ({'predicted by the model' if orbit.trust.source == 'model' else 'computed by the solver'})"
 
 
 _WRITERS: dict[str, Callable[["Orbit", dict[str, Any]], bytes]] = {".png": _plot, ".csv": _table, ".json": _document}

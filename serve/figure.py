@@ -1,9 +1,27 @@
-"""A matplotlib figure that a notebook shows without pyplot, whose state and backend belong to the user."""
+"""The figure of an orbit, which a notebook shows without pyplot: its state and backend belong to the user.
+
+Shapes: T query times, d degrees of freedom, N places along an axis.
+"""
 
 import io
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+
+from ..physics.sections import crossings
+from .grid import potential_on_grid, spread_levels
+
+if TYPE_CHECKING:
+    from .orbit import Orbit
+
+_SIZES = {1: (9.0, 6.5), 2: (14.5, 5.4)}  # of the figure, in inches, by degrees of freedom
+_PLACES = 161  # along each axis of a map
+_LEVELS = 13  # of its contours
+_HEADROOM = 4.0  # of the colours, over the particle's energy, both from the lowest V
+_PATH = "tab:orange"
 
 
 class OrbitFigure(Figure):
@@ -17,3 +35,107 @@ class OrbitFigure(Figure):
         content = io.BytesIO()
         self.savefig(content, format="png", dpi=100)
         return content.getvalue()
+
+
+def plot_orbit(orbit: "Orbit", title: str) -> OrbitFigure:
+    """The figure of `Orbit.plot`."""
+    degrees = 1 if orbit.q.ndim == 1 else orbit.q.shape[1]
+    figure = OrbitFigure(figsize=_SIZES.get(degrees, (12.0, 3.8)), layout="constrained")
+    order = np.argsort(orbit.times, kind="stable")
+    t, q, p = orbit.times[order], orbit.q[order], orbit.p[order]
+    if degrees == 2:
+        _plot_plane(figure, orbit, t, q, p)
+    else:
+        _plot_line(figure, orbit, t, q, p)
+    # Not as mathematics: a title may hold what matplotlib's mathtext would try to read.
+    figure.suptitle(title, parse_math=False)
+    return figure
+
+
+def _plot_line(figure: OrbitFigure, orbit: "Orbit", t: np.ndarray, q: np.ndarray, p: np.ndarray) -> None:
+    """V and the energy where there is one coordinate; the phase portrait, q(t) and p(t), with a line for each coordinate."""
+    panels = list(figure.subplots(2, 2).flat) if q.ndim == 1 else list(figure.subplots(1, 3))
+    if q.ndim == 1:
+        _plot_potential(panels.pop(0), orbit)
+    for axes, x, y, labels in zip(panels, (q, t, t), (p, q, p), (("q", "p"), ("t", "q"), ("t", "p")), strict=True):
+        lines = axes.plot(x, y)
+        axes.set(xlabel=f"${labels[0]}$", ylabel=f"${labels[1]}$")
+        axes.grid(alpha=0.3)
+        if len(lines) > 1:
+            axes.legend(lines, [str(axis + 1) for axis in range(len(lines))], title="coordinate")
+
+
+def _plot_potential(axes: Any, orbit: "Orbit") -> None:
+    ((low, high),) = orbit.system.domain
+    axes.plot(np.linspace(low, high, 400), potential_on_grid(orbit.hamiltonian, orbit.system.domain, 400))
+    axes.axhline(orbit.energy, color="tab:red", linestyle="--", label="energy")
+    axes.set(xlabel="$q$", ylabel="$V$")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper center")
+
+
+def _plot_plane(figure: OrbitFigure, orbit: "Orbit", t: np.ndarray, q: np.ndarray, p: np.ndarray) -> None:
+    """The path over contours of V; both coordinates and both momenta over time; the Poincaré section."""
+    grid = figure.add_gridspec(1, 3, width_ratios=(1.25, 1.0, 1.0))
+    _plot_map(figure, figure.add_subplot(grid[0, 0]), orbit, q)
+    panels: Any = grid[0, 1].subgridspec(4, 1).subplots(sharex=True)
+    for axes, values, name in zip(panels, (*q.T, *p.T), ("q_1", "q_2", "p_1", "p_2"), strict=True):
+        axes.plot(t, values)
+        axes.set(ylabel=f"${name}$")
+        axes.margins(x=0.0)
+        axes.grid(alpha=0.3)
+    panels[-1].set_xlabel("$t$")
+    _plot_section(figure.add_subplot(grid[0, 2]), orbit, t, q, p)
+
+
+def _plot_map(figure: OrbitFigure, axes: Any, orbit: "Orbit", q: np.ndarray) -> None:
+    domain = orbit.system.domain
+    values = potential_on_grid(orbit.hamiltonian, domain, _PLACES).T  # rows are heights: q2
+    places = [np.linspace(*bounds, _PLACES) for bounds in domain]
+    lowest, highest = float(values.min()), float(values.max())
+    # What lies far above the particle's energy, such as the corners of the Hénon–Heiles square, needs no colours of its own.
+    ceiling = min(highest, lowest + _HEADROOM * (orbit.energy - lowest)) if orbit.energy > lowest else highest
+    levels = spread_levels(lowest, ceiling, _LEVELS)
+    if levels.size:
+        norm = PowerNorm(0.5, levels[0], levels[-1])
+        filled = axes.contourf(*places, values, levels, cmap="Blues_r", norm=norm, extend="max" if highest > ceiling else "neither")
+        axes.contour(*places, values, levels, colors="black", linewidths=0.4, alpha=0.35, linestyles="solid")
+        bar = figure.colorbar(filled, ax=axes, label="$V$", location="bottom", shrink=0.78, pad=0.02, aspect=40)
+        shown = levels[:: _LEVELS // 4].tolist()
+        bar.set_ticks(shown, labels=[f"{0.0 if abs(level) < 1e-6 * (ceiling - lowest) else level:.3g}" for level in shown])
+    if lowest < orbit.energy < highest:
+        axes.contour(*places, values, [orbit.energy], colors="tab:red", linestyles="--", linewidths=1.5)
+    axes.plot([], [], color="tab:red", linestyle="--", label=f"$V$ = energy {orbit.energy:.4g}")
+    axes.plot(*q.T, color=_PATH, linewidth=2.0, label="path")
+    axes.plot(*orbit.q0, "o", color="white", markeredgecolor="black", markersize=8, label="start")
+    (left, right), (bottom, top) = domain
+    axes.set(xlabel="$q_1$", ylabel="$q_2$", xlim=(left, right), ylim=(bottom, top))
+    axes.set_box_aspect(min(max((top - bottom) / (right - left), 0.6), 1.5))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small", columnspacing=1.2)
+
+
+def _plot_section(axes: Any, orbit: "Orbit", t: np.ndarray, q: np.ndarray, p: np.ndarray) -> None:
+    """Where the path crosses the middle of the second coordinate's range upwards: the other coordinate and its momentum."""
+    low, high = orbit.system.domain[1]
+    middle = 0.5 * (low + high)
+    times, first = np.unique(t, return_index=True)
+    q, p = q[None, first], p[None, first]
+    points = crossings(times, q, p, *orbit.system.rates(orbit.hamiltonian, q, p), axis=1, value=middle).of(0)
+    axes.plot(*points.T, "o", color=_PATH, markeredgecolor="black", markeredgewidth=0.5)
+    axes.set(title=f"section $q_2$ = {middle:g}, upwards", xlabel="$q_1$", ylabel="$p_1$", xlim=orbit.system.domain[0])
+    reach = max(float(np.abs(p[0, :, 0]).max()), 1e-9)
+    if orbit.system.has_unit_mass:
+        # The section is bounded by p1²/2 + V(q1, middle) = E.
+        places = np.linspace(*orbit.system.domain[0], _PLACES)
+        line = np.stack([places, np.full_like(places, middle)], axis=-1)
+        kinetic = orbit.energy - orbit.hamiltonian.energy(line[None], np.zeros_like(line)[None])[0]
+        reach = max(reach, float(np.sqrt(2.0 * np.maximum(kinetic, 0.0)).max()))
+        momenta = np.linspace(-1.1 * reach, 1.1 * reach, _PLACES)
+        left = kinetic - 0.5 * np.square(momenta)[:, None]
+        if left.max() > 0.0:
+            axes.contour(places, momenta, left, [0.0], colors="tab:red", linestyles="--", linewidths=1.0)
+    axes.set_ylim(-1.15 * reach, 1.15 * reach)
+    axes.set_box_aspect(1.0)
+    axes.grid(alpha=0.3)
+    if not len(points):
+        axes.text(0.5, 0.5, f"no crossing up to $t$ = {t[-1]:.3g}", transform=axes.transAxes, ha="center", va="center", color="gray")

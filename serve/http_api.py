@@ -8,13 +8,23 @@ from typing import Any, get_args
 from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from ..physics import InputError
 from .arrow_stream import MEDIA_TYPE, read_problems, write_orbits
 from .model import Model, Verify
-from .schema import Refusal, TrajectoriesRequest, TrajectoriesResponse, parse_request, to_response
+from .schema import (
+    MAX_PLACES,
+    PotentialRequest,
+    PotentialResponse,
+    Refusal,
+    TrajectoriesRequest,
+    TrajectoriesResponse,
+    parse_request,
+    to_response,
+)
 
 MAX_BODY_BYTES = 32 * 2**20
 RETRY_AFTER_SECONDS = 1
@@ -27,6 +37,12 @@ _PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _COMPONENT = "#/components/schemas/{model}"
+_REQUESTS = (TrajectoriesRequest, PotentialRequest)
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    413: {"model": Refusal, "description": f"The body is larger than {MAX_BODY_BYTES} bytes"},
+    422: {"model": Refusal, "description": "What was sent is wrong; the sentence names the field"},
+    503: {"description": "Overloaded; try again after Retry-After seconds"},
+}
 
 
 class _TooLarge(Exception):
@@ -59,18 +75,10 @@ def build_api(get_model: Callable[[], Model]) -> FastAPI:
         summary="Trajectories of a batch of potentials",
         responses={
             200: {"model": TrajectoriesResponse, "content": {MEDIA_TYPE: _binary("times, q, p, energy_drift, solver_error, source")}},
-            413: {"model": Refusal, "description": f"The body is larger than {MAX_BODY_BYTES} bytes"},
-            422: {"model": Refusal, "description": "What was sent is wrong; the sentence names the field"},
-            503: {"description": "Overloaded; try again after Retry-After seconds"},
+            **_REFUSALS,
         },
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "application/json": {"schema": {"$ref": _COMPONENT.format(model="TrajectoriesRequest")}},
-                    MEDIA_TYPE: _binary("potential and, if wanted, q0, p0, times"),
-                },
-            },
+        openapi_extra=_body(TrajectoriesRequest, {MEDIA_TYPE: _binary("potential and, if wanted, q0, p0, times")})
+        | {
             "parameters": [
                 {
                     "name": "verify",
@@ -82,37 +90,75 @@ def build_api(get_model: Callable[[], Model]) -> FastAPI:
         },
     )
     async def predict_trajectories(request: Request) -> Response:
-        # The body is read here, not by FastAPI: it must stop at the limit, and FastAPI's own refusals echo
-        # the input, which JSON cannot hold when the input is NaN.
-        media_type = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
+        media_type = _media_type(request)
         try:
             if media_type == MEDIA_TYPE:
                 verify = _read_verify(request)
                 body = await _read_body(request)
                 return await run_in_threadpool(_predict_arrow, get_model(), body, verify)
             if media_type == "application/json":
-                if request.query_params:
-                    names = ", ".join(request.query_params)[:100]
-                    raise InputError(f"query parameters are {names}; with JSON, everything belongs in the body")
-                return await run_in_threadpool(_predict_json, get_model(), await _read_body(request))
+                return await run_in_threadpool(_predict_json, get_model(), await _read_json(request))
         except ClientDisconnect:
             return Response(status_code=499)  # nobody is there to read it
         raise InputError(f"Content-Type is {media_type[:100]!r}; send application/json or {MEDIA_TYPE}")
+
+    @api.post(
+        "/v1/potential",
+        summary="V on a grid over the domain, and the energy of a particle",
+        responses={200: {"model": PotentialResponse}, **_REFUSALS},
+        openapi_extra=_body(PotentialRequest),
+    )
+    async def map_potential(request: Request) -> Response:
+        media_type = _media_type(request)
+        try:
+            if media_type == "application/json":
+                return await run_in_threadpool(_map_potential, get_model(), await _read_json(request))
+        except ClientDisconnect:
+            return Response(status_code=499)
+        raise InputError(f"Content-Type is {media_type[:100]!r}; send application/json")
 
     api.openapi = lambda: _describe(api)  # type: ignore[method-assign]
     return api
 
 
 def _predict_json(model: Model, body: bytes) -> Response:
-    request = parse_request(body)
+    request = parse_request(TrajectoriesRequest, body)
     problems = [trajectory.to_problem(index) for index, trajectory in enumerate(request.trajectories)]
-    response = to_response(model.summary, model.predict(problems, request.verify), request.verify)
-    return Response(json.dumps(response, allow_nan=False, separators=(",", ":")), media_type="application/json")
+    return _json(to_response(model.summary, model.predict(problems, request.verify), request.verify))
+
+
+def _map_potential(model: Model, body: bytes) -> Response:
+    request = parse_request(PotentialRequest, body)
+    num_places = request.places ** len(model.system.domain)
+    if num_places > MAX_PLACES**2:
+        raise InputError(f"places is {request.places}, which makes {num_places} in all; at most {MAX_PLACES**2} are allowed")
+    values, energy = model.map_potential(request.to_problem(), request.places)
+    return _json({"domain": model.system.domain, "values": values.tolist(), "energy": energy})
+
+
+def _json(content: dict[str, Any]) -> Response:
+    return Response(json.dumps(content, allow_nan=False, separators=(",", ":")), media_type="application/json")
 
 
 def _predict_arrow(model: Model, body: bytes, verify: Verify) -> Response:
     orbits = model.predict(read_problems(body, model.system), verify)
     return Response(write_orbits(orbits, model.system), media_type=MEDIA_TYPE)
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
+
+
+async def _read_json(request: Request) -> bytes:
+    """The body of a request in JSON.
+
+    It is read here, not by FastAPI: it must stop at the limit, and FastAPI's own refusals echo the input, which JSON cannot hold
+    when the input is NaN.
+    """
+    if request.query_params:
+        names = ", ".join(request.query_params)[:100]
+        raise InputError(f"query parameters are {names}; with JSON, everything belongs in the body")
+    return await _read_body(request)
 
 
 async def _read_body(request: Request) -> bytes:
@@ -142,15 +188,22 @@ def _refuse(status: int, sentence: str, headers: dict[str, str] | None = None) -
     return JSONResponse(Refusal(detail=sentence).model_dump(), status, headers)
 
 
+def _body(request: type[BaseModel], others: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The description of a request body in JSON, or in `others` by media type."""
+    schema = {"schema": {"$ref": _COMPONENT.format(model=request.__name__)}}
+    return {"requestBody": {"required": True, "content": {"application/json": schema} | (others or {})}}
+
+
 def _binary(columns: str) -> dict[str, Any]:
     return {"schema": {"type": "string", "format": "binary", "description": f"an Arrow stream with the columns {columns}"}}
 
 
 def _describe(api: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, with the request model added: FastAPI does not see it, as the route reads its own body."""
+    """The OpenAPI document, with the request models added: FastAPI does not see them, as the routes read their own bodies."""
     if api.openapi_schema is None:
         document = get_openapi(title=api.title, version=api.version, summary=api.summary, routes=api.routes)
-        schema = TrajectoriesRequest.model_json_schema(ref_template=_COMPONENT)
-        document["components"]["schemas"] |= schema.pop("$defs") | {"TrajectoriesRequest": schema}
+        for request in _REQUESTS:
+            schema = request.model_json_schema(ref_template=_COMPONENT)
+            document["components"]["schemas"] |= schema.pop("$defs", {}) | {request.__name__: schema}
         api.openapi_schema = document
     return api.openapi_schema

@@ -13,10 +13,12 @@ import torch
 
 from ..architectures import Task, TrainedFor, load_model, read_card
 from ..physics import InputError
-from ..physics.systems import Names, get_system
+from ..physics.systems import Names, System, get_system
 from ..platform.data.datasets import stack_fields
+from .grid import potential_on_grid
 from .orbit import Orbit, Trust
-from .problems import Potential, Problem, as_problems, read_fields, read_state, read_times
+from .parameters import typical_parameters
+from .problems import Potential, Problem, as_problems, calling_it, exact_hamiltonians, read_fields, read_state, read_times
 from .shipped import accepts, find_model, models_accepting
 
 Verify = Literal["none", "energy", "solver"]
@@ -88,7 +90,14 @@ class Model:
         trained_for = self.trained_for.model_dump(mode="json")
         asked = ("system", "ensemble", "initial_state", "sensors", "domain", "horizon")
         system = self.system
-        about = {"requirements": system.requirements, "examples": dict(system.examples), "energy_scale": system.energy_scale_name}
+        typical = typical_parameters(system)
+        about = {
+            "requirements": system.requirements,
+            "examples": dict(system.examples) or ({typical: typical} if typical else {}),
+            "energy_scale": system.energy_scale_name,
+            "has_unit_mass": system.has_unit_mass,
+            "fields": dict(system.fields),
+        }
         return self.card | {name: trained_for[name] for name in asked} | about
 
     def __repr__(self) -> str:
@@ -107,11 +116,12 @@ class Model:
         Parameters
         ----------
         potential
-            Text such as "8*(q-0.5)**2" (coordinates q1, q2, ... with several degrees of freedom), a function of arrays, V at the
-            model's sensors (S,) or (S1, S2), or an exact Hamiltonian with one row.
+            Text such as "8*(q-0.5)**2" (coordinates q1, q2, ... with several degrees of freedom), the parameters of the system as
+            text such as "mass=1, length=0.8", a function of arrays, V at the model's sensors (S,) or (S1, S2), or an exact
+            Hamiltonian with one row.
         q0, p0
             Initial state: a number each, or d numbers with d degrees of freedom. By default the only state that the model was
-            trained for, else 0.
+            trained for, else 0; of several coordinates, q0 is then the centre of the domain.
         times
             Query times in any order, (T,), up to the model's horizon. By default 100 uniform ones.
         verify
@@ -158,6 +168,31 @@ class Model:
         for rows in groups.values():
             orbits |= self._predict_rows(batch, np.array(rows), verify)
         return [orbits[row] for row in range(len(problems))]
+
+    def map_potential(self, problem: Problem, num_places: int) -> tuple[np.ndarray, float]:
+        """V of a problem at uniform places over the domain, (N,) or (N, N), and the energy of its particle.
+
+        V given as text or as a function is evaluated exactly, V at sensors is interpolated. The particle may have more energy
+        than a prediction allows.
+
+        Raises
+        ------
+        InputError
+            For a potential that cannot be read or is not finite, or an initial state outside the domain.
+        """
+        names, system = problem.names, self.system
+        hamiltonian = exact_hamiltonians(problem.potential, system, names) or system.from_sensors(
+            {name: values[None] for name, values in read_fields(problem, system, self.task.sensors).items()}
+        )
+        q0, p0 = _read_states(self, [problem])
+        System.check_initial_state(system, hamiltonian, q0, p0, [names])  # not that the energy is one that networks know
+        with calling_it(names.potential), np.errstate(all="ignore"):
+            values, energy = potential_on_grid(hamiltonian, system.domain, num_places), float(hamiltonian.energy(q0, p0)[0])
+        if not np.isfinite(values).all():
+            raise InputError(f"{names.potential} is not finite everywhere in the domain")
+        if not np.isfinite(energy):
+            raise InputError(f"{names.p0} is too large: the energy of the particle is {energy}")
+        return values, energy
 
     def _predict_rows(self, batch: "_Batch", rows: np.ndarray, verify: Verify) -> dict[int, Orbit]:
         """The orbits of rows with equally many times: the network's, or the solver's where that is better."""
@@ -279,8 +314,10 @@ class _Batch:
 
 def _read_states(model: Model, problems: Sequence[Problem]) -> tuple[np.ndarray, np.ndarray]:
     """q0 and p0, (R,) or (R, d)."""
-    zero = (0.0,) * model.system.degrees_of_freedom
-    default_q0, default_p0 = model.trained_for.initial_state or (zero, zero)
+    domain = model.system.domain
+    # At 0 an interval's particle can start; the corner of a square is often a place where none can.
+    anywhere = (0.0,) if len(domain) == 1 else tuple(0.5 * (low + high) for low, high in domain)
+    default_q0, default_p0 = model.trained_for.initial_state or (anywhere, (0.0,) * len(domain))
     states = [
         (
             read_state(default_q0 if problem.q0 is None else problem.q0, model.system, problem.names.q0),

@@ -98,32 +98,18 @@ class Orbit:
             raise ImportError("to_pandas needs pandas, which is not installed; run `pip install pandas`, or use `orbit.columns`") from None
         return pandas.DataFrame(self.columns)
 
+    @cached_property
+    def energy(self) -> float:
+        """H of the initial state, in the Hamiltonian of this orbit."""
+        return float(self.hamiltonian.energy(self.q0[None], self.p0[None])[0])
+
     def plot(self, title: str = "") -> "Figure":
-        """A matplotlib figure: V and the energy (with one degree of freedom), the phase portrait, q(t) and p(t)."""
-        from .figure import OrbitFigure
+        """A matplotlib figure of the orbit.
 
-        figure = OrbitFigure(figsize=(9, 6.5) if self.q.ndim == 1 else (12, 3.8), layout="constrained")
-        panels = list(figure.subplots(2, 2).flat) if self.q.ndim == 1 else list(figure.subplots(1, 3))
-        if self.q.ndim == 1:
-            self._plot_potential(panels.pop(0))
-        order = np.argsort(self.times, kind="stable")
-        t, q, p = self.times[order], self.q[order], self.p[order]
-        for axes, x, y, labels in zip(panels, (q, t, t), (p, q, p), (("q", "p"), ("t", "q"), ("t", "p")), strict=True):
-            lines = axes.plot(x, y)
-            axes.set(xlabel=f"${labels[0]}$", ylabel=f"${labels[1]}$")
-            axes.grid(alpha=0.3)
-            if len(lines) > 1:
-                axes.legend(lines, [str(axis + 1) for axis in range(len(lines))], title="coordinate")
-        # Not as mathematics: a title may hold what matplotlib's mathtext would try to read.
-        figure.suptitle(title, parse_math=False)
-        return figure
+        With one degree of freedom: V and the energy, the phase portrait, q(t) and p(t). With two: the path over contours of V, with
+        the line on which V is the energy; q1, q2, p1 and p2 over time; and the Poincaré section, (q1, p1) where the path crosses the
+        middle of the domain of q2 upwards.
+        """
+        from .figure import plot_orbit
 
-    def _plot_potential(self, axes: Any) -> None:
-        ((low, high),) = self.system.domain
-        positions = np.linspace(low, high, 400)[None]
-        energy = self.hamiltonian.energy(self.q0[None], self.p0[None])[0]
-        axes.plot(positions[0], self.hamiltonian.energy(positions, np.zeros_like(positions))[0])
-        axes.axhline(energy, color="tab:red", linestyle="--", label="energy")
-        axes.set(xlabel="$q$", ylabel="$V$")
-        axes.grid(alpha=0.3)
-        axes.legend(loc="upper center")
+        return plot_orbit(self, title)

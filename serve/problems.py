@@ -3,7 +3,8 @@
 Shapes: R problems, T query times, d degrees of freedom.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..physics.potentials.expressions import Expression
 from ..physics.potentials.functions import FunctionPotential
 from ..physics.systems import Names, System
 from ..physics.systems.functions import FunctionHamiltonians
+from .parameters import from_parameters, is_parameters, typical_parameters
 
 MAX_TIMES = 10_000
 DEFAULT_TIMES = 100
@@ -29,10 +31,12 @@ class Problem:
     Attributes
     ----------
     potential
-        Text such as "8*(q-0.5)**2" (in q1, q2, ... with several degrees of freedom), a function of the coordinates, V at the
-        sensors (S,) or (S1, S2), a mapping of all fields of the system, or its exact `Hamiltonians` with one row.
+        Text such as "8*(q-0.5)**2" (in q1, q2, ... with several degrees of freedom), the parameters of the system as text such as
+        "mass=1, length=0.8", a function of the coordinates, V at the sensors (S,) or (S1, S2), a mapping of all fields of the
+        system, or its exact `Hamiltonians` with one row.
     q0, p0
-        A number with one degree of freedom, d numbers with more; None: the only state of a model that was trained for one, else 0.
+        A number with one degree of freedom, d numbers with more; None: the only state of a model that was trained for one, else 0
+        for p0 and for a single q0, and the centre of the domain for several.
     times
         In any order, (T,); None: 100 uniform ones up to the horizon.
     names
@@ -55,9 +59,15 @@ def exact_hamiltonians(potential: Potential, system: System, names: Names, refin
 
     The steps of the difference quotients that give the gradient of a function are divided by `refinement`.
     """
+    if isinstance(potential, str) and is_parameters(potential, system):
+        return from_parameters(potential, system, names.potential)
     if isinstance(potential, str) or callable(potential):
         if dict(system.fields) != {"potential": 1}:
-            raise InputError(f"{names.potential} is a formula for V, but system {system.name!r} has the fields {', '.join(system.fields)}")
+            typical = typical_parameters(system)
+            advice = f"; give its parameters, such as {typical!r}" if typical else ""
+            raise InputError(
+                f"{names.potential} is a formula for V, but system {system.name!r} has the fields {', '.join(system.fields)}{advice}"
+            )
         if isinstance(potential, str):
             return FunctionHamiltonians([Expression(potential, system.degrees_of_freedom)], system.domain)
         steps = tuple((high - low) * _DIFFERENCE_STEP / refinement for low, high in system.domain)
@@ -80,10 +90,8 @@ def read_fields(problem: Problem, system: System, sensors: tuple[int, ...]) -> d
     potential, name = problem.potential, problem.names.potential
     exact = exact_hamiltonians(potential, system, problem.names)
     if exact is not None:
-        try:
+        with calling_it(name):
             return {field: values[0] for field, values in exact.sense(sensors).items()}
-        except InputError as error:
-            raise InputError(_rename(str(error), name)) from None
     given = potential if isinstance(potential, Mapping) else {"potential": potential}
     if set(given) != set(system.fields):
         raise InputError(f"{name} has the fields {', '.join(given)}; system {system.name!r} has {', '.join(system.fields)}")
@@ -181,9 +189,11 @@ def _counted(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape)) if shape else "no"
 
 
-def _rename(sentence: str, name: str) -> str:
-    """A sentence about an "expression ..." or a "potential ..." with the caller's name for it."""
-    for word in ("expression ", "potential "):
-        if sentence.startswith(word):
-            return f"{name} {sentence.removeprefix(word)}"
-    return sentence
+@contextmanager
+def calling_it(name: str) -> Iterator[None]:
+    """Refusals of an "expression ..." or a "potential ..." get the caller's name for it."""
+    try:
+        yield
+    except InputError as error:
+        subject, space, rest = str(error).partition(" ")
+        raise InputError(f"{name if subject in ('expression', 'potential') else subject}{space}{rest}") from None

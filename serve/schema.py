@@ -1,7 +1,7 @@
-"""The JSON of POST /v1/trajectories, as Pydantic models."""
+"""The JSON of POST /v1/trajectories and POST /v1/potential, as Pydantic models."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
@@ -12,8 +12,10 @@ from .orbit import Orbit, Source
 from .problems import MAX_TIMES, Problem
 
 MAX_TRAJECTORIES = 1024
+MAX_PLACES = 201  # along an axis of the grid on which V is evaluated
 _MAX_REPORTED = 3  # errors reported at once; a wrong batch would fill pages
 
+Body = TypeVar("Body", bound=BaseModel)
 Number = Annotated[float, Field(allow_inf_nan=False)]
 _SHAPES = ("number", "list", "grid")  # how deep a value is nested; part of no error message
 
@@ -38,19 +40,25 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+_EXPRESSION = (
+    "V as arithmetic in q, or in q1, q2, ... with several degrees of freedom; or the parameters of the system, such as mass=1, length=0.8"
+)
+_Q0 = (
+    "inside the domain; a list with several degrees of freedom; by default the model's only initial state, "
+    "else 0, or the centre of the domain with several degrees of freedom"
+)
+_P0 = "like q0, by default the model's only initial state, else 0"
+
+
 class TrajectoryRequest(_Strict):
     """One problem: exactly one of `potential` and `expression`. The domain and the horizon are those of GET /v1/model."""
 
     potential: Sensors | None = Field(
         None, description="V at the model's uniform sensors over the domain; a list of lists with two degrees of freedom"
     )
-    expression: str | None = Field(
-        None, description="V as arithmetic in q, or in q1, q2, ... with several degrees of freedom", examples=["8*(q-0.5)**2"]
-    )
-    q0: Coordinates | None = Field(
-        None, description="inside the domain; a list with several degrees of freedom; by default the model's only initial state, else 0"
-    )
-    p0: Coordinates | None = Field(None, description="like q0")
+    expression: str | None = Field(None, description=_EXPRESSION, examples=["8*(q-0.5)**2"])
+    q0: Coordinates | None = Field(None, description=_Q0)
+    p0: Coordinates | None = Field(None, description=_P0)
     times: list[Number] | None = Field(
         None, min_length=1, max_length=MAX_TIMES, description="from 0 to the horizon, in any order; by default 100 uniform"
     )
@@ -72,6 +80,26 @@ class TrajectoriesRequest(_Strict):
 
     trajectories: list[TrajectoryRequest] = Field(min_length=1, max_length=MAX_TRAJECTORIES)
     verify: Verify = "energy"
+
+
+class PotentialRequest(_Strict):
+    """A potential to draw, and the particle whose energy is wanted; the domain is that of GET /v1/model."""
+
+    expression: str = Field(description=_EXPRESSION, examples=["8*(q-0.5)**2"])
+    q0: Coordinates | None = Field(None, description=_Q0)
+    p0: Coordinates | None = Field(None, description=_P0)
+    places: int = Field(65, ge=2, le=MAX_PLACES, description="along each axis, uniform, ends of the domain included")
+
+    def to_problem(self) -> Problem:
+        return Problem(self.expression, self.q0, self.p0, names=Names("expression", "q0", "p0"))
+
+
+class PotentialResponse(_Strict):
+    """V at the places of the grid, for two degrees of freedom one list for each place along q1; and H of the initial state."""
+
+    domain: list[tuple[float, float]]
+    values: list[float] | list[list[float]]
+    energy: float
 
 
 class TrustBody(_Strict):
@@ -111,10 +139,10 @@ class Refusal(_Strict):
     detail: str
 
 
-def parse_request(body: bytes) -> TrajectoriesRequest:
+def parse_request(model: type[Body], body: bytes) -> Body:
     """The request in a JSON body; InputError names each field that does not fit."""
     try:
-        return TrajectoriesRequest.model_validate_json(body)
+        return model.model_validate_json(body)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=True, include_context=False)
         reported = [_sentence(problem) for problem in problems[:_MAX_REPORTED]]

@@ -28,6 +28,18 @@ def save_tiny(folder: Path, initial_state: tuple | None = None, dtype: torch.dty
     return folder
 
 
+def save_plane(folder: Path, system_name: str = "surface") -> Path:
+    """A random DeepONet for a system with two degrees of freedom in `folder`, from 12 x 12 sensors."""
+    torch.manual_seed(0)
+    system = get_system(system_name)
+    channels = sum(system.fields.values())
+    task = Task((12, 12), system.domain, system.horizon, channels=channels)
+    ensemble = next(iter(system.ensembles))
+    trained_for = TrainedFor.of(task, system=system.name, ensemble={"name": ensemble}, initial_state=None)
+    save_model(build_operator(parse_architecture({"name": "deeponet"}), task), folder, trained_for, {})
+    return folder
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
