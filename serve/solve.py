@@ -38,7 +38,8 @@ def solve(
         by central differences of order 8. The bound then includes the change when the difference step is halved. The function
         must be defined slightly beyond the domain.
         V at uniform sensors, (S,) or (S1, S2): interpolated as for a model.
-        An exact Hamiltonian with one row, such as `dataset.hamiltonians.take(np.array([0]))`.
+        An exact Hamiltonian with one row, such as `dataset.hamiltonians.take(np.array([0]))`, or the parameters of the system as
+        text such as "mass=1, length=0.8".
     q0, p0
         Initial state, inside the domain: a number each, or d numbers with d degrees of freedom.
     times

@@ -312,13 +312,14 @@ def test_dragging_the_start_and_the_arrow_sets_the_initial_state(plane: Any) -> 
     plane.mouse.move(x, y)
     plane.mouse.down()
     plane.mouse.move(x - 5, y - 60, steps=4)
-    with plane.expect_response("**/v1/trajectories") as response:
+    with plane.expect_response("**/v1/potential") as response:  # asked for on release alone
         plane.mouse.up()
     settle(plane)
     pushed = state(plane)
     assert pushed[:2] == [q1, q2] and pushed[3] > p2
-    sent = response.value.request.post_data_json["trajectories"][0]
+    sent = response.value.request.post_data_json
     assert [*sent["q0"], *sent["p0"]] == pushed
+    np.testing.assert_allclose(plane.evaluate("[...shown.orbit.q[0], ...shown.orbit.p[0]]"), pushed, atol=1e-6)
     # The arrow's end is where it was dropped.
     np.testing.assert_allclose(middle(plane, "#tip"), (x - 5, y - 60), atol=1.5)
 
@@ -401,6 +402,16 @@ def test_a_refused_state_shows_the_servers_sentence_and_recovers(plane: Any) -> 
     assert plane.get_attribute("#expression", "aria-invalid") == "true"
 
 
+def swipe(page: Any, start: tuple[float, float], way: tuple[float, float]) -> None:
+    """A finger from `start` in ten steps."""
+    session = page.context.new_cdp_session(page)
+    for step in range(11):
+        points = [{"x": start[0] + way[0] * step / 10, "y": start[1] + way[1] * step / 10}]
+        session.send("Input.dispatchTouchEvent", {"type": "touchMove" if step else "touchStart", "touchPoints": points})
+    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    settle(page)
+
+
 def test_a_finger_taps_the_surface_and_drags_the_start_on_a_phone(visit: Callable[..., Any], plane_endpoint: str) -> None:
     page = visit(plane_endpoint, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     settle(page)
@@ -410,5 +421,14 @@ def test_a_finger_taps_the_surface_and_drags_the_start_on_a_phone(visit: Callabl
         page.locator("#map").tap(position={"x": spot[0], "y": spot[1]})
     settle(page)
     np.testing.assert_allclose(state(page)[:2], [0.6, 0.6], atol=5e-3)
-    # A finger that moves over the surface scrolls the page; one that starts on a handle moves it.
-    assert page.evaluate("[map, start].map(part => getComputedStyle(part).touchAction)") == ["pan-y pinch-zoom", "none"]
+    # A finger that starts on a handle moves it; one that starts elsewhere on the surface scrolls the page.
+    before, scrolled = state(page), page.evaluate("scrollY")
+    swipe(page, middle(page, "#start"), (24, -36))
+    assert page.evaluate("scrollY") == scrolled
+    width, height = page.evaluate("inner()")
+    np.testing.assert_allclose(np.subtract(state(page)[:2], before[:2]), [24 / width, 36 / height], atol=3e-3)
+    before = state(page)
+    x, y = middle(page, "#map")
+    swipe(page, (x - 60, y + 60), (0, -60))
+    page.wait_for_function("before => scrollY > before", arg=scrolled)
+    assert state(page) == before
