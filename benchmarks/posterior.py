@@ -17,7 +17,7 @@ from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.evaluation.metrics import summarise, total_losses
 from neural_hamilton.platform.evaluation.problems import draw_problems
 
-_SENSORS = (24, 12, 8)
+_SENSORS = (12, 8, 24)
 _NUM_ROWS = 2_000
 _NUM_SAMPLES = 64
 _ROWS_AT_ONCE = 200  # their samples are held together

@@ -93,9 +93,14 @@ def sample_surfaces(
     def draw(row: int) -> list[tuple[float, np.ndarray]]:
         rng = np.random.default_rng((seed, row))
         readings = _Readings.of(values[row], noise)
-        candidates, weights = _weigh_length_scales(readings, length_scales)
-        chosen = rng.choice(len(candidates), size=count, p=weights) if len(candidates) else []
-        return [candidates[k].sample(rng) for k in chosen] or [_NO_FIT] * count
+        candidates, weights = _weigh_length_scales(readings.some(), length_scales)
+        drawn, counts = np.unique(rng.choice(candidates, size=count, p=weights), return_counts=True)
+        posteriors = [_condition(readings, float(scale)) for scale in drawn]
+        return [
+            posterior.sample(rng) if posterior else _NO_FIT
+            for posterior, repeats in zip(posteriors, counts, strict=True)
+            for _ in range(repeats)
+        ]
 
     return _each(draw, len(values), count, num_threads)
 
@@ -159,22 +164,19 @@ def _most_probable(readings: _Readings) -> _Posterior | None:
     return _condition(readings, math.exp(found))
 
 
-def _weigh_length_scales(readings: _Readings, bounds: tuple[float, float]) -> tuple[list[_Posterior], np.ndarray]:
-    """Posteriors for length scales in a range, and their probabilities: on a coarse grid, then on a fine one where it matters."""
-    best = _condition_all(readings, np.linspace(*bounds, _NUM_COARSE))
-    if not best:
-        return [], np.empty(0)
-    spacing = (bounds[1] - bounds[0]) / (_NUM_COARSE - 1)
-    scale, _ = min(best, key=lambda one: one[1].cost)
-    fine = np.linspace(scale - 2 * spacing, scale + 2 * spacing, _NUM_FINE)
-    found = [posterior for _, posterior in _condition_all(readings, fine[(fine >= bounds[0]) & (fine <= bounds[1])])]
-    cost = np.array([posterior.cost for posterior in found])
-    weights = np.exp(-0.5 * (cost - cost.min()))
-    return found, weights / weights.sum()
+def _weigh_length_scales(readings: _Readings, bounds: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Length scales in a range and their probabilities: on a coarse grid, then on a fine one where it matters."""
 
+    def costs(scales: np.ndarray) -> np.ndarray:
+        found = (_condition(readings, float(scale)) for scale in scales)
+        return np.array([posterior.cost if posterior else math.inf for posterior in found])
 
-def _condition_all(readings: _Readings, length_scales: np.ndarray) -> list[tuple[float, _Posterior]]:
-    return [(float(scale), found) for scale in length_scales if (found := _condition(readings, float(scale))) is not None]
+    coarse = np.linspace(*bounds, _NUM_COARSE)
+    best, reach = coarse[np.argmin(costs(coarse))], 2 * (coarse[1] - coarse[0])
+    fine = np.linspace(max(bounds[0], best - reach), min(bounds[1], best + reach), _NUM_FINE)
+    cost = costs(fine)
+    weights = np.exp(-0.5 * (cost - cost.min())) if np.isfinite(cost).any() else np.ones(_NUM_FINE)
+    return fine, weights / weights.sum()
 
 
 def _condition(readings: _Readings, length_scale: float) -> _Posterior | None:
