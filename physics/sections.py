@@ -70,7 +70,7 @@ def crossings(
     return Crossings(row, times[row, before] + fraction * step, position, momentum)
 
 
-def occupancy_divergence(first: np.ndarray, second: np.ndarray, box: Box, bins: int = 10) -> float:
+def occupancy_divergence(first: np.ndarray, second: np.ndarray, box: Box, bins: int = 6) -> float:
     """The Jensen–Shannon divergence, in bits, of where the points (n, 2) and (m, 2) lie: 0 for equal histograms, 1 for disjoint ones.
 
         D = H((P + Q) / 2) - (H(P) + H(Q)) / 2,    H(P) = -sum of P log2 P over the cells

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 Track = Literal["oracle", "sensors"]
 # table: measured on every problem of a split and every named case. figures: drawn beside the model. studies: run in studies of
-# many problems. rollouts: run over many horizons. reconstructions: integrates so tightly that its error is that of its
-# reconstruction. work-precision: a point of the work-precision diagram.
-Role = Literal["table", "figures", "studies", "rollouts", "reconstructions", "work-precision"]
+# many problems. rollouts: run over many horizons. sections: run over hundreds. reconstructions: integrates so tightly that its
+# error is that of its reconstruction. work-precision: a point of the work-precision diagram.
+Role = Literal["table", "figures", "studies", "rollouts", "sections", "reconstructions", "work-precision"]
 
 
 def roles(*names: Role) -> frozenset[Role]:
@@ -156,7 +156,7 @@ def general_baselines(system: "System", steps: Sequence[float]) -> list[Baseline
     drawn, tight = roles("table", "figures", "studies", "rollouts"), system.horizon / _STEPS_OF_ORDER_8
     found: list[Baseline] = [FixedSteps(f"rk4-oracle-{step:g}", "rk4", scheme=generic.RK4, step=step) for step in steps]
     found.append(FixedSteps("dop853-oracle", "dop853", step=tight))
-    found.append(FixedSteps(f"rk4-spline-{steps[0]:g}", "rk4", splines, drawn, scheme=generic.RK4, step=steps[0]))
+    found.append(FixedSteps(f"rk4-spline-{steps[0]:g}", "rk4", splines, drawn | roles("sections"), scheme=generic.RK4, step=steps[0]))
     found.append(FixedSteps("dop853-spline", "dop853", splines, drawn | roles("reconstructions"), step=tight))
     for reconstruction, method, scheme in ((None, "rk4", generic.RK4), (None, "dop853", generic.ORDER_8), (splines, "rk4", generic.RK4)):
         for step in (system.horizon / parts for parts in _LADDER):

@@ -86,11 +86,12 @@ CONDITIONS = (
         lambda config: bool(getattr(config.architecture, "kl_weight", 0.0)),
         "the architecture must have a kl_weight above 0, as varonet has",
     ),
-    _study("study_rows", "ensembles", "length", "rollouts", "sensors", "symplecticity", "work_precision"),
+    _study("study_rows", "ensembles", "length", "rollouts", "sections", "sensors", "symplecticity", "work_precision"),
     _study("sensor_counts", "sensors"),
     _study("noise_levels", "sensors"),
     _study("work_batches", "work_precision"),
     _study("windows", "rollouts"),
+    _study("section_windows", "sections"),
 )
 
 
