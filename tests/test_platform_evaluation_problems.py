@@ -7,10 +7,11 @@ import pytest
 from evaluation_helpers import PAPER, PHASE_SPACE, TIGHT, WELL, HarmonicNetwork, harmonic_problems
 
 from neural_hamilton.physics.potentials.curves import Curves
-from neural_hamilton.physics.systems import FixedSteps, Problems, get_system, with_role
+from neural_hamilton.physics.systems import FixedSteps, Predictions, Problems, get_system, with_role
 from neural_hamilton.physics.systems.baselines import general_baselines
 from neural_hamilton.physics.systems.generic import ORDER_8, RK4
 from neural_hamilton.physics.systems.well.baselines.reconstructions import INTERPOLATED, PRIOR_FIT
+from neural_hamilton.platform.evaluation.figures import draw_case
 from neural_hamilton.platform.evaluation.metrics import measure
 from neural_hamilton.platform.evaluation.predictions import predict
 from neural_hamilton.platform.evaluation.problems import draw_problems
@@ -138,3 +139,20 @@ def test_groups_of_two_degrees_of_freedom_are_partitions(name):
     folds = system.horizon * problems.columns["lyapunov"]
     assert folds[groups["lyapunov"]["1 to 2"]].max(initial=1.0) < 2.0 <= folds[groups["lyapunov"]["2 to 3"]].min(initial=2.0)
     assert system.groups(replace(problems, columns={})) == []
+
+
+@pytest.mark.parametrize("name", ["surface", "henon-heiles", "double-pendulum"])
+def test_a_case_is_drawn_with_each_coordinate(name):
+    """Over the plane of V, with the scale of the truth where the prediction runs away, and without one that is nowhere."""
+    system = get_system(name)
+    ensemble = next(iter(system.ensembles.values()))()
+    problems = draw_problems(system, ensemble, ensemble, 0, 4, (12, 12))
+    away = 1e3 * problems.times[..., None]
+    for q, p in ((problems.q + away, problems.p - away), (np.full_like(problems.q, np.nan), problems.p)):
+        figure = draw_case(problems, Predictions(q, p, 0.0), 3)
+        figure.canvas.draw()
+        plane, q1, q2, errors, p1, p2, _ = figure.axes  # and the colour bar
+        assert (plane.get_xlabel(), plane.get_ylabel(), errors.get_xlabel()) == ("q1", "q2", "t")
+        for axis, truth in ((q1, problems.q[3, :, 0]), (q2, problems.q[3, :, 1]), (p1, problems.p[3, :, 0]), (p2, problems.p[3, :, 1])):
+            low, high = axis.get_ylim()
+            assert low < truth.min() and high > truth.max() and high - low <= 3.001 * np.ptp(truth)

@@ -1,5 +1,6 @@
 """The studies of an evaluation, each on predictions whose quality is known beforehand. No Ray, no dataset on disk."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,16 +14,24 @@ from neural_hamilton.physics.systems.well.baselines.solver import WellSolver
 from neural_hamilton.platform.evaluation.metrics import total_losses
 from neural_hamilton.platform.evaluation.named import find_cases, measure_cases
 from neural_hamilton.platform.evaluation.problems import draw_problems
-from neural_hamilton.platform.evaluation.studies import get_study, length, study_names
+from neural_hamilton.platform.evaluation.studies import get_study, length, sections, study_names
 from neural_hamilton.platform.evaluation.studies.length import choose_solvers
 from neural_hamilton.platform.evaluation.studies.rollouts import LOST, measure_rollouts
 from neural_hamilton.platform.evaluation.studies.symplecticity import measure_maps
-from neural_hamilton.platform.evaluation.studies.work_precision import break_even, measure_work
+from neural_hamilton.platform.evaluation.studies.work_precision import break_even, draw_work, measure_work
 
 
 @pytest.fixture(scope="module")
 def drawn():
     return draw_problems(WELL, PHASE_SPACE, PHASE_SPACE, 0, 40, (50,))
+
+
+@pytest.fixture(scope="module")
+def chaotic_and_regular():
+    """Orbits of Hénon and Heiles' family, six of each stratum of energy."""
+    system = get_system("henon-heiles")
+    ensemble = system.get_ensemble("section")()
+    return draw_problems(system, ensemble, ensemble, 0, 24, (12, 12))
 
 
 def test_every_study_is_found_under_the_name_of_its_file():
@@ -159,6 +168,65 @@ class TestRollouts:
         assert result["valid_time"]["median"] < 4.0 and result["drift_slope"] > 1e-3 and result["error"][-1] > LOST
 
 
+class TestSections:
+    HENON_HEILES = get_system("henon-heiles")
+
+    def run(self, problems, loss=0.0, num_windows=40):
+        """The study of a model that is exact but for a fraction of the momentum that it loses in each window."""
+
+        def predict(given):
+            q, p = self.HENON_HEILES.solve(given.hamiltonians, given.q0, given.p0, given.times)
+            return SimpleNamespace(q=q, p=p * (1.0 - loss * given.times[..., None] / self.HENON_HEILES.horizon))
+
+        baselines = self.HENON_HEILES.baselines([0.02])
+        model = SimpleNamespace(
+            settings=SimpleNamespace(section_windows=num_windows),
+            trained_for=SimpleNamespace(horizon=self.HENON_HEILES.horizon, initial_state=None),
+            problems=problems,
+            system=self.HENON_HEILES,
+            predict=predict,
+            with_role=lambda role, _: with_role(baselines, role),
+        )
+        return get_study("sections").run(model)
+
+    def test_an_exact_model_visits_what_the_exact_motion_visits(self, chaotic_and_regular):
+        entry = self.run(chaotic_and_regular)
+        assert set(entry["solvers"]) == {"exact", "moved", "model", "yoshida4-bicubic-0.02", "dop853-prior-fit"}
+        assert entry["horizon"] == 400.0 and entry["rows"] == 12 and json.loads(json.dumps(entry)) == entry
+        # Hénon and Heiles' frequencies are near 1, so an orbit crosses about once in 2 pi.
+        assert all(50 < own["crossings"] < 75 for own in entry["solvers"].values())
+        assert entry["solvers"]["exact"]["divergence"] == 0.0
+        regular = entry["groups"]["motion"]["rows"]["regular"]
+        for solver in ("moved", "model", "yoshida4-bicubic-0.02", "dop853-prior-fit"):
+            assert regular[solver]["divergence"] < 0.02 and regular[solver]["energy_drift"] < 1e-4
+
+    def test_one_that_loses_energy_does_not(self, chaotic_and_regular):
+        entry, exact = self.run(chaotic_and_regular, loss=0.02), self.run(chaotic_and_regular)
+        for label, part in entry["groups"]["motion"]["rows"].items():
+            assert part["model"]["energy_drift"] > 0.05 and part["moved"] == exact["groups"]["motion"]["rows"][label]["moved"]
+            assert part["model"]["divergence"] > (0.2 if label == "regular" else 0.0) + part["moved"]["divergence"]
+
+    def test_groups_and_orbits(self, chaotic_and_regular):
+        entry = self.run(chaotic_and_regular, num_windows=20)
+        for group in entry["groups"].values():
+            assert sum(part["rows"] for part in group["rows"].values()) == 12
+        orbits = entry["orbits"]
+        assert [orbit["stratum"] for orbit in orbits] == list(entry["groups"]["stratum"]["rows"])
+        assert orbits[0]["motion"] == "regular" and all(orbit["plane"] == 0.0 for orbit in orbits)
+        for orbit in orbits:
+            assert set(orbit["points"]) == set(entry["solvers"]) - {"moved"} and np.shape(orbit["points"]["model"])[1] == 2
+        assert len(sections.draw_sections(entry).axes) == 4 * 4
+
+    def test_a_model_that_is_nowhere_is_drawn_all_the_same(self, chaotic_and_regular):
+        entry = self.run(chaotic_and_regular, loss=np.nan, num_windows=4)
+        assert entry["solvers"]["model"] == {"crossings": 0.0, "divergence": 1.0, "energy_drift": None}
+        sections.draw_sections(entry)
+
+    def test_one_degree_of_freedom_has_no_section(self):
+        reason = get_study("sections").run(subject(HarmonicNetwork(), harmonic_problems(), []))["not_measured"]
+        assert reason == "a Poincaré section is a plane only with two degrees of freedom, and this system has 1"
+
+
 class TestSensors:
     def test_a_network_appears_where_it_reads_that_many(self, drawn):
         baselines = with_role(WELL.baselines([0.02]), "reconstructions")
@@ -178,6 +246,20 @@ class TestWorkPrecision:
             assert len(lines) == 3 and [line["forces"] for line in lines] == sorted(line["forces"] for line in lines)
             assert [line["median"] for line in lines] == sorted((line["median"] for line in lines), reverse=True)
         assert set(work["model"]["seconds"]) == {"1", "20"} and all(seconds > 0 for seconds in work["model"]["seconds"].values())
+
+    def test_a_panel_without_solvers_is_left_out(self):
+        seconds = {"1": 1e-3, "100": 1e-4}
+        model = {"median": 1e-6, "mean": 1e-6, "flops": 10, "seconds": seconds}
+        for flops, panels in ((None, 3), (20.0, 4)):
+            lines = [
+                {"method": "rk4", "track": "sensors", "median": 1e-5, "forces": forces, "flops": flops, "seconds": seconds}
+                for forces in (120.0, 900.0)
+            ]
+            figure = draw_work({"model": model, "solvers": lines})
+            figure.canvas.draw()
+            assert len(figure.axes) == panels
+        minor = [label.get_text() for label in figure.axes[0].get_xticklabels(minor=True) if label.get_text()]
+        assert minor == [r"$2\times10^{2}$", r"$5\times10^{2}$"]
 
     def test_adaptive_cost_is_scipys(self):
         problems = harmonic_problems(1)

@@ -1,5 +1,6 @@
 """The figures of a report. Each function draws one from the entries of evaluation.json or from the trajectories behind them."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,7 +31,7 @@ STYLE: dict[Any, Any] = {
 MODEL_COLOUR, TRUTH_COLOUR = "#c0392b", "0.6"
 _SMALLEST = 1e-32  # where a loss of zero is drawn on a logarithmic axis
 _LARGEST = 1e12  # of a loss that is drawn; a larger one belongs to a particle that has escaped
-_FINE = 400  # points of a curve
+_FINE, _FINE_PLANE = 400, 81  # points of a curve, and of a plane along each axis
 
 
 def subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], **layout: Any) -> tuple[Figure, Any]:
@@ -69,58 +70,101 @@ def legend_below(figure: Figure, axes: Iterable[Axes]) -> None:
 
 
 def draw_case(problems: Problems, prediction: Predictions, row: int) -> Figure:
-    """One trajectory: its potential, q(t), p(t), the phase portrait, and the errors in time."""
+    """One trajectory: its potential, its components in time, with one degree of freedom the phase portrait, and the errors in time."""
     one = problems.take(np.array([row]))
-    times, (true_q, true_p) = one.times[0], (one.q[0], one.p[0])
     q, p = prediction.q[row], prediction.p[row]
-    figure, axes = subplots(1, 5, figsize=(13, 2.6))
-    _draw_potential(axes[0], one, q)
-    for axis, truth, predicted, name in ((axes[1], true_q, q, "q"), (axes[2], true_p, p, "p")):
-        _compare(axis, times, truth, times, predicted)
-        axis.set(xlabel="t", ylabel=name)
-    _compare(axes[3], true_q, true_p, q, p)
-    axes[3].set(xlabel="q", ylabel="p")
-    with np.errstate(all="ignore"):
-        energy = one.hamiltonians.energy(q[None], p[None])[0]
-        errors = {"error of q": _largest(q - true_q), "error of p": _largest(p - true_p), "|H − H₀|": np.abs(energy - one.energy[0])}
-    for (name, values), look in zip(errors.items(), ({}, {}, {"color": "k"}), strict=True):
-        axes[4].semilogy(times, np.maximum(values, 1e-16), lw=1, label=name, **look)
-    axes[4].set(xlabel="t")
-    for axis in axes:
-        axis.legend(loc="upper right")
+    figure = _draw_line_case(one, q, p) if one.system.degrees_of_freedom == 1 else _draw_space_case(one, q, p)
     loss = total_losses(one, q[None], p[None])[0]
     figure.suptitle(f"row {row}, total loss {loss:.2e}", fontsize=9)
     return figure
 
 
-def _draw_potential(axis: Axes, problem: Problems, q: np.ndarray) -> None:
-    """The first field: along a line with the energy, over a plane with the orbit; nothing where it has more dimensions."""
+def _draw_line_case(one: Problems, q: np.ndarray, p: np.ndarray) -> Figure:
+    """One row of panels, for positions and momenta (T,)."""
+    times, (true_q, true_p) = one.times[0], (one.q[0], one.p[0])
+    figure, axes = subplots(1, 5, figsize=(13, 2.6))
+    _draw_potential_line(axes[0], one)
+    for axis, truth, predicted, name in ((axes[1], true_q, q, "q"), (axes[2], true_p, p, "p")):
+        _compare(axis, times, truth, times, predicted)
+        axis.set(xlabel="t", ylabel=name)
+    _compare(axes[3], true_q, true_p, q, p)
+    axes[3].set(xlabel="q", ylabel="p")
+    _draw_errors(axes[4], one, q, p)
+    for axis in axes:
+        axis.legend(loc="upper right")
+    return figure
+
+
+def _draw_space_case(one: Problems, q: np.ndarray, p: np.ndarray) -> Figure:
+    """Above the plane of motion and the positions (T, d) in time, below the errors and the momenta."""
+    times, dimensions = one.times[0], one.system.degrees_of_freedom
+    figure, axes = subplots(2, dimensions + 1, figsize=(1.4 + 3.3 * (dimensions + 1), 5.4))
+    _draw_plane(axes[0, 0], one, q)
+    _draw_errors(axes[1, 0], one, q, p)
+    for row, (truth, predicted, name) in zip(axes, ((one.q[0], q, "q"), (one.p[0], p, "p")), strict=True):
+        for k, axis in enumerate(row[1:]):
+            _compare(axis, times, truth[:, k], times, predicted[:, k])
+            axis.set(xlabel="t", ylabel=f"{name}{k + 1}")
+            low, high, (bottom, top) = truth[:, k].min(), truth[:, k].max(), axis.get_ylim()
+            if high > low:  # a prediction that has run away would flatten the truth to a line
+                axis.set_ylim(max(bottom, 2.0 * low - high), min(top, 2.0 * high - low))
+    legend_below(figure, axes.ravel())
+    return figure
+
+
+def _draw_errors(axis: Axes, one: Problems, q: np.ndarray, p: np.ndarray) -> None:
+    """The largest errors of a component of q and of p, and that of the energy, in time."""
+    with np.errstate(all="ignore"):
+        energy = one.hamiltonians.energy(q[None], p[None])[0]
+        errors = {
+            "error of q": _largest(q - one.q[0]),
+            "error of p": _largest(p - one.p[0]),
+            "|H − H₀|": np.abs(energy - one.energy[0]),
+        }
+    for (name, values), look in zip(errors.items(), ({}, {}, {"color": "k"}), strict=True):
+        axis.semilogy(one.times[0], np.maximum(values, 1e-16), lw=1, label=name, **look)
+    axis.set(xlabel="t")
+
+
+def _draw_potential_line(axis: Axes, problem: Problems) -> None:
+    """V along a line, with its sensors and the energy."""
     name, readings = next(iter(problem.fields.items()))
-    domain, sensors, dimensions = problem.system.domain, problem.sensors, problem.system.degrees_of_freedom
-    if problem.system.fields[name] > 1 or dimensions > 2:
+    [domain], [sensors] = problem.system.domain, problem.sensors
+    positions = np.linspace(*domain, _FINE)
+    axis.plot(positions, problem.hamiltonians.sense((_FINE,))[name][0], color="k", label=name)
+    axis.plot(np.linspace(*domain, sensors), readings[0], ".", ms=2.5, color="0.5", label="sensors")
+    axis.axhline(problem.energy[0], color="0.4", ls=":", label="energy")
+    axis.set(xlabel="q", ylabel="V")
+
+
+def _draw_plane(axis: Axes, problem: Problems, q: np.ndarray) -> None:
+    """The orbit over the contours of V, with the line V = E that it cannot cross and the sensors; nothing in more dimensions."""
+    name, domain = next(iter(problem.fields)), problem.system.domain
+    if problem.system.fields[name] > 1 or problem.system.degrees_of_freedom > 2:
         axis.set_axis_off()
-    elif dimensions == 1:
-        positions = np.linspace(*domain[0], _FINE)
-        axis.plot(positions, problem.hamiltonians.sense((_FINE,))[name][0], color="k", label=name)
-        axis.plot(np.linspace(*domain[0], sensors[0]), readings[0], ".", ms=2.5, color="0.5", label="sensors")
-        axis.axhline(problem.energy[0], color="0.4", ls=":", label="energy")
-        axis.set(xlabel="q", ylabel="V")
-    else:
-        grid = [np.linspace(low, high, count) for (low, high), count in zip(domain, sensors, strict=True)]
-        axis.contourf(*grid, readings[0].T, levels=20, cmap="Greys", alpha=0.6)
-        axis.plot(*problem.q[0].T, color=TRUTH_COLOUR, lw=3, label="truth")
-        axis.plot(*q.T, color=MODEL_COLOUR, lw=1, label="model")
-        axis.set(xlabel="q1", ylabel="q2", xlim=domain[0], ylim=domain[1])
+        return
+    x, y = (np.linspace(low, high, _FINE_PLANE) for low, high in domain)
+    values = problem.hamiltonians.sense((_FINE_PLANE, _FINE_PLANE))[name][0].T
+    lowest, spread, energy = float(values.min()), float(np.ptp(values)), float(problem.energy[0])
+    # Far above the energy V would leave no colours for the well.
+    height = min(spread, 2.0 * max(energy - lowest, 0.05 * spread)) or 1.0
+    levels = lowest + height * np.linspace(0.0, 1.0, 21)
+    filled = axis.contourf(x, y, values, levels=levels, extend="max", cmap="Blues_r", alpha=0.6)
+    axis.figure.colorbar(filled, ax=axis, label="V", format="%.2g")
+    axis.contour(x, y, values, levels=[energy], colors="k", linestyles=":", linewidths=1.2)
+    axis.plot([], [], color="k", ls=":", lw=1.2, label="V = energy")
+    places = np.meshgrid(*(np.linspace(*bounds, count) for bounds, count in zip(domain, problem.sensors, strict=True)))
+    axis.plot(*(part.ravel() for part in places), ".", ms=1.5, color="0.5", label="sensors")
+    _compare(axis, *problem.q[0].T, *q.T)
+    axis.plot(*problem.q[0, 0], "o", ms=4, color="k", label="start")
+    axis.set(xlabel="q1", ylabel="q2", xlim=domain[0], ylim=domain[1], aspect="equal")
+    axis.grid(False)
 
 
 def _compare(axis: Axes, x: np.ndarray, truth: np.ndarray, predicted_x: np.ndarray, predicted: np.ndarray) -> None:
-    """Truth and prediction, a line for each component."""
-    for places, values, look, name in (
-        (x, truth, {"color": TRUTH_COLOUR, "lw": 3}, "truth"),
-        (predicted_x, predicted, {"color": MODEL_COLOUR, "lw": 1}, "model"),
-    ):
-        lines = axis.plot(places, values, **look)
-        lines[0].set_label(name)
+    """Truth and prediction, a line each."""
+    axis.plot(x, truth, color=TRUTH_COLOUR, lw=3, label="truth")
+    axis.plot(predicted_x, predicted, color=MODEL_COLOUR, lw=1, label="model")
 
 
 def _largest(errors: np.ndarray) -> np.ndarray:
@@ -167,6 +211,19 @@ def draw_line(axis: Axes, x: Any, y: list[float | None], name: str, **look: Any)
     values = [np.nan if value is None or value > _LARGEST else max(value, _SMALLEST) for value in y]
     settings: dict[str, Any] = {"lw": 1.1} | look
     axis.plot(list(x), values, marker="o", ms=3, label=name, **settings)
+
+
+def thin_labels(axis: Axes) -> None:
+    """On a logarithmic x-axis over less than two decades, where minor ticks have labels, only those at 2 and 5: others run into them."""
+    low, high = axis.get_xlim()
+    if high / low < 100.0:
+        axis.xaxis.set_minor_formatter(_label_few)
+
+
+def _label_few(value: float, position: float) -> str:
+    exponent = math.floor(math.log10(value))
+    digit = round(value / 10.0**exponent)
+    return rf"${digit}\times10^{{{exponent}}}$" if digit in (2, 5) else ""
 
 
 def _positive(losses: np.ndarray) -> np.ndarray:

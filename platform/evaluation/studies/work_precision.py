@@ -146,7 +146,7 @@ def _time_each(work: Callable[[Problems], Any], problems: Problems) -> float:
 
 
 def draw_work(work: dict[str, Any]) -> Figure:
-    """Error against forces evaluated, operations, and seconds in the smallest and in the largest batch."""
+    """Error against forces evaluated, operations where those of solvers are known, and seconds in the smallest and the largest batch."""
     few, many = (f(work["model"]["seconds"], key=int) for f in (min, max))
     panels = [
         ("forces evaluated per trajectory", lambda line: line.get("forces")),
@@ -154,8 +154,10 @@ def draw_work(work: dict[str, Any]) -> Figure:
         (f"seconds per trajectory, batch of {int(few):,}", lambda line: line["seconds"][few]),
         (f"seconds per trajectory, batch of {int(many):,}", lambda line: line["seconds"][many]),
     ]
+    panels = [(label, cost) for label, cost in panels if any(cost(line) for line in work["solvers"])]
     methods = list(dict.fromkeys(line["method"] for line in work["solvers"]))
-    figure, axes = figures.subplots(2, 2, figsize=(9.5, 7.4), sharey=True)
+    shape, size = ((2, 2), (9.5, 7.4)) if len(panels) == 4 else ((1, len(panels)), (4.0 * len(panels), 4.2))
+    figure, axes = figures.subplots(*shape, figsize=size, sharey=True, squeeze=False)
     for axis, (label, cost) in zip(axes.flat, panels, strict=True):
         for number, method in enumerate(methods):
             for track, style in (("sensors", "-"), ("oracle", ":")):
@@ -166,6 +168,7 @@ def draw_work(work: dict[str, Any]) -> Figure:
         if work["model"]["median"] is not None and cost(work["model"]):
             axis.plot([cost(work["model"])], [work["model"]["median"]], "*", ms=13, color=figures.MODEL_COLOUR, label="model", zorder=4)
         axis.set(xscale="log", yscale="log", xlabel=label)
+        figures.thin_labels(axis)
     for axis in axes[:, 0]:
         axis.set_ylabel("median total loss")
     figures.legend_below(figure, axes.flat)
