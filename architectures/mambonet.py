@@ -54,6 +54,9 @@ class MambONetConfig(EncoderDecoderConfig):
             raise ValueError(f"window is {self.window}; it must be null with phase_angle, which belongs to one initial state")
         if self.patch_size > 1 and self.phase_angle:
             raise ValueError(f"patch_size is {self.patch_size}; it must be 1 with phase_angle, which every sensor has of its own")
+        for key in ("local_memory", "local_sensors"):
+            if getattr(self, key) and self.phase_angle:
+                raise ValueError(f"{key} is {getattr(self, key)}; with phase_angle, attention finds the sensors that matter to a query")
         return self
 
 

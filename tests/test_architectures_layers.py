@@ -1,5 +1,6 @@
 """The shared layers against formulas written out by hand, and the encoders against other ways of computing the same."""
 
+import itertools
 import math
 
 import pytest
@@ -12,6 +13,7 @@ from neural_hamilton.architectures import Task, build_operator, parse_architectu
 from neural_hamilton.architectures.fno import FourierLayer, SpectralConvolution, lowest_modes
 from neural_hamilton.architectures.layers import transformer as layers
 from neural_hamilton.architectures.layers.basics import TimeFeatures, distinct_rows
+from neural_hamilton.architectures.layers.local_fields import LocalFields
 from neural_hamilton.architectures.layers.mamba import BidirectionalMamba, MambaLayer
 from neural_hamilton.architectures.layers.transformer import (
     CrossAttentionDecoder,
@@ -296,6 +298,8 @@ class TestTask:
         by_unfold = torch.nn.functional.unfold(images, window, stride=window)
         assert torch.equal(patches.as_sequence(cut), by_unfold.transpose(1, 2))
         assert task.in_patches(1) == task and task.cut_into_patches(fields, 1) is fields
+        for size in (1, 2, 4):
+            assert torch.equal(task.join_patches(task.cut_into_patches(fields, size), size), fields.reshape(3, channels, *sensors))
 
     @pytest.mark.parametrize(
         ("size", "sentence"),
@@ -318,3 +322,49 @@ class TestTask:
     def test_what_makes_no_sense_is_refused(self, changes, sentence):
         with pytest.raises(InputError, match=sentence):
             Task(**{"sensors": (8,), "domain": ((0.0, 1.0),), "horizon": 2.0} | changes)
+
+
+class TestLocalFields:
+    TASK = Task(sensors=(9, 12), domain=((0.0, 2.0), (-1.0, 1.0)), horizon=1.0, channels=2)
+
+    def fields(self, function):
+        x, y = (torch.linspace(*ends, count, dtype=torch.float64) for ends, count in zip(self.TASK.domain, self.TASK.sensors, strict=True))
+        return function(*torch.meshgrid(x, y, indexing="ij")).unsqueeze(0)
+
+    @staticmethod
+    def quadratics(x, y):
+        return torch.stack([x**2 + x * y - 3 * y, x**2 * y**2])
+
+    def test_quadratics_are_exact_inside(self):
+        local = LocalFields(self.TASK, 3).double()
+        q = torch.tensor([[[0.6, -0.3], [1.3, 0.51], [1.0, 0.0]]], dtype=torch.float64)
+        seen = local(local.continue_fields(self.fields(self.quadratics)), q).unflatten(2, (2, 3, 3))
+        for i, j in itertools.product(range(3), repeat=2):
+            expected = self.quadratics(q[0, :, 0] + (i - 1) * 0.25, q[0, :, 1] + (j - 1) * 2 / 11)
+            torch.testing.assert_close(seen[0, :, :, i, j].T, expected)
+
+    def test_a_field_goes_on_oddly_beyond_its_boundary(self):
+        local = LocalFields(self.TASK, 5).double()
+        continued = local.continue_fields(self.fields(lambda x, y: torch.stack([2 * x + y, 5 + y])))
+        expected = self.fields(lambda x, y: torch.stack([2 * x + y, 5 + y]))
+        torch.testing.assert_close(continued[:, :, 3:-3, 3:-3], expected)
+        corner = local(continued, torch.tensor([[[0.0, -1.0]]], dtype=torch.float64)).unflatten(2, (2, 5, 5))
+        torch.testing.assert_close(corner[0, 0, 0, 0, 0], torch.tensor(2 * -0.5 + -1 - 4 / 11, dtype=torch.float64))
+
+    def test_it_is_differentiable_in_the_place_across_the_cells(self):
+        local = LocalFields(self.TASK, 3).double()
+        continued = local.continue_fields(torch.rand(1, 2, 9, 12, dtype=torch.float64))
+        edge = torch.tensor([0.75, 0.1], dtype=torch.float64)  # on a sensor of the first axis
+
+        def slope(offset):
+            q = (edge + torch.tensor([offset, 0.0])).view(1, 1, 2).requires_grad_()
+            return torch.autograd.grad(local(continued, q)[0, 0, 4], q)[0]
+
+        torch.testing.assert_close(slope(-1e-9), slope(1e-9), atol=1e-6, rtol=0)
+        q = (edge + 0.03).view(1, 1, 2).requires_grad_()
+        assert torch.autograd.gradcheck(lambda q: local(continued, q), q)
+
+    def test_places_that_are_not_numbers_stay_so(self):
+        local = LocalFields(self.TASK, 3).double()
+        continued = local.continue_fields(torch.rand(1, 2, 9, 12, dtype=torch.float64))
+        assert local(continued, torch.full((1, 1, 2), math.nan, dtype=torch.float64)).isnan().all()
