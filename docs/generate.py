@@ -5,6 +5,7 @@ With --check nothing is written, and the exit code is 1 where a page is out of d
 """
 
 import dataclasses
+import json
 import re
 import sys
 import types
@@ -33,10 +34,12 @@ from neural_hamilton.platform.cli import cli  # noqa: E402
 from neural_hamilton.platform.config.data import DataConfig  # noqa: E402
 from neural_hamilton.platform.config.tree import Config  # noqa: E402
 from neural_hamilton.platform.data.schema import dataset_schema  # noqa: E402
+from neural_hamilton.platform.evaluation.benchmark import TASKS  # noqa: E402
 
 REFERENCE = ROOT / "docs" / "reference"
 SHIPPED = ROOT / "platform" / "config" / "shipped"
 MODELS = ROOT / "serve" / "models"
+LEADERBOARD = ROOT / "benchmarks" / "results" / "leaderboard"
 _HELP_WIDTH = 100
 _TABLE = re.compile(r"<!-- begin ([\w-]+) -->\n.*?<!-- end \1 -->", re.DOTALL)
 
@@ -198,6 +201,29 @@ def models() -> str:
     return table(heads, rows)
 
 
+def leaderboard() -> str:
+    """The entries of every task of the benchmark."""
+    parts = []
+    for task in TASKS:
+        path = LEADERBOARD / f"{task}.json"
+        if not path.exists():
+            continue
+        rows = []
+        for entry in json.loads(path.read_text())["entries"]:
+            loss, valid = entry["total_loss"], entry["valid_time"]
+            name = f"[{entry['name']}]({entry['link']})" if entry.get("link") else f"`{entry['name']}`"
+            about = f"network; built in: {entry['built_in'] or 'nothing'}" if entry["kind"] == "network" else entry["kind"]
+            times = [_score(valid, ".2g"), f"{1e3 * entry['seconds_per_trajectory']:.2g}"]
+            rows.append([name, about, _score(loss["median"]), _score(loss["mean"]), _score(entry["energy_drift"]), *times])
+        heads = ["entry", "what it is", "loss, median", "loss, mean", "energy drift", "valid time", "ms each"]
+        parts.append(f"### `{task}`\n\n{table(heads, rows)}")
+    return "\n\n".join(parts)
+
+
+def _score(value: float | None, form: str = ".1e") -> str:
+    return "–" if value is None else format(value, form)
+
+
 def columns() -> str:
     """Names, types and meanings of a dataset's columns."""
     data = DataConfig()
@@ -255,6 +281,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "columns": columns,
     "ensembles": ensembles,
     "models": models,
+    "leaderboard": leaderboard,
     "commands": commands,
 }
 

@@ -1,10 +1,13 @@
 """The benchmark: its problems are those of the hashes, and evaluation recognises them and nothing else."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from benchmarks import leaderboard
+from neural_hamilton.physics.files import write_json
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.config.load import load_data_config
 from neural_hamilton.platform.data.datasets import read_split
@@ -44,3 +47,49 @@ def test_every_task_has_its_configuration(task):
     config = load_config(task).data
     assert task == f"benchmark-{config.system}-{config.sensors}"
     assert (config.test, config.seed, config.noise) == (2000, 0, 0.0)
+
+
+def an_evaluation(**changes):
+    figures = {"total_loss": {"median": 1e-4, "mean": 1e-2, "p99": 0.2}, "energy_drift": {"median": 0.01}}
+    result = {
+        "schema_version": 3,
+        "model": {"built_in": None},
+        "metrics": figures,
+        "baselines": {
+            "dop853-quintic": {
+                "total_loss": {"median": 1e-9, "mean": 1e-5, "p99": 1e-4},
+                "energy_drift": {"median": 0.001},
+                "reconstruction": "quintic",
+                "seconds_per_trajectory": 1e-3,
+            }
+        },
+        "rollouts": None,
+        "timing": {"model_seconds_per_trajectory": 2e-3},
+        "benchmark": {
+            "task": "benchmark-surface-8", "rows": 2000, "total_loss": figures["total_loss"], "energy_drift": 0.01, "valid_time": 3.1,
+            "rollout_horizon": 20.0, "seconds_per_trajectory": 2e-3, "num_parameters": 12, "weights_sha256": "ab",
+        },
+    }  # fmt: skip
+    return result | changes
+
+
+class TestLeaderboard:
+    def enter(self, folder, name, result, monkeypatch):
+        monkeypatch.setattr(leaderboard, "FOLDER", folder / "leaderboard")
+        write_json(folder / "evaluation.json", result)
+        return leaderboard.main([str(folder), "--name", name])
+
+    def test_entries_are_ordered_by_mean_loss_and_replaced_by_name(self, tmp_path, monkeypatch):
+        assert self.enter(tmp_path, "mine", an_evaluation(), monkeypatch) == 0
+        better = an_evaluation()
+        better["benchmark"]["total_loss"] = {"median": 1e-9, "mean": 1e-7, "p99": 1e-6}
+        assert self.enter(tmp_path, "yours", better, monkeypatch) == 0
+        assert self.enter(tmp_path, "mine", an_evaluation(), monkeypatch) == 0
+        entries = json.loads((tmp_path / "leaderboard" / "benchmark-surface-8.json").read_text())["entries"]
+        assert [entry["name"] for entry in entries] == ["yours", "dop853-quintic", "mine"]
+        assert [entry["kind"] for entry in entries] == ["network", "solver", "network"]
+
+    def test_other_rows_are_refused(self, tmp_path, monkeypatch, capsys):
+        assert self.enter(tmp_path, "mine", an_evaluation(benchmark=None), monkeypatch) == 2
+        assert "no evaluation of a task" in capsys.readouterr().err
+        assert not (tmp_path / "leaderboard").exists()
