@@ -5,10 +5,10 @@ import hashlib
 import inspect
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
-import optuna
 import pytest
 import torch
 from pydantic import BaseModel
@@ -65,8 +65,8 @@ TRAINING = {
     "training.keep_checkpoints": 1, "training.trackers": [],
 }  # fmt: skip
 SWEEP = {
-    "sweep.epochs": 3, "sweep.grace_epochs": 1, "sweep.max_concurrent": 1, "sweep.seed": 1,
-    "sweep.space": {"training.seed": {"choices": [0, 1]}},
+    "sweep.epochs": 3, "sweep.stopper": "median", "sweep.grace_fraction": 0.9, "sweep.grace_epochs": 1, "sweep.max_concurrent": 1,
+    "sweep.seed": 1, "sweep.space": {"training.seed": {"choices": [0, 1]}},
 }  # fmt: skip
 SCALING = {"scaling.steps": 1, "scaling.max_concurrent": 1, "scaling.confidence": 0.5}
 SERVING = {
@@ -217,21 +217,23 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("key", SWEEP)
 def test_a_key_of_the_sweep_changes_how_trials_run(tiny_dataset, tmp_path, monkeypatch, key):
-    seen, seeds = [], []
-    sampler = optuna.samplers.TPESampler
-    monkeypatch.setattr(optuna.samplers, "TPESampler", lambda seed=None: seeds.append(seed) or sampler(seed=seed))
+    seen = []
     monkeypatch.setattr(ray_runtime, "connect", lambda: None)
 
-    def run_trials(work, scratch, progress, max_concurrent, *, search_alg, scheduler, **_):
-        rungs = [str(bracket) for bracket in scheduler._brackets]
-        seen.append((max_concurrent, scheduler._max_t, rungs, seeds[-1], list(search_alg._space.space)))
+    def run_trials(work, scratch, progress, max_concurrent, on_end, *, search_alg, scheduler, num_samples):
+        trials = [SimpleNamespace(config=search_alg.suggest(str(number))) for number in range(num_samples)]
+        for rank, trial in enumerate(trials):
+            trial.ends = []
+            for epoch in range(1, 10):
+                report = {"epoch": epoch, "losses": [1.0 + rank / epoch], "seconds": 1.0}
+                trial.ends.append(scheduler.on_trial_result(None, trial, report))
+        seen.append((max_concurrent, [(trial.config["overrides"], trial.ends) for trial in trials]))
         raise Stop
 
     monkeypatch.setattr(sweep_module, "run_trials", run_trials)
-    base = DEEPONET | {"training.epochs": 9, "sweep.grace_epochs": 3, "sweep.epochs": 9}
-    for index, config in enumerate(both(SWEEP, key, base)):
+    for index, config in enumerate(both(SWEEP, key, DEEPONET | {"training.epochs": 9, "sweep.epochs": 9})):
         with pytest.raises(Stop):
-            sweep_module.sweep(config, tiny_dataset, tmp_path / str(index), 2)
+            sweep_module.sweep(config, tiny_dataset, tmp_path / str(index), 8)
     assert seen[0] != seen[1]
 
 
@@ -300,6 +302,8 @@ WITHOUT_EFFECT = {
     "training.resident_gib": {"training.endless": True},
     "training.float32_epochs": {"training.precision": "float32"},
     "training.kl_warmup_epochs": {"architecture.name": "fno"},
+    "sweep.grace_epochs": {"sweep.stopper": "none"},
+    "sweep.grace_fraction": {"sweep.grace_epochs": 1},
 } | {condition.key: {"evaluation.studies": []} for condition in CONDITIONS if condition.key.startswith("evaluation.")}
 
 

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import optuna
 import pytest
 
 from neural_hamilton.architectures import load_model
@@ -20,7 +22,6 @@ from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.progress import Progress
 from neural_hamilton.tune import sweep as sweep_module
 from neural_hamilton.tune.folders import claimed
-from neural_hamilton.tune.search_spaces import parse_space
 from neural_hamilton.tune.sweep import sweep
 from neural_hamilton.tune.trials import attempt, read_failure, read_history, run_trials, trial_resources
 
@@ -52,6 +53,22 @@ def dataset(ray_session: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def swept(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("tune") / "sweep"
     return out, sweep(tiny(), dataset, out, 4)
+
+
+def study_of(out: Path) -> optuna.Study:
+    return optuna.load_study(study_name="sweep", storage=f"sqlite:///{out / 'optuna.db'}")
+
+
+def test_the_storage_is_the_record(swept: tuple[Path, dict[str, Any]]) -> None:
+    states = {"COMPLETE": "finished", "PRUNED": "stopped early", "FAIL": "failed"}
+    rows = {row["trial"]: row for row in json.loads((swept[0] / "leaderboard.json").read_text())}
+    for trial in study_of(swept[0]).trials:
+        row, run = rows[f"{trial.number:05d}"], swept[0] / "trials" / f"{trial.number:05d}"
+        assert row["state"] == states[trial.state.name]
+        assert row["validation_loss"] == trial.value
+        best_so_far = np.minimum.accumulate([line["validation_loss"] for line in read_history(run)])
+        assert list(trial.intermediate_values.values()) == best_so_far.tolist()
+        assert trial.value is None or trial.value < 10
 
 
 def test_a_failing_trial_is_a_line_and_not_the_end(swept: tuple[Path, dict[str, Any]]) -> None:
@@ -161,22 +178,6 @@ def test_gpus_are_shared_equally() -> None:
     assert trial_resources({"GPU": 8.0}, 2) == {"cpu": 1, "gpu": 1.0}
 
 
-def test_interrupted_trials_are_queued_again_in_their_folders(tmp_path: Path) -> None:
-    config = tiny()
-    study = sweep_module._load_study(sweep_module._open_storage(tmp_path))
-    space = parse_space(config)
-    trial = study.ask()
-    proposed = sweep_module._Proposal(space, tmp_path)(trial)
-    study.ask()  # stopped before its parameters were drawn
-    sweep_module._settle_interrupted(study, space)
-    assert sweep_module._ended(study) == []
-    continued = study.ask()
-    assert sweep_module._Proposal(space, tmp_path)(continued) == proposed
-    assert continued.params == trial.params
-    study.tell(continued, 1.0)
-    assert [sweep_module._folder(ended) for ended in sweep_module._ended(study)] == ["00000"]
-
-
 def test_a_worker_that_dies_costs_its_own_trial_at_most(ray_session: Any, tmp_path: Path) -> None:
     def work(parameters: dict[str, Any]) -> None:
         run = Path(parameters["run"])
@@ -200,7 +201,7 @@ def test_a_worker_that_dies_costs_its_own_trial_at_most(ray_session: Any, tmp_pa
 
 def test_a_killed_sweep_is_completed(dataset: Path, tmp_path: Path) -> None:
     epochs, out = 60, tmp_path / "out"
-    config = tiny(sweep__epochs=epochs, sweep__grace_epochs=epochs, sweep__space={"architecture.width": {"low": 4, "high": 8}})
+    config = tiny(sweep__epochs=epochs, sweep__grace_fraction=1.0, sweep__space={"architecture.width": {"low": 4, "high": 8}})
     config.save(tmp_path / "tiny.yaml", ("architecture", "training", "sweep"))
     command = [
         sys.executable,
@@ -231,6 +232,7 @@ def test_a_killed_sweep_is_completed(dataset: Path, tmp_path: Path) -> None:
     assert result["trials"] == 2
     assert result["states"] == {"finished": 2, "stopped early": 0, "failed": 0}
     assert read_history(first)[: len(before)] == before  # continued, not begun again
+    assert [list(trial.intermediate_values) for trial in study_of(out).trials] == 2 * [list(range(1, epochs + 1))]
     assert sorted(path.name for path in (out / "trials").iterdir()) == sorted(
         row["trial"] for row in json.loads((out / "leaderboard.json").read_text())
     )

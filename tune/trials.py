@@ -17,11 +17,19 @@ FAILURE_FILE = "failure.json"
 _RESTARTS = 2  # a worker that dies is replaced this often; its trial goes on from the run folder's checkpoint
 
 
-def run_trials(work: Callable[[dict[str, Any]], None], scratch: Path, progress: Progress, max_concurrent: int, **tuning: Any) -> None:
+def run_trials(
+    work: Callable[[dict[str, Any]], None],
+    scratch: Path,
+    progress: Progress,
+    max_concurrent: int,
+    on_end: Callable[[dict[str, Any]], None] = lambda _: None,
+    **tuning: Any,
+) -> None:
     """Run `work(parameters)` as Ray Tune trials; returns when all have ended, whatever their end.
 
-    `parameters["run"]` names the run folder of a trial: one whose worker died for good leaves a failure there.
-    `tuning` goes to `tune.TuneConfig`, except `param_space`. Nothing in `scratch` outlives the call.
+    `parameters["run"]` names the run folder of a trial: one whose worker died for good leaves a failure there. Then, as after any
+    other end, `on_end(parameters)` is called. `tuning` goes to `tune.TuneConfig`, except `param_space`. Nothing in `scratch`
+    outlives the call.
     """
     # Quiet, and Ctrl-C stops the command instead of passing for its end.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the newer output prints tables whatever its verbosity
@@ -41,7 +49,7 @@ def run_trials(work: Callable[[dict[str, Any]], None], scratch: Path, progress: 
             storage_path=str(scratch),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=_RESTARTS),
-            callbacks=[_watch(progress)],
+            callbacks=[_watch(progress, on_end)],
         ),
     )
     try:
@@ -90,7 +98,35 @@ def read_history(run: Path) -> list[dict[str, Any]]:
     return History(run).read()
 
 
-def _watch(progress: Progress) -> Any:
+def searcher(propose: Callable[[], dict[str, Any]]) -> Any:
+    """A searcher for `tuning` whose trials have the parameters that `propose` returns."""
+    from ray.tune.search import Searcher
+
+    class Proposals(Searcher):
+        def suggest(self, trial_id: str) -> dict[str, Any]:
+            return propose()
+
+        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+            pass
+
+        def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+            pass  # the study is its own record
+
+    return Proposals()
+
+
+def scheduler(goes_on: Callable[[dict[str, Any], dict[str, Any]], bool]) -> Any:
+    """A scheduler for `tuning` that stops a trial where `goes_on(parameters, report)` is false."""
+    from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+    class Judge(FIFOScheduler):
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            return TrialScheduler.CONTINUE if goes_on(trial.config, result) else TrialScheduler.STOP
+
+    return Judge()
+
+
+def _watch(progress: Progress, on_end: Callable[[dict[str, Any]], None]) -> Any:
     """Counts trials that end, and records those that ended for good with their worker."""
     from ray.tune import Callback
 
@@ -99,12 +135,14 @@ def _watch(progress: Progress) -> Any:
             self.progress = progress
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            on_end(trial.config)
             self.progress.advance()
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             # Here and not from the results: of a trial that died before its first report, those may hold no configuration.
             reason = (str(trial.get_error() or "").strip().splitlines() or ["Ray gives no reason"])[-1]
             record_failure(Path(trial.config["run"]), f"its worker died: {reason}")
+            on_end(trial.config)
             self.progress.advance()
 
         def __getstate__(self) -> dict[str, Any]:

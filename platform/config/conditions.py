@@ -86,6 +86,18 @@ CONDITIONS = (
         lambda config: bool(getattr(config.architecture, "kl_weight", 0.0)),
         "the architecture must have a kl_weight above 0, as varonet has",
     ),
+    Condition(
+        "sweep.grace_epochs",
+        ("sweep.stopper",),
+        lambda config: config.sweep.stopper != "none",
+        "sweep.stopper must not be none",
+    ),
+    Condition(
+        "sweep.grace_fraction",
+        ("sweep.stopper", "sweep.grace_epochs"),
+        lambda config: config.sweep.stopper != "none" and config.sweep.grace_epochs is None,
+        "sweep.stopper must not be none, and sweep.grace_epochs must be null",
+    ),
     _study("study_rows", "ensembles", "length", "rollouts", "sections", "sensors", "symplecticity", "work_precision"),
     _study("sensor_counts", "sensors"),
     _study("noise_levels", "sensors"),

@@ -92,7 +92,9 @@ class SweepConfig(Section):
     """A hyperparameter search. `space` maps dotted keys to {low, high, log} or {choices}; empty means the shipped space."""
 
     epochs: int | None = Field(default=None, ge=1, description="epochs of a trial; default training.epochs")
-    grace_epochs: int = Field(default=2, ge=1, description="epochs before a trial may be stopped early")
+    stopper: Literal["asha", "median", "hyperband", "none"] = Field(default="asha", description="the rule that stops poor trials early")
+    grace_fraction: float = Field(default=0.2, gt=0, le=1, description="part of its epochs that no trial is stopped in")
+    grace_epochs: int | None = Field(default=None, ge=1, description="the same in epochs; null: as grace_fraction gives it")
     max_concurrent: int = Field(default=2, ge=1, description="trials at once")
     seed: int = Field(default=0, ge=0, description="of the proposed trials")
     space: dict[str, dict[str, Any]] = Field(
