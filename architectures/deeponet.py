@@ -43,16 +43,16 @@ class DeepONet(DirectOperator):
         hidden, self.state_size = [config.width] * config.num_layers, 2 * task.degrees_of_freedom
         num_outputs = self.state_size * config.num_channels
         self.time_features = TimeFeatures(config.num_frequencies, self.reach)
-        features_of_state, features_of_time = self.embed_state.num_features, self.time_features.num_features
+        features_of_time = self.time_features.num_features
         num_inputs = self.patches.channels
         if config.patch_size > 1:
             num_inputs = config.num_channels
             self.embed_patch = nn.Sequential(nn.Linear(self.patches.channels, num_inputs), nn.GELU())
         num_inputs *= self.patches.num_sensors
         if config.window is None:
-            num_inputs += features_of_state
+            num_inputs += self.state_size
         else:
-            features_of_time += features_of_state
+            features_of_time += self.state_size
         self.branch = mlp([num_inputs, *hidden, num_outputs])
         self.trunk = mlp([features_of_time, *hidden, num_outputs])
         self.bias = nn.Parameter(torch.zeros(self.state_size))
@@ -62,13 +62,13 @@ class DeepONet(DirectOperator):
             patches = self.embed_patch(self.patches.as_sequence(patches))
         inputs = [patches.flatten(1)]
         if self.window is None:
-            inputs.append(self.embed_state(initial_BK))
+            inputs.append(initial_BK)
         return self.branch(torch.cat(inputs, dim=-1)).unflatten(-1, (self.state_size, -1)), patches.new_zeros(())
 
     def free_part(self, memory: Any, times_BT: Tensor, initial: Tensor) -> Tensor:
         branch_BKP, inputs_UTF = memory, self.time_features(distinct_rows(times_BT))
         if self.window is not None:
-            state = self.embed_state(initial if initial.ndim == 3 else initial.unsqueeze(1))
+            state = initial if initial.ndim == 3 else initial.unsqueeze(1)
             rows, times = len(branch_BKP), times_BT.shape[1]
             inputs_UTF = torch.cat([inputs_UTF.expand(rows, -1, -1), state.expand(rows, times, -1)], dim=-1)
         trunk_UTKP = self.trunk(inputs_UTF).unflatten(-1, (self.state_size, -1))

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from .layers.basics import TimeFeatures, mlp
+from .layers.basics import mlp
 from .layers.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from .layers.mamba import BidirectionalMamba, MambaLayer
 from .layers.orbit_quadrature import COARSE, AngleFeatures, Orbit, OrbitFinder
@@ -84,9 +84,6 @@ class MambONet(EncoderDecoder):
         width, num_layers = config.d_model, config.num_mamba_layers
         patches = self.patches
         places_Ld = patches.sensor_positions(-1.0, 1.0)
-        if config.position_frequencies:
-            features = TimeFeatures(config.position_frequencies, horizon=2.0)  # of each coordinate, rescaled to [0, 2]
-            places_Ld = torch.cat([places_Ld, features(places_Ld + 1.0)[..., 1:].flatten(1)], dim=-1)
         num_inputs = patches.channels if config.published_layers else patches.channels + places_Ld.shape[1]
         if config.phase_angle:
             self.find_orbit = OrbitFinder(task, COARSE)
@@ -114,7 +111,7 @@ class MambONet(EncoderDecoder):
             return super().free_part(memory, times_BT, initial)
         memory_BLM, orbit = memory
         features_BTF = self.orbit_features(orbit.angle_at(times_BT), orbit.rate)
-        query_UTM = self.embed_query(times_BT, self.embed_state(initial))
+        query_UTM = self.embed_query(times_BT, initial)
         return self.decode(query_UTM + self.embed_orbit(features_BTF), memory_BLM)
 
     def orbit_features(self, angle_BT: Tensor, rate_B1: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from ..physics.errors import InputError
-from .layers.basics import StateFeatures
 from .task import Task
 
 _MOST_WINDOWS = 200
@@ -175,9 +174,6 @@ class DirectConfig(ArchitectureConfig):
         description="time that the network predicts at once; beyond it, it starts again from the state that it has predicted. null: the "
         "whole horizon. Trained on pairs of states of a trajectory that are at most this far apart",
     )
-    position_frequencies: int = Field(
-        default=0, ge=0, description="sine and cosine pairs of each coordinate of a state, and in mambonet of each sensor's place"
-    )
 
     @model_validator(mode="before")
     @classmethod
@@ -227,7 +223,6 @@ class DirectOperator(Operator):
         super().__init__(config, task)
         self.patches = task.in_patches(config.patch_size)
         self.reach = task.horizon if config.window is None else config.window  # of one prediction
-        self.embed_state = StateFeatures(task, config.position_frequencies)
 
     @property
     def window(self) -> float | None:

@@ -55,7 +55,7 @@ class VaRONetConfig(DirectConfig):
         if self.published_layers and self.num_frequencies:
             raise ValueError(f"num_frequencies is {self.num_frequencies}; it must be 0 with published_layers, which read t itself")
         if self.published_layers:
-            refuse_with_published_layers(self, ("window", "position_frequencies"))
+            refuse_with_published_layers(self, ("window",))
         if self.published_layers and self.num_decoder_layers != self.num_encoder_layers:
             raise ValueError(
                 f"num_decoder_layers is {self.num_decoder_layers}; with published_layers the decoders start from the encoder's states "
@@ -88,7 +88,7 @@ class VaRONet(DirectOperator):
             num_states = 2 * config.num_encoder_layers * config.hidden_size
             self.posterior = nn.ModuleList(nn.Linear(num_states, config.latent_size) for _ in range(2))
             time_features = TimeFeatures(config.num_frequencies, self.reach)
-            self.decoder = _PointwiseDecoder(config, time_features, self.embed_state.num_features, state_size)
+            self.decoder = _PointwiseDecoder(config, time_features, state_size, state_size)
 
     def read(self, patches: Tensor, initial_BK: Tensor) -> tuple[Any, Tensor]:
         hidden_NBH, cell_NBH = self.encoder(self.patches.as_sequence(patches))[1]
@@ -99,7 +99,7 @@ class VaRONet(DirectOperator):
 
     def free_part(self, memory: Any, times_BT: Tensor, initial: Tensor) -> Tensor:
         if isinstance(self.decoder, _PointwiseDecoder):
-            return self.decoder(memory, times_BT, self.embed_state(initial))
+            return self.decoder(memory, times_BT, initial)
         parts = [decoder(*memory, times_BT, initial) for decoder in self.decoder]
         return torch.stack(parts, dim=-1)
 

@@ -85,16 +85,18 @@ def log_stretchings(jacobians: np.ndarray) -> np.ndarray:
 
 
 def parts_exponentially(stretchings: np.ndarray) -> np.ndarray:
-    """Whether neighbours part exponentially, as in chaotic motion, from `log_stretchings` (..., W) of W >= 2 equal windows: (...).
+    """Whether neighbours part exponentially, as in chaotic motion, from `log_stretchings` (..., W) of W >= 4 equal windows: (...).
 
-    In regular motion they part in proportion to time, since frequencies differ from torus to torus: the stretching doubles from half
-    the time to the end, and the exponent ln(stretching) / t decays as ln(t) / t. In chaotic motion with exponent a it grows by
-    exp(a t / 2). The line is drawn at a factor of 4, where the stretching would grow as t²: exponents below 4 ln 2 / t cannot be told
-    from zero. No unit of time or of phase space enters. The law of growth as the criterion is that of the fast Lyapunov indicator
-    (Froeschlé, Lega and Gonczi, Celestial Mechanics and Dynamical Astronomy 67, 1997, 41).
+    In regular motion they part in proportion to time, since frequencies differ from torus to torus, and the exponent ln(stretching) / t
+    decays as ln(t) / t. In chaotic motion with exponent a the stretching grows by exp(a t / 2) in half the time. Compared are the mean
+    logarithms of the second and of the last quarter: a stretching also oscillates with the motion. They differ by ln 2.4 where it grows
+    as t and by twice that where it grows as t². The line is drawn between, at ln 4: exponents below 2 ln 4 / t cannot be told from zero.
+    No unit of time or of phase space enters. The law of growth as the criterion is that of the fast Lyapunov indicator (Froeschlé, Lega
+    and Gonczi, Celestial Mechanics and Dynamical Astronomy 67, 1997, 41).
     """
-    half = stretchings.shape[-1] // 2
-    return stretchings[..., 2 * half - 1] - stretchings[..., half - 1] > np.log(4.0)
+    quarter = stretchings.shape[-1] // 4
+    second, last = (stretchings[..., first : first + quarter].mean(axis=-1) for first in (quarter, stretchings.shape[-1] - quarter))
+    return last - second > np.log(4.0)
 
 
 def reversibility_defect(flow: Flow, q0: np.ndarray, p0: np.ndarray) -> np.ndarray:

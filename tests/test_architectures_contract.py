@@ -45,7 +45,7 @@ class TestWindows(OperatorContract):
     """Networks that predict window by window."""
 
     def parse(self, name, preset, **others):
-        return super().parse(name, preset, **{"window": 0.4, "position_frequencies": 3} | others)
+        return super().parse(name, preset, **{"window": 0.4} | others)
 
     def test_a_window_begins_where_the_one_before_ended(self, name, preset):
         network = self.build(name, preset).double().eval()

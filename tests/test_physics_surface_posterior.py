@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from neural_hamilton.physics.systems import draw_rows, get_system
-from neural_hamilton.physics.systems.surface.prior_fit import fit_surfaces, sample_surfaces
 from neural_hamilton.physics.systems.surface.ensembles import RandomSurface
+from neural_hamilton.physics.systems.surface.prior_fit import fit_surfaces, sample_surfaces
 
 SURFACE = get_system("surface")
 SENSORS = (8, 8)

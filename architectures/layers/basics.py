@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..task import Task
-
 
 def distinct_rows(x_BN: Tensor) -> Tensor:
     """(B, N) -> (U, N): the one row that all B share in memory, else all of them.
@@ -41,33 +39,6 @@ class TimeFeatures(nn.Module):
         times_BT1 = times_BT.unsqueeze(-1)
         phase_BTF = times_BT1 * self.frequencies
         return torch.cat([times_BT1 * self._rate - 1.0, phase_BTF.sin(), phase_BTF.cos()], dim=-1)
-
-
-class StateFeatures(nn.Module):
-    """A state (q, p), and sines and cosines of each coordinate, (..., 2d) -> (..., num_features), scaled to the domain."""
-
-    frequencies: Tensor
-    left: Tensor
-    length: Tensor
-
-    def __init__(self, task: Task, num_frequencies: int) -> None:
-        super().__init__()
-        self.degrees_of_freedom = task.degrees_of_freedom
-        self.num_features = 2 * task.degrees_of_freedom * (1 + num_frequencies)
-        left, right = torch.tensor(task.domain).T
-        for name, value in (
-            ("frequencies", math.pi / 2.0 * torch.arange(1, num_frequencies + 1)),
-            ("left", left),
-            ("length", right - left),
-        ):
-            self.register_buffer(name, value, persistent=False)
-
-    def forward(self, state: Tensor) -> Tensor:
-        if not len(self.frequencies):
-            return state
-        q = state[..., : self.degrees_of_freedom]
-        phase = (((q - self.left) / self.length).unsqueeze(-1) * self.frequencies).flatten(-2)
-        return torch.cat([state, phase.sin(), phase.cos()], dim=-1)
 
 
 class Float64Constants(nn.Module):

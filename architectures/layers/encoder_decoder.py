@@ -57,7 +57,7 @@ class EncoderDecoderConfig(DirectConfig):
         if self.local_sensors and self.local_sensors % 2 == 0:
             raise ValueError(f"local_sensors is {self.local_sensors}; it must be odd, so that the state is in the middle")
         if self.published_layers:
-            refuse_with_published_layers(self, ("window", "position_frequencies", "local_memory", "local_sensors"))
+            refuse_with_published_layers(self, ("window", "local_memory", "local_sensors"))
         return self
 
     @property
@@ -105,7 +105,7 @@ class EncoderDecoder(DirectOperator):
             self.decoder = nn.TransformerDecoder(layer, config.num_decoder_layers)
         else:
             time_features = TimeFeatures(config.num_frequencies, self.reach)
-            self.embed_query = TimeQueries(time_features, self.embed_state.num_features, width)
+            self.embed_query = TimeQueries(time_features, 2 * task.degrees_of_freedom, width)
             self.decoder = CrossAttentionDecoder(config.num_decoder_layers, width, num_heads, config.d_feedforward)
         if config.local_memory:
             self.embed_place = nn.Linear(width, width)
@@ -128,7 +128,7 @@ class EncoderDecoder(DirectOperator):
 
     def free_part(self, memory: Any, times_BT: Tensor, initial: Tensor) -> Tensor:
         memory_BLM, fields = memory
-        query_UTM = self.embed_query(times_BT, self.embed_state(initial))
+        query_UTM = self.embed_query(times_BT, initial)
         if self.config.local_memory:
             query_UTM = query_UTM + self.embed_place(self._at_state(memory_BLM, initial))
         if fields is not None:

@@ -134,7 +134,7 @@ The particle has less energy than the saddle points, 1/(6 λ²), and stays betwe
         LYAPUNOV,
     )
     ensembles: ClassVar[Mapping[str, type[Ensemble]]] = {OnSection.name: OnSection}
-    requirements = "V of any kind on [-1.25, 1.25]², with a particle that stays there"
+    requirements = "V that keeps the particle within [-1.25, 1.25]²"
     examples: ClassVar[Mapping[str, str]] = {"λ = 1": "(q1**2+q2**2)/2 + q1**2*q2 - q2**3/3", "Harmonic": "(q1**2+q2**2)/2"}
     energy_scale_name = "the energy of escape"
     section_plane = 0.0
