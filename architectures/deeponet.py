@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .layers.basics import TimeFeatures, distinct_rows, mlp
-from .operator import DirectConfig, DirectOperator
+from .operator import DirectConfig, DirectOperator, with_near
 from .task import Task
 
 
@@ -52,7 +52,7 @@ class DeepONet(DirectOperator):
         if config.window is None:
             num_inputs += self.state_size
         else:
-            features_of_time += self.state_size
+            features_of_time += self.num_state_features
         self.branch = mlp([num_inputs, *hidden, num_outputs])
         self.trunk = mlp([features_of_time, *hidden, num_outputs])
         self.bias = nn.Parameter(torch.zeros(self.state_size))
@@ -65,12 +65,11 @@ class DeepONet(DirectOperator):
             inputs.append(initial_BK)
         return self.branch(torch.cat(inputs, dim=-1)).unflatten(-1, (self.state_size, -1)), patches.new_zeros(())
 
-    def free_part(self, memory: Any, times_BT: Tensor, initial: Tensor) -> Tensor:
+    def free_part(self, memory: Any, times_BT: Tensor, initial: Tensor, near: Tensor | None) -> Tensor:
         branch_BKP, inputs_UTF = memory, self.time_features(distinct_rows(times_BT))
         if self.window is not None:
-            state = initial if initial.ndim == 3 else initial.unsqueeze(1)
             rows, times = len(branch_BKP), times_BT.shape[1]
-            inputs_UTF = torch.cat([inputs_UTF.expand(rows, -1, -1), state.expand(rows, times, -1)], dim=-1)
+            inputs_UTF = torch.cat([inputs_UTF.expand(rows, -1, -1), with_near(initial, near).expand(rows, times, -1)], dim=-1)
         trunk_UTKP = self.trunk(inputs_UTF).unflatten(-1, (self.state_size, -1))
         return torch.einsum("bkp,btkp->btk", branch_BKP, trunk_UTKP) / branch_BKP.shape[-1] ** 0.5 + self.bias
 

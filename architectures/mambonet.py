@@ -54,9 +54,8 @@ class MambONetConfig(EncoderDecoderConfig):
             raise ValueError(f"window is {self.window}; it must be null with phase_angle, which belongs to one initial state")
         if self.patch_size > 1 and self.phase_angle:
             raise ValueError(f"patch_size is {self.patch_size}; it must be 1 with phase_angle, which every sensor has of its own")
-        for key in ("local_memory", "local_sensors"):
-            if getattr(self, key) and self.phase_angle:
-                raise ValueError(f"{key} is {getattr(self, key)}; with phase_angle, attention finds the sensors that matter to a query")
+        if self.local_memory and self.phase_angle:
+            raise ValueError("local_memory is true; with phase_angle, attention finds the sensors that matter to a query")
         return self
 
 
@@ -106,9 +105,9 @@ class MambONet(EncoderDecoder):
         memory_BLM = self.encode(patches, orbit)
         return (memory_BLM, orbit), memory_BLM.new_zeros(())
 
-    def free_part(self, memory: Any, times_BT: Tensor, initial: Tensor) -> Tensor:
+    def free_part(self, memory: Any, times_BT: Tensor, initial: Tensor, near: Tensor | None) -> Tensor:
         if not self.config.phase_angle:
-            return super().free_part(memory, times_BT, initial)
+            return super().free_part(memory, times_BT, initial, near)
         memory_BLM, orbit = memory
         features_BTF = self.orbit_features(orbit.angle_at(times_BT), orbit.rate)
         query_UTM = self.embed_query(times_BT, initial)

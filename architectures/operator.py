@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from ..physics.errors import InputError
+from .layers.local_fields import LocalFields
 from .task import Task
 
 _MOST_WINDOWS = 200
@@ -174,6 +175,12 @@ class DirectConfig(ArchitectureConfig):
         description="time that the network predicts at once; beyond it, it starts again from the state that it has predicted. null: the "
         "whole horizon. Trained on pairs of states of a trajectory that are at most this far apart",
     )
+    local_sensors: int = Field(
+        default=0,
+        ge=0,
+        description="with a window, the network also reads the fields themselves on a grid of this many places along each coordinate, a "
+        "sensor's spacing apart, with the state in the middle; an odd number, 0 for none",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -188,6 +195,10 @@ class DirectConfig(ArchitectureConfig):
             raise ValueError(f"gate_time is {self.gate_time}; it must be null without hard_initial_condition, as nothing is imposed then")
         if self.window is not None and not self.hard_initial_condition:
             raise ValueError(f"window is {self.window}; without hard_initial_condition a trajectory would jump from window to window")
+        if self.local_sensors and self.window is None:
+            raise ValueError(f"local_sensors is {self.local_sensors}; it needs a window, as a whole trajectory leads away from its state")
+        if self.local_sensors and self.local_sensors % 2 == 0:
+            raise ValueError(f"local_sensors is {self.local_sensors}; it must be odd, so that the state is in the middle")
         return self
 
     @property
@@ -223,6 +234,10 @@ class DirectOperator(Operator):
         super().__init__(config, task)
         self.patches = task.in_patches(config.patch_size)
         self.reach = task.horizon if config.window is None else config.window  # of one prediction
+        self.local_fields = LocalFields(task, config.local_sensors) if config.local_sensors else None
+        self.num_state_features = 2 * task.degrees_of_freedom  # of `with_near`
+        if self.local_fields is not None:
+            self.num_state_features += self.local_fields.num_features
 
     @property
     def window(self) -> float | None:
@@ -237,6 +252,9 @@ class DirectOperator(Operator):
             return str(error)
         if config.window is not None and not task.horizon / _MOST_WINDOWS <= config.window <= task.horizon:
             return f"window is {config.window:g}; it must lie between a {_MOST_WINDOWS}th of the horizon and the horizon, {task.horizon:g}"
+        most = 2 * (min(task.sensors) // 2) - 1
+        if config.local_sensors > most:
+            return f"local_sensors is {config.local_sensors}; with {min(task.sensors)} sensors along a coordinate it is at most {most}"
         if config.hard_initial_condition and config.gate_time is None and task.channels > 1:
             return (
                 "gate_time: null starts from q0 + p0 t, which needs unit mass, so that V is the only field; "
@@ -252,17 +270,21 @@ class DirectOperator(Operator):
         """
 
     @abstractmethod
-    def free_part(self, memory: Any, times_BT: Tensor, initial: Tensor) -> Tensor:
-        """What the network predicts, (B, T, 2d), from initial states (B, 2d), or with a window also (B, T, 2d)."""
+    def free_part(self, memory: Any, times_BT: Tensor, initial: Tensor, near: Tensor | None) -> Tensor:
+        """What the network predicts, (B, T, 2d), from initial states (B, 2d), or with a window also (B, T, 2d).
+
+        `near` holds the fields around these states, (B, 1 or T, `local_fields.num_features`); None without `local_sensors`.
+        """
 
     def predict(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> OperatorOutput:
-        patches = self.task.cut_into_patches(self.normalise(fields), self.config.patch_size)
-        memory, auxiliary_loss = self.read(patches, initial_BK)
+        normalised = self.normalise(fields)
+        read, auxiliary_loss = self.read(self.task.cut_into_patches(normalised, self.config.patch_size), initial_BK)
+        memory = read, None if self.local_fields is None else self.local_fields.continue_fields(normalised)
         if self.window is not None and initial_BK.ndim == 2:
             times_BT, initial_BK = self._windows(memory, times_BT, initial_BK)
         return self.output(self._state_at(memory, times_BT, initial_BK), auxiliary_loss)
 
-    def _windows(self, memory: Any, times_BT: Tensor, initial_BK: Tensor) -> tuple[Tensor, Tensor]:
+    def _windows(self, memory: tuple[Any, Tensor | None], times_BT: Tensor, initial_BK: Tensor) -> tuple[Tensor, Tensor]:
         """For each query the time since its window began, (B, T), and the state there, (B, T, 2d), predicted window by window."""
         states = [initial_BK]
         step_B1 = initial_BK.new_full((1, 1), self.reach).expand(len(initial_BK), 1)
@@ -272,9 +294,14 @@ class DirectOperator(Operator):
         begin_BTK = torch.stack(states, dim=1).gather(1, which_BT.unsqueeze(-1).expand(-1, -1, initial_BK.shape[1]))
         return (times_BT - which_BT.to(initial_BK.dtype) * self.reach).clamp(min=0.0), begin_BTK
 
-    def _state_at(self, memory: Any, times_BT: Tensor, initial: Tensor) -> Tensor:
-        """The states (B, T, 2d) at times since the initial ones."""
-        free_BTK = self.free_part(memory, times_BT, initial)
+    def _state_at(self, memory: tuple[Any, Tensor | None], times_BT: Tensor, initial: Tensor) -> Tensor:
+        """The states (B, T, 2d) at times since the initial ones. `memory` is what was read, and the continued fields."""
+        (read, continued), near = memory, None
+        if self.local_fields is not None and continued is not None:
+            near = self.local_fields(
+                continued, (initial if initial.ndim == 3 else initial.unsqueeze(1))[..., : self.task.degrees_of_freedom]
+            )
+        free_BTK = self.free_part(read, times_BT, initial, near)
         if not self.config.hard_initial_condition:
             return free_BTK
         if self.config.gate_time is None:
@@ -283,6 +310,12 @@ class DirectOperator(Operator):
             start_BTK = initial if initial.ndim == 3 else initial.unsqueeze(1)
             gate_BTK = -torch.expm1(times_BT / -self.config.gate_time).unsqueeze(-1)
         return start_BTK + gate_BTK * free_BTK
+
+
+def with_near(initial: Tensor, near: Tensor | None) -> Tensor:
+    """States, (B, 1, 2d) or one for each time, and the fields around them where there are any, as one tensor of features."""
+    state = initial if initial.ndim == 3 else initial.unsqueeze(1)
+    return state if near is None else torch.cat([state, near], dim=-1)
 
 
 def _by_powers_of_t(times_BT: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:

@@ -96,15 +96,6 @@ class Task:
         axes = range(2, split.ndim)
         return split.permute(0, 1, *axes[1::2], *axes[::2]).flatten(1, 1 + self.degrees_of_freedom)
 
-    def join_patches(self, patches: Tensor, size: int) -> Tensor:
-        """The inverse of `cut_into_patches`, always with channels: fields (B, C, S1, ...)."""
-        axes = len(self.sensors)
-        if size == 1:
-            return patches.reshape(len(patches), self.channels, *self.sensors)
-        split = patches.unflatten(1, (self.channels, *(size for _ in self.sensors)))  # (B, C, size, size, ..., blocks, blocks, ...)
-        order = [axis for pair in zip(range(2 + axes, 2 + 2 * axes), range(2, 2 + axes), strict=True) for axis in pair]
-        return split.permute(0, 1, *order).reshape(len(patches), self.channels, *self.sensors)
-
     def sensor_positions(self, left: float, right: float) -> Tensor:
         """Coordinates of the sensors in the order of `as_sequence`, each rescaled from its domain to [left, right]: (L, d)."""
         axes = [torch.linspace(left, right, count) for count in self.sensors]

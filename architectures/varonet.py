@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .layers.basics import TimeFeatures, distinct_rows, mlp
 from .layers.encoder_decoder import refuse_with_published_layers, without_frequencies
-from .operator import DirectConfig, DirectOperator
+from .operator import DirectConfig, DirectOperator, with_near
 from .task import Task
 
 
@@ -55,7 +55,7 @@ class VaRONetConfig(DirectConfig):
         if self.published_layers and self.num_frequencies:
             raise ValueError(f"num_frequencies is {self.num_frequencies}; it must be 0 with published_layers, which read t itself")
         if self.published_layers:
-            refuse_with_published_layers(self, ("window",))
+            refuse_with_published_layers(self, ("window", "local_sensors"))
         if self.published_layers and self.num_decoder_layers != self.num_encoder_layers:
             raise ValueError(
                 f"num_decoder_layers is {self.num_decoder_layers}; with published_layers the decoders start from the encoder's states "
@@ -88,7 +88,7 @@ class VaRONet(DirectOperator):
             num_states = 2 * config.num_encoder_layers * config.hidden_size
             self.posterior = nn.ModuleList(nn.Linear(num_states, config.latent_size) for _ in range(2))
             time_features = TimeFeatures(config.num_frequencies, self.reach)
-            self.decoder = _PointwiseDecoder(config, time_features, state_size, state_size)
+            self.decoder = _PointwiseDecoder(config, time_features, self.num_state_features, state_size)
 
     def read(self, patches: Tensor, initial_BK: Tensor) -> tuple[Any, Tensor]:
         hidden_NBH, cell_NBH = self.encoder(self.patches.as_sequence(patches))[1]
@@ -97,9 +97,9 @@ class VaRONet(DirectOperator):
         latent_NBZ, auxiliary_loss = self._draw(hidden_NBH)
         return (latent_NBZ, cell_NBH), auxiliary_loss
 
-    def free_part(self, memory: Any, times_BT: Tensor, initial: Tensor) -> Tensor:
+    def free_part(self, memory: Any, times_BT: Tensor, initial: Tensor, near: Tensor | None) -> Tensor:
         if isinstance(self.decoder, _PointwiseDecoder):
-            return self.decoder(memory, times_BT, initial)
+            return self.decoder(memory, times_BT, with_near(initial, near))
         parts = [decoder(*memory, times_BT, initial) for decoder in self.decoder]
         return torch.stack(parts, dim=-1)
 
@@ -126,8 +126,8 @@ class _PointwiseDecoder(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, state_size))
 
     def forward(self, latent_BZ: Tensor, times_BT: Tensor, state: Tensor) -> Tensor:
+        """(B, T, 2d) from features of states, (B, 1, F) or one for each time."""
         x_UTW = self.embed_time(self.time_features(distinct_rows(times_BT)))
-        state = state if state.ndim == 3 else state.unsqueeze(1)  # (B, 1, F), or one for each time
         inputs = torch.cat([latent_BZ.unsqueeze(1).expand(-1, state.shape[1], -1), state], dim=-1)
         modulations = self.modulation(inputs).chunk(2 * len(self.layers), dim=-1)
         for norm, layer, scale, shift in zip(self.norms, self.layers, modulations[::2], modulations[1::2], strict=True):

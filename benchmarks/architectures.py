@@ -96,7 +96,7 @@ class _Plain(DirectOperator):
     def read(self, patches: Tensor, initial_BK: Tensor) -> tuple[Any, Tensor]:
         return patches, patches.new_zeros(())
 
-    def free_part(self, memory: Any, times_BT: Tensor, initial: Tensor) -> Tensor:
+    def free_part(self, memory: Any, times_BT: Tensor, initial: Tensor, near: Tensor | None) -> Tensor:
         return self.network(memory, times_BT, initial)
 
 

@@ -34,20 +34,18 @@ MOST_ROWS = NUM_STEPS * BATCH_SIZE  # each seen once
 _ROLLOUT_ROWS, _ROLLOUT_WINDOWS = 200, 4  # of one horizon each
 _TASK = "benchmark-surface-24"
 
-_FLOW: dict[str, Any] = {"window": 0.05, "gate_time": None, "patch_size": 4}
-_READS_LOCALLY: dict[str, Any] = _FLOW | {
-    "local_sensors": 7, "d_model": 64, "num_heads": 8, "d_feedforward": 256, "num_frequencies": 8,
-}  # fmt: skip
-_MAMBONET: dict[str, Any] = {"name": "mambonet", "d_state": 8} | _READS_LOCALLY
+_FLOW: dict[str, Any] = {"window": 0.05, "gate_time": None, "patch_size": 4, "local_sensors": 7}
+_DECODER: dict[str, Any] = {"d_model": 64, "num_heads": 8, "d_feedforward": 256, "num_frequencies": 8}
+_MAMBONET: dict[str, Any] = {"name": "mambonet", "d_state": 8} | _FLOW | _DECODER
 NETWORKS: dict[str, dict[str, Any]] = {
     "deeponet": {"name": "deeponet", "width": 128, "num_channels": 16} | _FLOW,
     "varonet": {"name": "varonet"} | _FLOW,
-    "traonet": {"name": "traonet"} | _READS_LOCALLY,
-    "fno": {"name": "fno"} | _READS_LOCALLY,
+    "traonet": {"name": "traonet"} | _FLOW | _DECODER,
+    "fno": {"name": "fno"} | _FLOW | _DECODER,
     "mambonet": _MAMBONET,
     "mambonet, windows of 0.1": _MAMBONET | {"window": 0.1},
     "mambonet, windows of 0.25": _MAMBONET | {"window": 0.25},
-    "mambonet, the whole horizon": _MAMBONET | {"window": None},
+    "mambonet, the whole horizon": _MAMBONET | {"window": None, "local_sensors": 0},
     "mambonet, encoded fields at the state": _MAMBONET | {"local_sensors": 0, "local_memory": True},
     "mambonet, no local reading": _MAMBONET | {"local_sensors": 0},
 }

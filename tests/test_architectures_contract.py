@@ -103,31 +103,34 @@ def test_a_network_of_patches_predicts_and_depends_on_each_sensor(name, sensors,
     assert output.q.isfinite().all() and (gradient != 0).all()
 
 
-@pytest.mark.parametrize("name", ["traonet", "fno", "mambonet"])
+@pytest.mark.parametrize("name", DIRECT)
 @pytest.mark.parametrize(("sensors", "channels"), [((12,), 1), ((8, 12), 2)])
-def test_fields_near_a_state_are_read_by_its_query(name, sensors, channels):
-    """The sensors around the state matter to a network whose memory has forgotten them, and those far away do not."""
+def test_fields_near_a_state_are_read(name, sensors, channels):
+    """The sensors around the state matter to a network that has forgotten what it read, and those far away do not."""
     task = Task(sensors=sensors, domain=((0.0, 1.0),) * len(sensors), horizon=2.0, channels=channels)
-    network = build_operator(parse_architecture({"name": name, "patch_size": 2, "local_sensors": 3}), task).eval()
-    network.encode = lambda patches: patches.new_zeros(len(patches), 4, network.config.d_model)
-    (fields, times, initial), _ = oscillators(task)
+    network = build_operator(parse_architecture({"name": name, "patch_size": 2, "window": 0.5, "local_sensors": 3}), task).eval()
+    read = network.read
+    network.read = lambda patches, initial: read(torch.zeros_like(patches), initial)
+    (fields, _, initial), _ = oscillators(task)
     initial[:, : len(sensors)] = 0.02  # in the first cell
     fields.requires_grad_()
-    (gradient,) = torch.autograd.grad(network(fields, times, initial).q.square().sum(), fields)
-    near, far = (slice(None),) * (fields.ndim - len(sensors)), (slice(4, None),) * len(sensors)
-    assert (gradient[(*near, *(slice(0, 3),) * len(sensors))] != 0).all()
-    assert (gradient[(*near, *far)] == 0).all()
+    q = network(fields, torch.tensor([[0.1, 0.5]]), initial).q  # within the first window
+    (gradient,) = torch.autograd.grad(q.square().sum(), fields)
+    leading = (slice(None),) * (fields.ndim - len(sensors))
+    assert (gradient[(*leading, *(slice(0, 3),) * len(sensors))] != 0).all()
+    assert (gradient[(*leading, *(slice(4, None),) * len(sensors))] == 0).all()
 
 
 def test_local_sensors_that_do_not_fit_are_refused():
     task = Task(sensors=(8, 12), domain=((0.0, 1.0),) * 2, horizon=2.0)
     with pytest.raises(InputError, match=r"local_sensors is 9; with 8 sensors along a coordinate it is at most 7"):
-        build_operator(parse_architecture({"name": "traonet", "local_sensors": 9}), task)
+        build_operator(parse_architecture({"name": "traonet", "window": 0.5, "local_sensors": 9}), task)
     with pytest.raises(ValidationError, match=r"local_sensors is 4; it must be odd"):
-        parse_architecture({"name": "traonet", "local_sensors": 4})
-    for key in ("local_memory", "local_sensors"):
-        with pytest.raises(ValidationError, match=rf"{key} is .*; with phase_angle, attention finds the sensors"):
-            parse_architecture({"name": "mambonet", key: 1, "phase_angle": True})
+        parse_architecture({"name": "deeponet", "window": 0.5, "local_sensors": 4})
+    with pytest.raises(ValidationError, match=r"local_sensors is 3; it needs a window"):
+        parse_architecture({"name": "varonet", "local_sensors": 3})
+    with pytest.raises(ValidationError, match=r"local_memory is true; with phase_angle, attention finds the sensors"):
+        parse_architecture({"name": "mambonet", "local_memory": True, "phase_angle": True})
 
 
 def test_patches_that_do_not_fit_the_sensors_are_refused():

@@ -11,10 +11,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ..operator import ArchitectureConfig, DirectConfig, DirectOperator
+from ..operator import DirectConfig, DirectOperator
 from ..task import Task
 from .basics import TimeFeatures, mlp
-from .local_fields import LocalFields
 from .transformer import CrossAttentionDecoder, IndexedQueries, TimeQueries
 
 
@@ -32,12 +31,6 @@ class EncoderDecoderConfig(DirectConfig):
         default=False,
         description="a query also reads the encoded fields at the place of its state, interpolated between the sensors",
     )
-    local_sensors: int = Field(
-        default=0,
-        ge=0,
-        description="a query also reads the fields themselves on a grid of this many places along each coordinate, a sensor's spacing "
-        "apart, with its state in the middle; an odd number, 0 for none",
-    )
     published_layers: bool = Field(
         default=False,
         description="the layers of arXiv 2410.20951: a query carries its index, not features of t, and sees the others",
@@ -54,8 +47,6 @@ class EncoderDecoderConfig(DirectConfig):
             raise ValueError(f"d_model is {self.d_model}; it must be a multiple of num_heads, {self.num_heads}")
         if self.published_layers and self.num_frequencies:
             raise ValueError(f"num_frequencies is {self.num_frequencies}; it must be 0 with published_layers, whose queries carry an index")
-        if self.local_sensors and self.local_sensors % 2 == 0:
-            raise ValueError(f"local_sensors is {self.local_sensors}; it must be odd, so that the state is in the middle")
         if self.published_layers:
             refuse_with_published_layers(self, ("window", "local_memory", "local_sensors"))
         return self
@@ -88,14 +79,6 @@ class EncoderDecoder(DirectOperator):
 
     config: EncoderDecoderConfig
 
-    @classmethod
-    def why_not(cls, config: ArchitectureConfig, task: Task) -> str | None:
-        assert isinstance(config, EncoderDecoderConfig)
-        most = 2 * (min(task.sensors) // 2) - 1
-        if config.local_sensors > most:
-            return f"local_sensors is {config.local_sensors}; with {min(task.sensors)} sensors along a coordinate it is at most {most}"
-        return super().why_not(config, task)
-
     def __init__(self, config: EncoderDecoderConfig, task: Task) -> None:
         super().__init__(config, task)
         width, num_heads = config.d_model, config.num_heads
@@ -109,8 +92,7 @@ class EncoderDecoder(DirectOperator):
             self.decoder = CrossAttentionDecoder(config.num_decoder_layers, width, num_heads, config.d_feedforward)
         if config.local_memory:
             self.embed_place = nn.Linear(width, width)
-        if config.local_sensors:
-            self.local_fields = LocalFields(task, config.local_sensors)
+        if self.local_fields is not None:
             self.embed_local_fields = mlp([self.local_fields.num_features, 2 * width, width])
         self.decoder_norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 2 * task.degrees_of_freedom)
@@ -121,20 +103,15 @@ class EncoderDecoder(DirectOperator):
 
     def read(self, patches: Tensor, initial_BK: Tensor) -> tuple[Any, Tensor]:
         memory_BLM = self.encode(patches)
-        fields = None
-        if self.config.local_sensors:
-            fields = self.local_fields.continue_fields(self.task.join_patches(patches, self.config.patch_size))
-        return (memory_BLM, fields), memory_BLM.new_zeros(())
+        return memory_BLM, memory_BLM.new_zeros(())
 
-    def free_part(self, memory: Any, times_BT: Tensor, initial: Tensor) -> Tensor:
-        memory_BLM, fields = memory
+    def free_part(self, memory: Any, times_BT: Tensor, initial: Tensor, near: Tensor | None) -> Tensor:
         query_UTM = self.embed_query(times_BT, initial)
         if self.config.local_memory:
-            query_UTM = query_UTM + self.embed_place(self._at_state(memory_BLM, initial))
-        if fields is not None:
-            q_BTd = (initial if initial.ndim == 3 else initial.unsqueeze(1))[..., : self.task.degrees_of_freedom]
-            query_UTM = query_UTM + self.embed_local_fields(self.local_fields(fields, q_BTd))
-        return self.decode(query_UTM, memory_BLM)
+            query_UTM = query_UTM + self.embed_place(self._at_state(memory, initial))
+        if near is not None:
+            query_UTM = query_UTM + self.embed_local_fields(near)
+        return self.decode(query_UTM, memory)
 
     def _at_state(self, memory_BLM: Tensor, initial: Tensor) -> Tensor:
         """The memory at the places of states (B, 2d), or of (B, T, 2d), linear in each coordinate between the tokens: (B, 1 or T, M)."""

@@ -31,7 +31,8 @@ class LocalFields(nn.Module):
         self.register_buffer("length", right - left, persistent=False)
 
     def continue_fields(self, fields: Tensor) -> Tensor:
-        """Fields (B, C, *sensors) with a margin of values beyond each end of each axis."""
+        """Fields, with channels or without, with a margin of values beyond each end of each axis: (B, C, S1 + 2 margin, ...)."""
+        fields = fields.reshape(len(fields), -1, *self.sensors)
         for axis in range(2, fields.ndim):
             count = fields.shape[axis]
             first, last = fields.narrow(axis, 0, 1), fields.narrow(axis, count - 1, 1)
