@@ -31,9 +31,11 @@ class FieldNetConfig(ArchitectureConfig):
         description="V on the whole boundary of the domain, where it is known and V is lower inside; the network then predicts the "
         "logarithm of V below it. Null: V may be anything",
     )
-    num_fine: int = Field(default=49, ge=12, description="points along each axis of the grid on which V is predicted")
+    num_fine: int = Field(default=61, ge=12, description="points along each axis of the grid on which V is predicted")
     length_scales: list[PositiveFloat] = Field(
-        default=[0.1, 0.14, 0.2, 0.28, 0.4, 0.6], min_length=1, description="of the interpolants, over the domain's width"
+        default=[0.1, 0.12, 0.14, 0.16, 0.18, 0.21, 0.24, 0.28, 0.33, 0.38, 0.44, 0.51, 0.6],
+        min_length=1,
+        description="of the interpolants, over the domain's width",
     )
     noise: list[PositiveFloat] = Field(
         default=[1e-11], min_length=1, description="variances of the sensors' errors that the interpolants allow for, over that of V"
@@ -41,7 +43,7 @@ class FieldNetConfig(ArchitectureConfig):
     width: int = Field(default=16, ge=1, description="channels of the convolutions that correct V")
     num_layers: int = Field(default=3, ge=1, description="convolutions that correct V")
     method: Literal["stormer-verlet", "yoshida4"] = "yoshida4"
-    num_steps: int = Field(default=200, ge=10, description="steps over the horizon")
+    num_steps: int = Field(default=400, ge=10, description="steps over the horizon")
 
     @property
     def built_in(self) -> str:
