@@ -65,8 +65,9 @@ TRAINING = {
     "training.keep_checkpoints": 1, "training.trackers": [],
 }  # fmt: skip
 SWEEP = {
-    "sweep.epochs": 3, "sweep.stopper": "median", "sweep.grace_fraction": 0.9, "sweep.grace_epochs": 1, "sweep.max_concurrent": 1,
-    "sweep.seed": 1, "sweep.space": {"training.seed": {"choices": [0, 1]}},
+    "sweep.epochs": 3, "sweep.sampler": ("grid", {"sweep.space": {"architecture.width": {"low": 4, "high": 40}}}),
+    "sweep.stopper": "median", "sweep.grace_fraction": 0.9, "sweep.grace_epochs": 1,
+    "sweep.max_concurrent": 1, "sweep.seed": 1, "sweep.space": {"training.seed": {"choices": [0, 1]}},
 }  # fmt: skip
 SCALING = {"scaling.steps": 1, "scaling.max_concurrent": 1, "scaling.confidence": 0.5}
 SERVING = {

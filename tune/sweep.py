@@ -11,6 +11,7 @@ The output folder:
 import csv
 import io
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..platform.progress import track
 from ..platform.training.loop import train
 from ..platform.training.run_folder import CONFIG_FILE, prepare_run
 from .folders import claimed, resolve
+from .samplers import make_sampler
 from .search_spaces import Space, dump_space, parse_space
 from .stopping import STOPPERS, Stopper
 from .study import Study, open_storage
@@ -54,8 +56,10 @@ def sweep(config: Config, dataset: Path, out: Path, num_trials: int) -> dict[str
     dataset, out = dataset.absolute(), out.absolute()
     space = parse_space(config)
     resolved = resolve(config, dataset)
+    sampler = partial(make_sampler, config.sweep.sampler, space, num_trials, config.sweep.seed)
+    sampler(0)  # refuses what it cannot search, before anything is written
     with claimed(out, _identity(resolved, dataset, space)):
-        study = Study(open_storage(out), space, _stopper(resolved), lambda held: _sampler(resolved, held))
+        study = Study(open_storage(out), space, _stopper(resolved), sampler)
         missing = num_trials - len(study.ended())
         if missing > 0:
             _run(resolved, dataset, out, study, missing)
@@ -70,7 +74,7 @@ def leaderboard(study: Study) -> list[dict[str, Any]]:
 
 def _identity(config: Config, dataset: Path, space: Space) -> dict[str, Any]:
     values = config.dump()
-    keys = ("epochs", "stopper", "grace_fraction", "grace_epochs", "seed")
+    keys = ("epochs", "sampler", "stopper", "grace_fraction", "grace_epochs", "seed")
     return {
         "kind": "sweep",
         "record_version": _RECORD_VERSION,
@@ -89,14 +93,6 @@ def _budget(config: Config) -> int:
 def _stopper(config: Config) -> Stopper:
     settings, budget = config.sweep, _budget(config)
     return STOPPERS[settings.stopper](budget, settings.grace_epochs or max(1, round(settings.grace_fraction * budget)))
-
-
-def _sampler(config: Config, num_held: int) -> Any:
-    from optuna.samplers import TPESampler
-
-    # A sampler seeded alike in every driver would propose its first trials again after an interruption.
-    seeds = np.random.SeedSequence([config.sweep.seed, num_held])
-    return TPESampler(seed=int(seeds.generate_state(1)[0]))
 
 
 def _run(config: Config, dataset: Path, out: Path, study: Study, count: int) -> None:

@@ -92,6 +92,9 @@ class SweepConfig(Section):
     """A hyperparameter search. `space` maps dotted keys to {low, high, log} or {choices}; empty means the shipped space."""
 
     epochs: int | None = Field(default=None, ge=1, description="epochs of a trial; default training.epochs")
+    sampler: Literal["tpe", "random", "grid", "cmaes", "gp", "nsga2"] = Field(
+        default="tpe", description="how Optuna proposes trials; cmaes needs the package cmaes, and grid choices or whole numbers"
+    )
     stopper: Literal["asha", "median", "hyperband", "none"] = Field(default="asha", description="the rule that stops poor trials early")
     grace_fraction: float = Field(default=0.2, gt=0, le=1, description="part of its epochs that no trial is stopped in")
     grace_epochs: int | None = Field(default=None, ge=1, description="the same in epochs; null: as grace_fraction gives it")
