@@ -136,19 +136,20 @@ def test_an_architecture_of_this_project_has_a_shipped_configuration_of_each_pre
 
 
 @pytest.mark.parametrize(
-    ("name", "architecture", "ensemble", "num_sensors", "noise", "num_parameters"),
+    ("name", "architecture", "ensemble", "sensors", "noise", "num_parameters"),
     [
-        ("orbitnet", "orbitnet", "paper", 100, 0.0, 75_176),
-        ("orbitnet-phase-space", "orbitnet", "phase-space", 100, 0.0, 40_232),
-        ("orbitnet-25-sensors", "orbitnet", "paper", 25, 0.0, 75_176),
-        ("orbitnet-13-sensors", "orbitnet", "paper", 13, 0.0, 75_176),
-        ("mambonet", "mambonet", "paper", 100, 0.0, 277_826),
-        ("mambonet-phase-space", "mambonet", "phase-space", 100, 0.0, 278_914),
-        ("mambonet-noisy-sensors", "mambonet", "paper", 100, 0.01, 101_570),
+        ("orbitnet", "orbitnet", "paper", [100], 0.0, 75_176),
+        ("orbitnet-phase-space", "orbitnet", "phase-space", [100], 0.0, 40_232),
+        ("orbitnet-25-sensors", "orbitnet", "paper", [25], 0.0, 75_176),
+        ("orbitnet-13-sensors", "orbitnet", "paper", [13], 0.0, 75_176),
+        ("mambonet", "mambonet", "paper", [100], 0.0, 277_826),
+        ("mambonet-phase-space", "mambonet", "phase-space", [100], 0.0, 278_914),
+        ("mambonet-noisy-sensors", "mambonet", "paper", [100], 0.01, 101_570),
+        ("mambonet-surface", "mambonet", "random", [24, 24], 0.0, 290_692),
     ],
 )
 def test_a_shipped_model_loads_is_small_and_says_what_it_is(
-    repository: Path, name: str, architecture: str, ensemble: str, num_sensors: int, noise: float, num_parameters: int
+    repository: Path, name: str, architecture: str, ensemble: str, sensors: list[int], noise: float, num_parameters: int
 ):
     folder = repository / "serve" / "models" / name
     card, page = read_card(folder), (folder / "README.md").read_text()
@@ -156,10 +157,10 @@ def test_a_shipped_model_loads_is_small_and_says_what_it_is(
     assert model.config.name == architecture and model.config.initial_condition_is_exact
     assert sum(p.numel() for p in model.parameters()) == num_parameters
     trained_for = card["trained_for"]
-    assert (trained_for["ensemble"]["name"], trained_for["sensors"], trained_for["noise"]) == (ensemble, [num_sensors], noise)
-    assert (trained_for["initial_state"] is None) is (ensemble == "phase-space")
+    assert (trained_for["ensemble"]["name"], trained_for["sensors"], trained_for["noise"]) == (ensemble, sensors, noise)
+    assert (trained_for["initial_state"] is None) is (ensemble in ("phase-space", "random"))
     assert json.loads((folder / "model.json").read_text()) == card  # of today's schema
-    assert card["calibration"]["rows"] == 4000 and re.fullmatch("[0-9a-f]{64}", card["calibration"]["dataset_hash"])
+    assert card["calibration"]["rows"] == (2000 if ensemble == "random" else 4000) and re.fullmatch("[0-9a-f]{64}", card["calibration"]["dataset_hash"])
     assert card["calibration"]["dataset_hash"][:16] in page
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 15e6
     assert card["weights_sha256"][:16] in page and f"neural-hamilton evaluate serve/models/{name} " in page
