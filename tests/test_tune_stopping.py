@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
+from neural_hamilton.physics import InputError
 from neural_hamilton.tune.search_spaces import Choices, Range
 from neural_hamilton.tune.stopping import STOPPERS, Stopper
 from neural_hamilton.tune.study import Study
@@ -199,3 +200,23 @@ def test_a_failed_trial_keeps_its_reason_and_its_curve() -> None:
     assert (diverged.state, diverged.value, diverged.intermediate_values) == (TrialState.FAIL, None, {1: 0.5})
     assert diverged.user_attrs["reason"] == "the loss is not finite"
     assert silent.user_attrs["reason"] == "it ended before its first epoch"
+
+
+def test_what_cannot_be_built_is_drawn_again() -> None:
+    def why_not(parameters: dict[str, Any]) -> str | None:
+        return "32 is too wide" if parameters["width"] == 32 else None
+
+    storage, sampler = optuna.storages.InMemoryStorage(), optuna.samplers.RandomSampler(seed=0)
+    study = Study(storage, SPACE, STOPPERS["none"](1, 1), lambda held: sampler, why_not)
+    for _ in range(10):
+        number = study.propose().number
+        study.report(number, 1, [1.0], 0.0)
+        study.end(number, 0.0)
+    assert [trial.params["width"] for trial in study.ended()] == 10 * [16]
+    redrawn = [trial for trial in study.trials() if trial.params["width"] == 32]
+    assert redrawn
+    assert all(trial.state == TrialState.FAIL and trial.user_attrs["reason"] == "32 is too wide" for trial in redrawn)
+    never = Study(storage, SPACE, STOPPERS["none"](1, 1), lambda held: sampler, lambda _: "it is a Tuesday")
+    with pytest.raises(InputError, match="100 configurations in a row that cannot be built, the last because it is a Tuesday"):
+        never.propose()
+    assert len(never.ended()) == 10

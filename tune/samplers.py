@@ -53,14 +53,18 @@ def _grid(space: Space, num_trials: int, seed: int) -> Any:
     from optuna.samplers import GridSampler
 
     class Grid(GridSampler):
-        def after_trial(self, *args: Any) -> None:
+        size = 0  # combinations
+
+        def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
             pass  # Optuna's would stop the study, which only its own loop allows
 
     values = {key: _values(key, domain) for key, domain in space.items()}
     size = math.prod(len(each) for each in values.values())
     if num_trials > size:
         raise InputError(f"--trials is {num_trials}; the grid of sweep.space has {size} combinations: ask for at most {size}")
-    return Grid(values, seed)  # in an order that must not change from driver to driver
+    grid = Grid(values, seed)  # in an order that must not change from driver to driver
+    grid.size = size
+    return grid
 
 
 def _values(key: str, domain: Range | Choices) -> list[Any]:

@@ -2,7 +2,7 @@
 
 A trial is written down in this order, so that a driver killed between any two writes leaves nothing to guess:
 
-    its parameters, then user attribute `ready`     it has a run folder from here on
+    its parameters, then user attribute `ready`     they can be built, and it has a run folder from here on
     the best loss so far after each epoch           intermediate values
     `kept`, the last rung that it passed            a rung beyond it has not been judged
     `seconds` and `reason`, then its state          COMPLETE, PRUNED when stopped early, FAIL for a reason
@@ -10,16 +10,19 @@ A trial is written down in this order, so that a driver killed between any two w
 Trials found running belong to a driver that is gone, and go on under the same number.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..physics import InputError
 from .search_spaces import Space
 from .stopping import Stopper
 
 STORAGE_FILE = "optuna.db"
 _STUDY_NAME = "sweep"
+_MOST_DRAWS, _DRAWS_OF_SAMPLER = 100, 10  # of one trial; those after the sampler's own are random
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,22 @@ def open_storage(out: Path) -> Any:
 
 
 class Study:
-    """`make_sampler` receives the number of trials that the storage holds: sampling continues instead of repeating itself."""
+    """`make_sampler` receives the number of trials that the storage holds: sampling continues instead of repeating itself.
 
-    def __init__(self, storage: Any, space: Space, stopper: Stopper, make_sampler: Callable[[int], Any]) -> None:
+    `why_not` returns why a network with these parameters cannot be built, or None. Such parameters are drawn again.
+    """
+
+    def __init__(
+        self,
+        storage: Any,
+        space: Space,
+        stopper: Stopper,
+        make_sampler: Callable[[int], Any],
+        why_not: Callable[[dict[str, Any]], str | None] = lambda _: None,
+    ) -> None:
         import optuna
 
-        self._storage, self.space, self._stopper = storage, space, stopper
+        self._storage, self.space, self._stopper, self._why_not = storage, space, stopper, why_not
         self._study = optuna.create_study(study_name=_STUDY_NAME, storage=storage, direction="minimize", load_if_exists=True)
         self._study.sampler = make_sampler(len(self.trials()))
         running = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
@@ -58,14 +71,43 @@ class Study:
         return [trial for trial in self.trials() if trial.state.is_finished() and "ready" in trial.user_attrs]
 
     def propose(self) -> Proposal:
-        """The next trial to run: one that was interrupted, else a new one."""
+        """The next trial to run: one that was interrupted, else a new one.
+
+        Raises
+        ------
+        InputError
+            Where draw after draw cannot be built, or a grid has been searched.
+        """
         import optuna
 
-        trial = optuna.trial.Trial(self._study, self._left.pop(0)) if self._left else self._study.ask()
-        for key, domain in self.space.items():
-            domain.suggest(trial, key)  # what was drawn before an interruption stays
-        trial.set_user_attr("ready", True)
-        return Proposal(trial.number, trial.params)
+        usual, reason = self._study.sampler, ""
+        try:
+            for draw in range(_MOST_DRAWS):
+                if draw == _DRAWS_OF_SAMPLER and not isinstance(usual, optuna.samplers.GridSampler):
+                    self._study.sampler = optuna.samplers.RandomSampler(seed=len(self.trials()))  # one that learns may insist
+                trial = self._next_trial()
+                for key, domain in self.space.items():
+                    domain.suggest(trial, key)  # what was drawn before an interruption stays
+                reason = self._why_not(trial.params)
+                if reason is None:
+                    trial.set_user_attr("ready", True)
+                    return Proposal(trial.number, trial.params)
+                trial.set_user_attr("reason", reason)
+                self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        finally:
+            self._study.sampler = usual
+        raise InputError(
+            f"sweep.space gave {_MOST_DRAWS} configurations in a row that cannot be built, the last because {reason}; narrow it"
+        )
+
+    def _next_trial(self) -> Any:
+        import optuna
+
+        if self._left:
+            return optuna.trial.Trial(self._study, self._left.pop(0))
+        if len(self.trials()) >= getattr(self._study.sampler, "size", math.inf):
+            raise InputError("the grid of sweep.space has fewer combinations that can be built than --trials asks for")
+        return self._study.ask()
 
     def report(self, number: int, epoch: int, losses: Sequence[float], seconds: float) -> bool:
         """Record the best losses so far after the latest epochs, of which the last is `epoch`; returns whether the trial goes on.
