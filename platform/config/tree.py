@@ -142,7 +142,7 @@ class EvaluationConfig(Section):
     )
     windows: int = Field(default=10, ge=1, description="windows of a rollout, each as long as the horizon")
     section_windows: int = Field(
-        default=200, ge=2, description="windows of the rollout behind a Poincaré section, each as long as the horizon"
+        default=200, ge=4, description="windows of the rollout behind a Poincaré section, each as long as the horizon"
     )
     tolerated_error: float = Field(default=0.01, gt=0, description="largest error of q or p of a prediction that counts as correct")
     risk: float = Field(default=0.01, gt=0, lt=1, description="largest fraction of wrong predictions that a trusted score may accept")
