@@ -67,7 +67,7 @@ def network_operations(config: ArchitectureConfig, task: Task, num_rows: int, ti
     """
     with torch.device("meta"):
         model = build_operator(config, task)
-        inputs = torch.empty(num_rows, *task.field_shape), torch.empty(times_shape), torch.empty(num_rows, 2)
+        inputs = torch.empty(num_rows, *task.field_shape), torch.empty(times_shape), torch.empty(num_rows, 2 * task.degrees_of_freedom)
     # On this device nothing is computed, and attention and LSTMs are seen as the products they consist of.
     gradients = contextlib.nullcontext() if backward else torch.no_grad()
     convolutions = {torch.ops.aten.convolution_backward: _convolution_backward}
