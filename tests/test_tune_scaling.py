@@ -22,8 +22,9 @@ from neural_hamilton.platform.training.run_folder import prepare_run
 from neural_hamilton.tune import scaling as scaling_module
 from neural_hamilton.tune.contestants import read_contestants
 from neural_hamilton.tune.fits import confidence_band, fit_power_law
-from neural_hamilton.tune.scaling import cell_config, scale
-from neural_hamilton.tune.scores import compare_pairs
+from neural_hamilton.tune.laws import fit_text
+from neural_hamilton.tune.scaling import Cell, cell_config, scale, study_tables
+from neural_hamilton.tune.scores import CELL_FILE, FIGURES, LOSSES_FILE, compare_pairs
 from neural_hamilton.tune.trials import read_history
 
 TINY = {
@@ -92,6 +93,76 @@ def test_the_band_is_narrowest_in_the_middle() -> None:
     width = np.log(high / low)
     assert np.argmin(width) in range(9, 12)
     assert np.all(low < high)
+
+
+def concluded(out: Path, sizes: list[int], seeds: int, monkeypatch: pytest.MonkeyPatch, **overrides: Any) -> dict[str, Any]:
+    """What a study concludes from cells whose losses obey laws: `good` has a floor, `bad` has none and falls faster."""
+    monkeypatch.setattr(scaling_module, "read_manifest", lambda _: {"dataset_hash": "0" * 64})
+    rng = np.random.default_rng(1)
+    cells = [Cell(name, size, seed) for name in ("good", "bad") for size in sizes for seed in range(seeds)]
+    for cell in cells:
+        run = out / "runs" / cell.name
+        run.mkdir(parents=True)
+        law = 1e-6 + 1e-4 * cell.size**-0.4 if cell.name.startswith("good") else 0.1 * cell.size**-0.8
+        loss = law * np.exp(0.03 * rng.standard_normal())
+        values = dict.fromkeys((*FIGURES, "validation_loss", "epochs", "steps", "seconds", "num_parameters"), 1.0)
+        (run / CELL_FILE).write_text(
+            json.dumps(values | {"architecture": "fno", "rows": 8, "median": loss, "mean": 2 * loss, "p99": 9 * loss})
+        )
+        np.save(run / LOSSES_FILE, np.full(8, loss))
+    return scaling_module._conclude(tiny(**overrides), out, out, cells, 0, "test")
+
+
+def test_a_study_of_many_sizes_has_laws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [100, 250, 600, 1500, 4000, 10000]
+    result = concluded(tmp_path, sizes, 3, monkeypatch, scaling__steps=500)
+    assert json.loads((tmp_path / "scaling.json").read_text()) == result
+    assert (result["protocol"], result["budget"]) == ("equal-steps", "500 steps")
+    good, bad = (result["fits"][name]["median"] for name in ("good", "bad"))
+    assert good["law"]["alpha_interval"][0] < 0.4 < good["law"]["alpha_interval"][1]
+    assert bad["law"]["alpha_interval"][0] < 0.8 < bad["law"]["alpha_interval"][1]
+    assert (bad["law"]["preferred"], bad["law"]["holds"], bad["law_note"]) == ("power law", True, None)
+    assert bad["b"] == bad["law"]["power_law_alpha"]
+    measured = [row["median"] for row in result["cells"] if (row["name"], row["size"]) == ("bad", 10000)]
+    assert bad["held_out"]["measured"] == pytest.approx(stats.gmean(measured))
+    assert (bad["held_out"]["size"], bad["held_out"]["model"], bad["held_out"]["inside"]) == (10000, "floor", True)
+    assert bad["held_out"]["interval"][0] < 0.1 * 10000**-0.8 < bad["held_out"]["interval"][1]
+    (pair,) = result["law_pairs"]["median"]
+    assert (pair["better"], pair["worse"]) == ("good", "bad") and pair["alpha_interval"][0] > 0
+    text = (tmp_path / "scaling.md").read_text()
+    assert text == study_tables(result)
+    assert "protocol equal-steps: every cell trains 500 steps" in text
+    assert "- bad, median: loss = E + A * size^(-alpha), alpha = 0.8" in text
+    assert "E = 0 is not excluded, and a power law without E has alpha" in text
+    assert "held out, 10,000 rows" in text and "predicted by the law of the smaller sizes" in text
+    assert "- median: alpha of `bad` minus that of `good` is +0." in text
+    assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
+    svg = (tmp_path / "scaling.svg").read_text()
+    assert svg.startswith("<?xml") and svg.count("<!-- good: $") == svg.count("<!-- bad: $") == 1
+    assert "<!-- protocol equal-steps: 500 steps at every size -->" in svg
+
+
+def test_four_sizes_hold_out_by_a_power_law_and_three_have_no_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    four = concluded(tmp_path / "four", [100, 400, 1600, 6400], 2, monkeypatch)
+    assert four["protocol"] == "equal-epochs" and "protocol equal-epochs" in four["note"] and "optimisation as well as data" in four["note"]
+    bad = four["fits"]["bad"]["mean"]
+    assert bad["law"]["repetitions"] == [2, 2, 2, 2] and bad["held_out"]["model"] == "power law"
+    assert bad["held_out"]["interval"][0] < 0.2 * 6400**-0.8 < bad["held_out"]["interval"][1]
+    assert "the power law of the smaller sizes" in fit_text(bad, 0.95)
+    three = concluded(tmp_path / "three", [100, 400, 1600], 2, monkeypatch)
+    assert three["fits"]["bad"]["mean"]["law"] is None and three["law_pairs"] == {"median": [], "mean": [], "p99": []}
+    text = fit_text(three["fits"]["bad"]["mean"], 0.95)
+    assert text.startswith("loss = ") and "no floor: a law with one needs at least 4 sizes, there are 3" in text
+    assert "protocol equal-epochs: 3 epochs at every size" in (tmp_path / "three" / "scaling.svg").read_text()
+
+
+def test_the_summary_says_what_the_losses_leave_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = concluded(tmp_path / "alone", [100, 400, 1600, 6400], 1, monkeypatch)
+    text = fit_text(alone["fits"]["good"]["median"], 0.95)
+    assert "neither alpha nor E is identified" in text and "no test of whether the law holds" in text
+    law = concluded(tmp_path / "three", [100, 250, 600, 1500], 3, monkeypatch)["fits"]["good"]["median"]
+    bent = law | {"law": law["law"] | {"holds": False, "lack_of_fit": {"statistic": 9.0, "freedom": [3, 12], "p_value": 0.002}}}
+    assert "the law does not hold: its lack of fit exceeds the scatter of the runs (F test, p = 0.002)" in fit_text(bent, 0.95)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ The output folder:
 
     study.json                       what is studied: dataset and settings
     runs/<name>-<size>-<seed>/ ...   run folders, as `training` writes them; test.json and losses.npy once measured
-    scaling.json, scaling.csv, scaling.md, scaling.png    the cells asked for last
+    scaling.json, scaling.csv, scaling.md, scaling.png, scaling.svg    the cells asked for last
 """
 
 import csv
@@ -26,8 +26,9 @@ from ..platform.training.loop import Report, train
 from ..platform.training.run_folder import CONFIG_FILE, prepare_run
 from ..platform.training.runs import steps_of
 from .contestants import read_contestants
-from .fits import fit_power_law
+from .fits import ScalingLaw
 from .folders import claimed, resolve
+from .laws import by_size, compare_all, comparison_text, fit_losses, fit_text
 from .scores import FIGURES, LOSSES_FILE, STATISTICS, compare_pairs, is_scored, read_score, score_cell, summarise_seeds
 from .trials import attempt, read_failure, run_trials
 
@@ -50,13 +51,13 @@ class Cell:
 def scale(
     config: Config, dataset: Path, out: Path, names: list[str], sizes: list[int], seeds: int, *, local: bool = False
 ) -> dict[str, Any]:
-    """Train every (contestant, size, seed) cell, measure it on the test split and fit loss = a size^(-b); returns the result.
+    """Train every (contestant, size, seed) cell, measure it on the test split and fit loss = E + A size^(-alpha).
 
     A cell trains on the first `size` rows, and selects its model by as large a fraction of the validation split, with training
-    seed 0 ... seeds - 1. It trains for `scaling.steps` steps, or else for `training.epochs` whatever its size, which leaves
-    small cells fewer steps. Each is measured by its best model; on the val split, and the result says so, where the dataset
-    has no test rows. `names` are contestants: see `read_contestants`. Cells run under Ray Tune; with `local` one after another in
-    this process, without Ray.
+    seed 0 ... seeds - 1. The protocol is equal-steps, `scaling.steps` for each cell, or else equal-epochs: `training.epochs`
+    whatever the size, which leaves small cells fewer steps. Each is measured by its best model; on the val split, and the result
+    says so, where the dataset has no test rows. `names` are contestants: see `read_contestants`. Cells run under Ray Tune; with
+    `local` one after another in this process, without Ray.
 
     Run again, it skips cells that are done and continues those begun from their checkpoints; sizes, seeds and
     contestants may be added. A cell that fails is listed with its reason and tried again the next time.
@@ -185,30 +186,35 @@ def _conclude(config: Config, dataset: Path, out: Path, cells: list[Cell], num_n
     if not measured:
         raise InputError(f"all {len(rows)} cells in {str(out)!r} failed; the first because {rows[0]['reason']}")
     steps, epochs, confidence = config.scaling.steps, config.training.epochs, config.scaling.confidence
+    fits, laws = _fits(measured, confidence)
     result = {
         "schema_version": 2,
         "out": str(out),
         "dataset": {"folder": str(dataset), "hash": read_manifest(dataset)["dataset_hash"], "split": split, "rows": measured[0]["rows"]},
+        "protocol": "equal-steps" if steps else "equal-epochs",
         "budget": f"{steps} steps" if steps else f"{epochs} epochs",
-        "note": f"every cell trains {steps} steps, to a whole epoch"
+        "note": f"protocol equal-steps: every cell trains {steps} steps, to a whole epoch"
         if steps
-        else f"every cell trains {epochs} epochs whatever its size, so smaller ones take fewer optimiser steps",
+        else f"protocol equal-epochs: every cell trains {epochs} epochs whatever its size, so smaller ones take fewer optimiser steps, "
+        "and the exponent measures optimisation as well as data",
         "confidence": confidence,
         "cells": rows,
         "new_cells": num_new,
         "failed_cells": len(rows) - len(measured),
-        "fits": _fits(measured, confidence),
+        "fits": fits,
         "summaries": _summaries(measured),
         "pairs": _pairs(out, measured, confidence),
+        "law_pairs": {statistic: compare_all({name: law for name, law in laws[statistic].items() if law}) for statistic in STATISTICS},
         "code_version": code_version(),
-        "files": {kind: str(out / f"scaling.{kind}") for kind in ("json", "csv", "md", "png")},
+        "files": {kind: str(out / f"scaling.{kind}") for kind in ("json", "csv", "md", "png", "svg")},
     }
     write_json(out / "scaling.json", result)
     _write_csv(out / "scaling.csv", rows)
     write_file(out / "scaling.md", study_tables(result).encode())
-    from .plots import plot_scaling
+    from .plots import FORMATS, STATISTIC, plot_scaling
 
-    write_file(out / "scaling.png", plot_scaling(result))
+    for kind in FORMATS:
+        write_file(out / f"scaling.{kind}", plot_scaling(result, laws[STATISTIC], kind))
     return result
 
 
@@ -245,12 +251,17 @@ def _pairs(out: Path, rows: list[dict[str, Any]], confidence: float) -> list[dic
     return pairs
 
 
-def _fits(rows: list[dict[str, Any]], confidence: float) -> dict[str, dict[str, Any]]:
-    """contestant -> statistic -> fit over its cells."""
-    return {
-        name: {s: fit_power_law([row["size"] for row in own], [row[s] for row in own], confidence) for s in STATISTICS}
-        for (name,), own in _groups(rows, "name").items()
-    }
+def _fits(
+    rows: list[dict[str, Any]], confidence: float
+) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, dict[str, ScalingLaw | None]]]:
+    """contestant -> statistic -> fit over its cells, and statistic -> contestant -> law."""
+    fits: dict[str, dict[str, dict[str, Any]]] = {}
+    laws: dict[str, dict[str, ScalingLaw | None]] = {statistic: {} for statistic in STATISTICS}
+    for (name,), own in _groups(rows, "name").items():
+        fits[name] = {}
+        for statistic in STATISTICS:
+            fits[name][statistic], laws[statistic][name] = fit_losses(by_size(own, statistic), confidence)
+    return fits, laws
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -284,20 +295,12 @@ def study_tables(result: dict[str, Any]) -> str:
         for name, laws in result["fits"].items()
         for statistic, fit in laws.items()
     ]
+    heading = "Contestants compared by their laws, each fitted by itself:"
+    by_laws = [f"- {s}: {comparison_text(pair, result['confidence'])}" for s, laws in result["law_pairs"].items() for pair in laws]
     compared = "Losses compared row by row and seed by seed, by the mean of the ratio's logarithm:"
     pairs = [f"- {pair_text(pair, result['confidence'])}" for pair in result["pairs"]]
-    return "\n".join([about, table, "", *fits, "", *([compared, "", *pairs, ""] if pairs else [])])
-
-
-def fit_text(fit: dict[str, Any], confidence: float) -> str:
-    """The fitted power law as a sentence, or why there is none."""
-    if fit["b"] is None:
-        return fit["note"]
-    law = f"loss = {fit['a']:.3g} * size^(-b), b = {fit['b']:.3f}"
-    if fit["b_interval"] is None:
-        return f"{law}, {fit['note']}"
-    low, high = fit["b_interval"]
-    return f"{law} ({low:.3f} to {high:.3f} at {confidence:.0%}, {fit['points']} cells)"
+    sections = [[about, table], fits, *([first, "", *lines] for first, lines in ((heading, by_laws), (compared, pairs)) if lines)]
+    return "\n".join(line for section in sections for line in [*section, ""])
 
 
 def pair_text(pair: dict[str, Any], confidence: float) -> str:
