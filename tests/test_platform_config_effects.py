@@ -151,9 +151,9 @@ def test_a_key_of_training_changes_the_run(tiny_dataset, tmp_path, monkeypatch, 
 SMALL = {
     "d_model": 8, "num_heads": 2, "num_mamba_layers": 1, "num_encoder_layers": 1, "num_decoder_layers": 1, "d_feedforward": 8,
     "d_state": 4, "width": 8, "num_layers": 1, "num_channels": 4, "hidden_size": 4, "latent_size": 2, "num_modes": 3,
-    "num_fourier_layers": 1, "num_frequencies": 2, "num_shapes": 4, "kl_weight": 0.1,
+    "num_fourier_layers": 1, "num_frequencies": 2, "num_shapes": 4, "kl_weight": 0.1, "num_steps": 20,
 }  # fmt: skip
-NEEDS = {"published_layers": {"num_frequencies": 0}}
+NEEDS = {"published_layers": {"num_frequencies": 0}, "local_sensors": {"window": 0.5}}
 ARCHITECTURE_KEYS = [
     (name, key) for name in available_architectures() for key in get_architecture(name).Config.model_fields if key != "name"
 ]

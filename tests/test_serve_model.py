@@ -261,7 +261,7 @@ class TestShippedModels:
 
     def test_another_number_of_coordinates_is_refused(self):
         with pytest.raises(InputError, match=r"no shipped model predicts from q0 = .*; name a model folder"):
-            choose_model((0.1, 0.2), (0.0, 0.0))
+            choose_model((0.1, 0.2, 0.3), (0.0, 0.0, 0.0))
 
     def test_a_run_folder_suggests_its_model(self, tmp_path, folder):
         (tmp_path / "run").mkdir()
