@@ -139,6 +139,8 @@ def test_a_clear_floor_is_preferred_and_an_absent_one_is_not() -> None:
 def test_what_is_not_identified_is_said(losses: np.ndarray, words: str) -> None:
     law = fit_scaling_law(SIX if len(losses) == 6 else FOUR, losses)
     assert not law.identified and law.reason is not None and words in law.reason
+    assert law.alpha_identified == ("alpha" not in law.reason)
+    assert law.floor_identified == ("E is" not in law.reason)
 
 
 def test_a_single_repetition_has_no_interval() -> None:

@@ -83,7 +83,8 @@ class ScalingLaw:
     floor: float
     floor_interval: tuple[float, float] | None
     amplitude: float
-    identified: bool
+    alpha_identified: bool
+    floor_identified: bool
     reason: str | None
     preferred: str
     power_law_alpha: float
@@ -93,6 +94,10 @@ class ScalingLaw:
     residual_sd: float | None
     _fitted: np.ndarray = field(repr=False)
     _region: _Region | None = field(repr=False)
+
+    @property
+    def identified(self) -> bool:
+        return self.alpha_identified and self.floor_identified
 
     def predict(self, sizes: Sequence[float] | np.ndarray, repetitions: int | None = None) -> Prediction:
         """The law at other sizes, with its confidence interval or a prediction interval.
@@ -119,7 +124,10 @@ class ScalingLaw:
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("lack_of_fit", "_fitted", "_region")}
         lack = self.lack_of_fit
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-        return plain | {"lack_of_fit": None if lack is None else asdict(lack) | {"freedom": list(lack.freedom)}}
+        return plain | {
+            "identified": self.identified,
+            "lack_of_fit": None if lack is None else asdict(lack) | {"freedom": list(lack.freedom)},
+        }
 
 
 def fit_scaling_law(
@@ -182,7 +190,8 @@ def fit_scaling_law(
         critical = max((_critical(data, curve, confidence, resamples, seed) for curve in curves), default=0.0)
         region = _confidence_region(data, fitted, least + critical * sd)
         alpha_interval, floor_interval = _project(region, data, alpha, floor)
-    reason = _what_is_open(alpha, alpha_interval, floor_interval, float(np.exp(fitted[0])), ordered[-1])
+    open_alpha = _what_alpha_leaves_open(alpha, alpha_interval)
+    open_floor = _what_floor_leaves_open(floor_interval, float(np.exp(fitted[0])), ordered[-1])
     lack = _lack_of_fit(data, repetitions)
     line = fit_power_law([ordered[i] for i in data.which], np.exp(data.y).tolist(), confidence)
     return ScalingLaw(
@@ -194,8 +203,9 @@ def fit_scaling_law(
         floor=floor,
         floor_interval=floor_interval,
         amplitude=amplitude,
-        identified=reason is None,
-        reason=reason,
+        alpha_identified=open_alpha is None,
+        floor_identified=open_floor is None,
+        reason="; ".join(filter(None, dict.fromkeys((open_alpha, open_floor)))) or None,
         preferred="floor" if floor_interval is not None and floor_interval[0] > 0 else "power law",
         power_law_alpha=line["b"],
         power_law_interval=tuple(line["b_interval"]) if line["b_interval"] else None,
@@ -285,22 +295,29 @@ def _project(region: _Region, data: Data, alpha: float, floor: float) -> tuple[t
     return (min(float(alphas.min()), alpha), upper), (min(float(floors.min()), floor), max(float(floors.max()), floor))
 
 
-def _what_is_open(
-    alpha: float, alpha_interval: tuple[float, float | None] | None, floor_interval: tuple[float, float] | None, last: float, size: float
-) -> str | None:
-    """A sentence on what the losses do not determine, or None."""
-    if alpha_interval is None or floor_interval is None:
-        return "neither alpha nor E is identified: intervals need repetitions, at least 3 more losses than sizes"
-    parts = []
-    low, high = alpha_interval
+_NO_INTERVALS = "neither alpha nor E is identified: intervals need repetitions, at least 3 more losses than sizes"
+
+
+def _what_alpha_leaves_open(alpha: float, interval: tuple[float, float | None] | None) -> str | None:
+    """A sentence, or None where alpha is identified."""
+    if interval is None:
+        return _NO_INTERVALS
+    low, high = interval
     if high is None:
-        parts.append(f"alpha is not identified: it is at least {low:.2g} and has no upper limit")
-    elif low <= 0 or high - low > alpha:
-        parts.append(f"alpha is not identified: its interval, {low:.2g} to {high:.2g}, is wider than alpha itself")
-    if floor_interval[1] - floor_interval[0] > _WIDEST_FLOOR * last:
-        low, high = floor_interval
-        parts.append(f"E is not identified: it may be {low / last:.0%} to {high / last:.0%} of the loss at size {size:,g}")
-    return "; ".join(parts) or None
+        return f"alpha is not identified: it is at least {low:.2g} and has no upper limit"
+    if low <= 0 or high - low > alpha:
+        return f"alpha is not identified: its interval, {low:.2g} to {high:.2g}, is wider than alpha itself"
+    return None
+
+
+def _what_floor_leaves_open(interval: tuple[float, float] | None, last: float, size: float) -> str | None:
+    """A sentence, or None where E is identified; `last` is the law's loss at the largest size."""
+    if interval is None:
+        return _NO_INTERVALS
+    low, high = interval
+    if high - low > _WIDEST_FLOOR * last:
+        return f"E is not identified: it may be {low / last:.0%} to {high / last:.0%} of the loss at size {size:,g}"
+    return None
 
 
 def _lack_of_fit(data: Data, repetitions: Sequence[int]) -> LackOfFit | None:

@@ -102,8 +102,16 @@ def _draw_law(axes: Any, losses: dict[int, list[float]], fit: dict[str, Any], la
         axes.errorbar([place], [held["predicted"]], yerr=bar, linestyle="", capsize=2.5, markersize=6, markerfacecolor="white", **style)
     alpha = rf"$\alpha$ = {law.alpha:.2f}{_brackets(law.alpha_interval, '.2f')}"
     floor = f"$E$ = {law.floor:.2g}{_brackets(law.floor_interval, '.2g')}"
-    doubt = "" if law.identified and law.holds is not False else "; does not hold" if law.identified else "; not identified"
-    return f"{alpha}, {floor}, $A$ = {law.amplitude:.2g}{doubt}"
+    doubts = [
+        words
+        for words, there in (
+            (r"$\alpha$ not identified", not law.alpha_identified),
+            ("$E$ not identified", not law.floor_identified),
+            ("does not hold", law.holds is False),
+        )
+        if there
+    ]
+    return "; ".join([f"{alpha}, {floor}, $A$ = {law.amplitude:.2g}", *doubts])
 
 
 def _draw_line(axes: Any, losses: dict[int, list[float]], fit: dict[str, Any], confidence: float, style: dict[str, Any]) -> str:
