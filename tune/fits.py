@@ -164,7 +164,8 @@ def fit_scaling_law(
         4 x 2          20%     0                     0.940   0.98   0.96                   +0.025        +0.049
         4 x 2          20%     10%                   0.953   0.98   0.96                   +0.019        +0.041
 
-    The noise is assumed to be the same fraction of the loss at every size.
+    The noise is assumed to be the same fraction of the loss at every size. Where it grows fourfold from the smallest size to the largest,
+    the intervals of alpha still hold the truth in 92% to 97% of 200 studies of 6 x 9 runs, but those of the law at the last size in 84%.
 
     Parameters
     ----------
