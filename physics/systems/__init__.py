@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 _GROUP = "neural_hamilton.systems"
-_NOT_SYSTEMS = {"base", "baselines", "compiled_flow", "draws", "flow_baselines", "functions", "generic", "problems", "rows"}
+_NOT_SYSTEMS = {"base", "baselines", "compiled_flow", "draws", "flow_baselines", "functions", "generic", "packed", "problems", "rows"}
 
 
 def system_names() -> list[str]:

@@ -20,6 +20,7 @@ from .baselines import Reconstruction
 from .compiled_flow import LYAPUNOV, CompiledSystem
 from .draws import Draws, between, random_times
 from .generic import sensor_positions
+from .packed import PackedHamiltonians
 
 if TYPE_CHECKING:
     from .problems import Problems
@@ -29,20 +30,12 @@ _DOMAIN = ((-math.pi, math.pi), (-math.pi, math.pi))
 
 
 @dataclass(frozen=True)
-class DoublePendulums:
+class DoublePendulums(PackedHamiltonians):
     """H = pᵀ M⁻¹ p / 2 + V of R rows, at angles θ1, θ2 from the vertical; `packed` (R, 2): mass μ and length λ of the lower pendulum.
 
     V = (1 + μ) (1 - cos θ1) + μ λ (1 - cos θ2)
     M⁻¹ = ((1, -cos Δ / λ), (-cos Δ / λ, (1 + μ) / (μ λ²))) / (1 + μ sin² Δ),    Δ = θ1 - θ2
     """
-
-    packed: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.packed)
-
-    def take(self, rows: np.ndarray) -> Self:
-        return type(self)(self.packed[np.arange(len(self))[rows]])
 
     @property
     def flow(self) -> Rates:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from .baselines import Reconstruction
 from .compiled_flow import LYAPUNOV, CompiledSystem
 from .draws import Draws, between, random_times
 from .generic import sensor_positions
+from .packed import PackedPotentials
 
 if TYPE_CHECKING:
     from .problems import Problems
@@ -30,16 +31,10 @@ _EDGE = 1.25
 
 
 @dataclass(frozen=True)
-class HenonHeilesHamiltonians:
+class HenonHeilesHamiltonians(PackedPotentials):
     """H = (|p|² + x² + y²) / 2 + λ (x² y - y³ / 3) of R rows; `packed` (R, 1) holds λ."""
 
-    packed: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.packed)
-
-    def take(self, rows: np.ndarray) -> Self:
-        return type(self)(self.packed[np.arange(len(self))[rows]])
+    domain = ((-_EDGE, _EDGE), (-_EDGE, _EDGE))
 
     @property
     def flow(self) -> Rates:
@@ -49,21 +44,13 @@ class HenonHeilesHamiltonians:
     def tangent_flow(self) -> Rates:
         return _tangent_rates
 
-    def energy(self, q: np.ndarray, p: np.ndarray) -> np.ndarray:
-        return 0.5 * np.square(p).sum(axis=-1) + self.potential(q)
-
     def gradient(self, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x, y, coupling = *np.moveaxis(q, -1, 0), self._widened(q)
         return np.stack([x + 2.0 * coupling * x * y, y + coupling * (x * x - y * y)], axis=-1), p
 
     def potential(self, q: np.ndarray) -> np.ndarray:
-        """V at positions (R, ..., 2)."""
         x, y = np.moveaxis(q, -1, 0)
         return 0.5 * (x * x + y * y) + self._widened(q) * (x * x * y - y * y * y / 3.0)
-
-    def sense(self, sensors: tuple[int, ...]) -> dict[str, np.ndarray]:
-        places = sensor_positions(SYSTEM.domain, sensors)
-        return {"potential": self.potential(np.broadcast_to(places, (len(self), *places.shape)))}
 
     @property
     def escape_energy(self) -> np.ndarray:
@@ -126,7 +113,7 @@ Each row is a potential of the Hénon–Heiles family, and the motion of a parti
     V(x, y) = (x² + y²)/2 + λ (x² y − y³/3)
 
 The particle has less energy than the saddle points, 1/(6 λ²), and stays between them."""
-    domain = ((-_EDGE, _EDGE), (-_EDGE, _EDGE))
+    domain = HenonHeilesHamiltonians.domain
     horizon = 10.0
     columns = (
         Column("coupling", "float64", "λ"),

@@ -19,7 +19,7 @@ from ..draws import Draws, between, random_times
 from .surfaces import RIM, Surfaces, find_deepest, pack
 
 ENERGY_STRATA = np.array([(0.05, 0.35), (0.35, 0.65), (0.65, 0.95), (0.95, 0.99)])  # of E - V(q0), over what is left up to the rim
-_HORIZON = 2.0
+HORIZON = 2.0
 _FITTED = 40  # places along each axis at which a field is given its modes
 _ENERGIES = (
     "Four particles move on each surface, from q0 uniform in the square in uniform directions, at the energy\n"
@@ -64,7 +64,7 @@ class SurfaceEnsemble(Ensemble):
         direction = 2.0 * math.pi * uniforms[:, 3]
         p0 = speed[:, None] * np.stack([np.cos(direction), np.sin(direction)], axis=-1)
         own = {name: column[owner] for name, column in columns.items()} | {"stratum": draws.orbit_index}
-        return Drawn(own, surfaces, q0, p0, random_times(uniforms[:, 4:], _HORIZON))
+        return Drawn(own, surfaces, q0, p0, random_times(uniforms[:, 4:], HORIZON))
 
     def _draw_surfaces(self, draws: Draws) -> dict[str, np.ndarray]:
         """`coefficients` (R, M²) padded with nan, `scale`, `length_scale` and `depth` (R,)."""

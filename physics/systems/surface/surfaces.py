@@ -15,6 +15,7 @@ from ...potentials.tensor_splines import SPRING, beyond, plane_terms
 from ...solvers.flows import Rates
 from ...threads import share_rows
 from ..generic import SplineHamiltonians
+from ..packed import PackedHamiltonians
 
 RIM = 2.0
 SEARCH = 25  # places along each axis among which the lowest point is looked for, before Newton's method
@@ -22,14 +23,13 @@ _NEWTON_STEPS = 20
 
 
 @dataclass(frozen=True)
-class Surfaces:
+class Surfaces(PackedHamiltonians):
     """H = p²/2 + V(q) of R rows, V = 2 - c w(x) w(y) exp g(x, y), with w(x) = 4 x (1 - x) and g a sum of Fourier modes.
 
     `packed` (R, 2 + M²) holds c, the number M of functions along an axis, and their coefficients (M, M), padded with zeros;
     `depth` (R,) is that of the lowest point below the rim.
     """
 
-    packed: np.ndarray
     depth: np.ndarray
 
     @classmethod
@@ -38,9 +38,6 @@ class Surfaces:
         packed, depth = pack(scale, coefficients), np.empty(len(scale))
         find_deepest(packed, depth)
         return cls(packed, depth)
-
-    def __len__(self) -> int:
-        return len(self.packed)
 
     def take(self, rows: np.ndarray) -> Self:
         return type(self)(self.packed[rows], self.depth[rows])

@@ -11,7 +11,7 @@ from ...potentials.tensor_splines import Degree
 from ..base import Column, Ensemble, NamedCase, Names, State
 from ..baselines import Reconstruction
 from ..compiled_flow import LYAPUNOV, CompiledSystem
-from .ensembles import ENERGY_STRATA, ProductSurface, RandomSurface, ThreeWaves
+from .ensembles import ENERGY_STRATA, HORIZON, ProductSurface, RandomSurface, ThreeWaves
 from .surfaces import RIM, SEARCH, SplineSurfaces, Surfaces, pack
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ Each row is a potential V on the unit square, and the motion of a particle of un
 
 V = 2 on the rim, and every particle has less energy. c and the coefficients a, row by row, rebuild the exact potential."""
     domain = ((0.0, 1.0), (0.0, 1.0))
-    horizon = 2.0
+    horizon = HORIZON
     columns = (
         Column("coefficients", "list", "a_ij of the field g, row by row"),
         Column("scale", "float64", "c, the factor before w w exp g"),

@@ -8,7 +8,7 @@ because the surface is symmetric about the line that each of them keeps to.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from ...potentials.closed_forms import harmonic
 from ...solvers.flows import Rates
 from ...solvers.solve import QUADRATURE, solve
 from ..base import NamedCase
-from ..generic import sensor_positions
+from ..packed import PackedPotentials
 from .surfaces import RIM, Surfaces
 
 _MIDDLE = 0.5
@@ -26,39 +26,25 @@ _LONGEST = 0.05  # time over which it is integrated at once
 
 
 @dataclass(frozen=True)
-class Bowls:
+class Bowls(PackedPotentials):
     """H = |p|²/2 + V of R rows, V = 2 - depth (1 - s)^n for s < 1 and 2 beyond, with s = ((x - 1/2) / a)² + ((y - 1/2) / b)².
 
     `packed` (R, 4) holds depth, a, b and n >= 1. With n = 1 the coordinates are two oscillators, with a = b the force is central.
     """
 
-    packed: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.packed)
-
-    def take(self, rows: np.ndarray) -> Self:
-        return type(self)(self.packed[np.arange(len(self))[rows]])
+    domain = ((0.0, 1.0), (0.0, 1.0))
 
     @property
     def flow(self) -> Rates:
         return _rates
-
-    def energy(self, q: np.ndarray, p: np.ndarray) -> np.ndarray:
-        return 0.5 * np.square(p).sum(axis=-1) + self.potential(q)
 
     def gradient(self, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         depth, power, axes, below = self._below(q)
         return (2.0 * depth * power * below ** (power - 1.0) * (below > 0.0))[..., None] * (q - _MIDDLE) / axes**2, p
 
     def potential(self, q: np.ndarray) -> np.ndarray:
-        """V at positions (R, ..., 2)."""
         depth, power, _, below = self._below(q)
         return RIM - depth * below**power
-
-    def sense(self, sensors: tuple[int, ...]) -> dict[str, np.ndarray]:
-        places = sensor_positions(((0.0, 1.0), (0.0, 1.0)), sensors)
-        return {"potential": self.potential(np.broadcast_to(places, (len(self), *places.shape)))}
 
     def _below(self, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """depth and n as wide as q (R, ..., 2) without its components, (a, b) as wide as q, and 1 - s where that is positive."""
