@@ -8,19 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
+from ..physics.potential_map import potential_on_grid
 from ..physics.sections import crossings
-from .grid import potential_on_grid, spread_levels
+from ..platform.plane_figure import draw_plane
 
 if TYPE_CHECKING:
     from .orbit import Orbit
 
 _SIZES = {1: (9.0, 6.5), 2: (14.5, 5.4)}  # of the figure, in inches, by degrees of freedom
-_PLACES = 161  # along each axis of a map
-_LEVELS = 13  # of its contours
-_HEADROOM = 4.0  # of the colours, over the particle's energy, both from the lowest V
+_PLACES = 161  # along each axis of a section
 _PATH = "tab:orange"
 
 
@@ -77,7 +75,7 @@ def _plot_potential(axes: Any, orbit: "Orbit") -> None:
 def _plot_plane(figure: OrbitFigure, orbit: "Orbit", t: np.ndarray, q: np.ndarray, p: np.ndarray) -> None:
     """The path over contours of V; both coordinates and both momenta over time; the Poincaré section."""
     grid = figure.add_gridspec(1, 3, width_ratios=(1.25, 1.0, 1.0))
-    _plot_map(figure, figure.add_subplot(grid[0, 0]), orbit, q)
+    _plot_map(figure.add_subplot(grid[0, 0]), orbit, q)
     panels: Any = grid[0, 1].subgridspec(4, 1).subplots(sharex=True)
     for axes, values, name in zip(panels, (*q.T, *p.T), ("q_1", "q_2", "p_1", "p_2"), strict=True):
         axes.plot(t, values)
@@ -88,27 +86,12 @@ def _plot_plane(figure: OrbitFigure, orbit: "Orbit", t: np.ndarray, q: np.ndarra
     _plot_section(figure.add_subplot(grid[0, 2]), orbit, t, q, p)
 
 
-def _plot_map(figure: OrbitFigure, axes: Any, orbit: "Orbit", q: np.ndarray) -> None:
-    domain = orbit.system.domain
-    values = potential_on_grid(orbit.hamiltonian, domain, _PLACES).T  # rows are heights: q2
-    places = [np.linspace(*bounds, _PLACES) for bounds in domain]
-    lowest, highest = float(values.min()), float(values.max())
-    # What lies far above the particle's energy, such as the corners of the Hénon–Heiles square, needs no colours of its own.
-    ceiling = min(highest, lowest + _HEADROOM * (orbit.energy - lowest)) if orbit.energy > lowest else highest
-    levels = spread_levels(lowest, ceiling, _LEVELS)
-    if levels.size:
-        norm = PowerNorm(0.5, levels[0], levels[-1])
-        filled = axes.contourf(*places, values, levels, cmap="Blues_r", norm=norm, extend="max" if highest > ceiling else "neither")
-        axes.contour(*places, values, levels, colors="black", linewidths=0.4, alpha=0.35, linestyles="solid")
-        bar = figure.colorbar(filled, ax=axes, label="$V$", location="bottom", shrink=0.78, pad=0.02, aspect=40)
-        shown = levels[:: _LEVELS // 4].tolist()
-        bar.set_ticks(shown, labels=[f"{0.0 if abs(level) < 1e-6 * (ceiling - lowest) else level:.3g}" for level in shown])
-    if lowest < orbit.energy < highest:
-        axes.contour(*places, values, [orbit.energy], colors="tab:red", linestyles="--", linewidths=1.5)
-    axes.plot([], [], color="tab:red", linestyle="--", label=f"$V$ = energy {orbit.energy:.4g}")
+def _plot_map(axes: Any, orbit: "Orbit", q: np.ndarray) -> None:
+    (left, right), (bottom, top) = orbit.system.domain
+    line = {"color": "tab:red", "linestyle": "--", "linewidth": 1.5}
+    draw_plane(axes, orbit.hamiltonian, orbit.system.domain, orbit.energy, line, dict(location="bottom", shrink=0.78, pad=0.02, aspect=40))
     axes.plot(*q.T, color=_PATH, linewidth=2.0, label="path")
     axes.plot(*orbit.q0, "o", color="white", markeredgecolor="black", markersize=8, label="start")
-    (left, right), (bottom, top) = domain
     axes.set(xlabel="$q_1$", ylabel="$q_2$", xlim=(left, right), ylim=(bottom, top))
     axes.set_box_aspect(min(max((top - bottom) / (right - left), 0.6), 1.5))
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small", columnspacing=1.2)

@@ -13,9 +13,9 @@ import torch
 
 from ..architectures import Task, TrainedFor, load_model, read_card
 from ..physics import InputError
+from ..physics.potential_map import potential_on_grid
 from ..physics.systems import Names, System, get_system
 from ..platform.data.datasets import stack_fields
-from .grid import potential_on_grid
 from .orbit import Orbit, Trust
 from .parameters import typical_parameters
 from .problems import Potential, Problem, as_problems, calling_it, exact_hamiltonians, read_fields, read_state, read_times

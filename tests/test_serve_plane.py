@@ -16,11 +16,11 @@ from serving import HARMONIC, save_plane
 
 import neural_hamilton as nh
 from neural_hamilton.physics import InputError
+from neural_hamilton.physics.potential_map import spread_levels
 from neural_hamilton.physics.potentials.expressions import Expression
 from neural_hamilton.physics.systems import get_system
 from neural_hamilton.physics.systems.double_pendulum import DoublePendulums
 from neural_hamilton.serve.commands import predict_command
-from neural_hamilton.serve.grid import spread_levels
 from neural_hamilton.serve.http_api import build_api
 from neural_hamilton.serve.model import Model
 from neural_hamilton.serve.orbit import Orbit

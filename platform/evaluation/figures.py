@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ...physics.systems import Predictions, Problems
+from ..plane_figure import draw_plane
 from .metrics import total_losses
 
 # The colour of the model is nobody else's.
@@ -31,7 +32,7 @@ STYLE: dict[Any, Any] = {
 MODEL_COLOUR, TRUTH_COLOUR = "#c0392b", "0.6"
 _SMALLEST = 1e-32  # where a loss of zero is drawn on a logarithmic axis
 _LARGEST = 1e12  # of a loss that is drawn; a larger one belongs to a particle that has escaped
-_FINE, _FINE_PLANE = 400, 81  # points of a curve, and of a plane along each axis
+_FINE = 400  # points of a curve
 
 
 def subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], **layout: Any) -> tuple[Figure, Any]:
@@ -143,16 +144,8 @@ def _draw_plane(axis: Axes, problem: Problems, q: np.ndarray) -> None:
     if problem.system.fields[name] > 1 or problem.system.degrees_of_freedom > 2:
         axis.set_axis_off()
         return
-    x, y = (np.linspace(low, high, _FINE_PLANE) for low, high in domain)
-    values = problem.hamiltonians.sense((_FINE_PLANE, _FINE_PLANE))[name][0].T
-    lowest, spread, energy = float(values.min()), float(np.ptp(values)), float(problem.energy[0])
-    # Far above the energy V would leave no colours for the well.
-    height = min(spread, 2.0 * max(energy - lowest, 0.05 * spread)) or 1.0
-    levels = lowest + height * np.linspace(0.0, 1.0, 21)
-    filled = axis.contourf(x, y, values, levels=levels, extend="max", cmap="Blues_r", alpha=0.6)
-    axis.figure.colorbar(filled, ax=axis, label="V", format="%.2g")
-    axis.contour(x, y, values, levels=[energy], colors="k", linestyles=":", linewidths=1.2)
-    axis.plot([], [], color="k", ls=":", lw=1.2, label="V = energy")
+    line = {"color": "k", "linestyle": ":", "linewidth": 1.2}
+    draw_plane(axis, problem.hamiltonians, domain, float(problem.energy[0]), line, {})
     places = np.meshgrid(*(np.linspace(*bounds, count) for bounds, count in zip(domain, problem.sensors, strict=True)))
     axis.plot(*(part.ravel() for part in places), ".", ms=1.5, color="0.5", label="sensors")
     _compare(axis, *problem.q[0].T, *q.T)
