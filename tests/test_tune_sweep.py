@@ -236,3 +236,20 @@ def test_a_killed_sweep_is_completed(dataset: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in (out / "trials").iterdir()) == sorted(
         row["trial"] for row in json.loads((out / "leaderboard.json").read_text())
     )
+
+
+def test_parameters_that_cannot_be_built_cost_no_trial(dataset: Path, tmp_path: Path) -> None:
+    """Of two widths and two numbers of heads, one pair does not go together."""
+    sizes = {"name": "traonet", "d_model": 12, "num_heads": 4, "num_encoder_layers": 1, "num_decoder_layers": 1, "d_feedforward": 8}
+    pairs = {"architecture.d_model": {"choices": [12, 8]}, "architecture.num_heads": {"choices": [4, 3]}}
+    usual = {key: value for key, value in TINY.items() if not key.startswith("architecture.")}
+    settings = usual | {f"architecture.{key}": value for key, value in sizes.items()} | {"sweep.epochs": 1, "sweep.sampler": "random"}
+    result = sweep(load_config(overrides=settings | {"sweep.space": pairs}), dataset, tmp_path / "sweep", 5)
+    assert result["states"] == {"finished": 5, "stopped early": 0, "failed": 0}
+    drawn = [
+        (trial.params["architecture.d_model"], trial.params["architecture.num_heads"]) for trial in study_of(tmp_path / "sweep").trials
+    ]
+    assert (8, 3) in drawn and len([pair for pair in drawn if pair != (8, 3)]) == 5
+    hopeless = {"architecture.d_model": {"choices": [8]}, "architecture.num_heads": {"choices": [3]}}
+    with pytest.raises(InputError, match=r"cannot be built, the last because .*d_model is 8; it must be a multiple of num_heads, 3"):
+        sweep(load_config(overrides=settings | {"sweep.space": hopeless}), dataset, tmp_path / "hopeless", 2)

@@ -40,10 +40,10 @@ def sweep(config: Config, dataset: Path, out: Path, num_trials: int) -> dict[str
     """Search `sweep.space` for the smallest validation loss with `num_trials` trials; returns the result.
 
     Run again, it does what is missing up to `num_trials` and nothing that is done: trials that a stopped
-    driver left half-way go on from their checkpoints. A trial that fails counts as done, and its reason is recorded.
-    Each trial trains `sweep.epochs` epochs (`training.epochs` by default) unless `sweep.stopper` stops it, which compares it with
-    all trials of the study, those before an interruption included. Its score is the loss of its best epoch, the one whose model
-    is kept.
+    driver left half-way go on from their checkpoints. A trial that fails counts as done, and its reason is recorded. Where no trial
+    could start with the proposed parameters, others are drawn. Each trial trains `sweep.epochs` epochs (`training.epochs` by default)
+    unless `sweep.stopper` stops it, which compares it with all trials of the study, those before an interruption included. Its score
+    is the loss of its best epoch, the one whose model is kept.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def sweep(config: Config, dataset: Path, out: Path, num_trials: int) -> dict[str
     sampler = partial(make_sampler, config.sweep.sampler, space, num_trials, config.sweep.seed)
     sampler(0)  # refuses what it cannot search, before anything is written
     with claimed(out, _identity(resolved, dataset, space)):
-        study = Study(open_storage(out), space, _stopper(resolved), sampler)
+        study = Study(open_storage(out), space, _stopper(resolved), sampler, partial(_why_not, resolved, dataset))
         missing = num_trials - len(study.ended())
         if missing > 0:
             _run(resolved, dataset, out, study, missing)
@@ -106,8 +106,14 @@ def _run(config: Config, dataset: Path, out: Path, study: Study, count: int) -> 
         overrides = {"training.epochs": _budget(config)} | parameters["overrides"]
         attempt(run, lambda: _train_trial(config.override(overrides), dataset, run, tune.report))
 
-    def propose() -> dict[str, Any]:
-        proposal = study.propose()
+    refusals: list[InputError] = []
+
+    def propose() -> dict[str, Any] | None:
+        try:
+            proposal = study.propose()
+        except InputError as refusal:  # raised below, when the trials that run have ended
+            refusals.append(refusal)
+            return None
         return {"number": proposal.number, "run": str(out / TRIALS_FOLDER / _name(proposal.number)), "overrides": proposal.parameters}
 
     def goes_on(parameters: dict[str, Any], report: dict[str, Any]) -> bool:
@@ -130,6 +136,17 @@ def _run(config: Config, dataset: Path, out: Path, study: Study, count: int) -> 
             scheduler=scheduler(goes_on),
             num_samples=count,
         )
+    if refusals:
+        raise refusals[0]
+
+
+def _why_not(config: Config, dataset: Path, parameters: dict[str, Any]) -> str | None:
+    """Why a trial with these parameters could not start, or None."""
+    try:
+        resolve(config.override(parameters), dataset)
+    except Exception as error:  # whatever an architecture raises, it would raise in the trial
+        return " ".join(str(error).split()) or type(error).__name__
+    return None
 
 
 def _name(number: int) -> str:

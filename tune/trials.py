@@ -98,13 +98,13 @@ def read_history(run: Path) -> list[dict[str, Any]]:
     return History(run).read()
 
 
-def searcher(propose: Callable[[], dict[str, Any]]) -> Any:
-    """A searcher for `tuning` whose trials have the parameters that `propose` returns."""
+def searcher(propose: Callable[[], dict[str, Any] | None]) -> Any:
+    """A searcher for `tuning` whose trials have the parameters that `propose` returns; None ends the search."""
     from ray.tune.search import Searcher
 
     class Proposals(Searcher):
-        def suggest(self, trial_id: str) -> dict[str, Any]:
-            return propose()
+        def suggest(self, trial_id: str) -> Any:
+            return propose() or Searcher.FINISHED
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
             pass
