@@ -297,10 +297,8 @@ class DirectOperator(Operator):
     def _state_at(self, memory: tuple[Any, Tensor | None], times_BT: Tensor, initial: Tensor) -> Tensor:
         """The states (B, T, 2d) at times since the initial ones. `memory` is what was read, and the continued fields."""
         (read, continued), near = memory, None
-        if self.local_fields is not None and continued is not None:
-            near = self.local_fields(
-                continued, (initial if initial.ndim == 3 else initial.unsqueeze(1))[..., : self.task.degrees_of_freedom]
-            )
+        if self.local_fields is not None:
+            near = self.local_fields(continued, with_near(initial, None)[..., : self.task.degrees_of_freedom])
         free_BTK = self.free_part(read, times_BT, initial, near)
         if not self.config.hard_initial_condition:
             return free_BTK

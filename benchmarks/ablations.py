@@ -6,7 +6,6 @@ benchmarks/results/ablations.json after each run; a run that is there already is
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -20,7 +19,7 @@ from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.training.run_folder import History
 from neural_hamilton.platform.training.runs import run_training
 
-from .timing import RESULTS, describe_machine, write_result
+from .timing import add_line, whole_numbers
 
 BASE: dict[str, Any] = {
     "data.train": 8000,
@@ -118,7 +117,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablations", description="what each idea is worth")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {'; '.join(ABLATIONS)}")
     parser.add_argument("--ensemble", choices=list(get_system("well").ensembles), default="paper")
-    parser.add_argument("--seeds", default="0", type=_seeds, help="comma-separated seeds of the networks; the data is the same")
+    parser.add_argument("--seeds", default="0", type=whole_numbers, help="comma-separated seeds of the networks; the data is the same")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(ABLATIONS):
@@ -130,8 +129,7 @@ def main(arguments: list[str]) -> int:
         for name in options.names or ABLATIONS:
             for seed in options.seeds:
                 line = _run(name, options.ensemble, seed, dataset, Path(scratch) / f"run-{len(list(Path(scratch).iterdir()))}")
-                lines = [other for other in _earlier_lines() if not _is_same(other, line)] + [line]
-                write_result("ablations", {"base": BASE | _ATTENTION, "lines": lines, "machine": describe_machine()})
+                add_line("ablations", line, ("name", "ensemble", "seed"), base=BASE | _ATTENTION)
                 print(f"{name:32} seed {seed}  {line['validation_loss']:.2e}  {line['milliseconds_a_step']:.0f} ms a step", flush=True)
     return 0
 
@@ -139,10 +137,6 @@ def main(arguments: list[str]) -> int:
 def base_of(changes: dict[str, Any]) -> dict[str, Any]:
     """What a run with some changes starts from."""
     return BASE if "architecture.name" in changes else BASE | _ATTENTION
-
-
-def _seeds(text: str) -> list[int]:
-    return [int(word) for word in text.split(",")]
 
 
 def _run(name: str, ensemble: str, seed: int, dataset: Path, run: Path) -> dict[str, Any]:
@@ -159,15 +153,6 @@ def _run(name: str, ensemble: str, seed: int, dataset: Path, run: Path) -> dict[
         "num_parameters": result["num_parameters"],
         "milliseconds_a_step": 1e3 * result["seconds"] / steps,
     }
-
-
-def _is_same(line: dict[str, Any], other: dict[str, Any]) -> bool:
-    return all(line[key] == other[key] for key in ("name", "ensemble", "seed"))
-
-
-def _earlier_lines() -> list[dict[str, Any]]:
-    path = RESULTS / "ablations.json"
-    return json.loads(path.read_text())["lines"] if path.exists() else []
 
 
 if __name__ == "__main__":

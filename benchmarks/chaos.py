@@ -7,7 +7,6 @@ results go to benchmarks/results/chaos.json after each.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from neural_hamilton.platform.evaluation.studies.rollouts import measure_rollout
 from neural_hamilton.platform.training.run_folder import History
 from neural_hamilton.platform.training.runs import run_training
 
-from .timing import RESULTS, describe_machine, write_result
+from .timing import add_line, whole_numbers
 
 NUM_STEPS, BATCH_SIZE = 1_250, 32
 MOST_ROWS = NUM_STEPS * BATCH_SIZE  # each seen once
@@ -63,8 +62,8 @@ _WARMUP = 0.1  # of all steps
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description="direct networks on random surfaces")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {'; '.join(NETWORKS)}")
-    parser.add_argument("--rows", default=[MOST_ROWS], type=_numbers, help="numbers of training rows, each a part of the next")
-    parser.add_argument("--seeds", default=[0], type=_numbers, help="of the networks; the rows are the same")
+    parser.add_argument("--rows", default=[MOST_ROWS], type=whole_numbers, help="numbers of training rows, each a part of the next")
+    parser.add_argument("--seeds", default=[0], type=whole_numbers, help="of the networks; the rows are the same")
     parser.add_argument("--out", default=Path("runs/chaos"), type=Path)
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(NETWORKS):
@@ -79,8 +78,7 @@ def main(arguments: list[str]) -> int:
         for rows in options.rows:
             for seed in options.seeds:
                 line = run(name, rows, seed, dataset, options.out / f"{name.replace(', ', '-').replace(' ', '-')}-{rows}-{seed}")
-                lines = [other for other in earlier_lines() if not _is_same(other, line)] + [line]
-                write_result("chaos", {"task": _TASK, "steps": NUM_STEPS, "lines": lines, "machine": describe_machine()})
+                add_line("chaos", line, ("name", "rows", "seed"), task=_TASK, steps=NUM_STEPS)
                 loss = line["total_loss"]
                 print(f"{name:28} {rows:6} rows, seed {seed}: {loss['median']:.2e} / {loss['mean']:.2e}", flush=True)
     return 0
@@ -114,19 +112,6 @@ def run(name: str, rows: int, seed: int, dataset: Path, folder: Path) -> dict[st
         "validation_loss": result["validation_loss"],
         "seconds": sum(line["seconds"] for line in History(folder).read()),
     }
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(word) for word in text.split(",")]
-
-
-def _is_same(line: dict[str, Any], other: dict[str, Any]) -> bool:
-    return all(line[key] == other[key] for key in ("name", "rows", "seed"))
-
-
-def earlier_lines() -> list[dict[str, Any]]:
-    path = RESULTS / "chaos.json"
-    return json.loads(path.read_text())["lines"] if path.exists() else []
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def _measure_sensors(sensors: int, num_rows: int, num_samples: int) -> dict[str,
         samples = sample_surfaces(values, 0.0, ensemble.length_scale, num_samples, seed=start)
         motions = np.array([_solve(part, surfaces) for surfaces in samples])
         losses["best"].append(total_losses(part, *motions.mean(axis=0)))
-        # The mean of a few motions scatters about that of all by a share of their variance.
+        # The mean of a few motions scatters about that of all by a fraction of their variance.
         spread = motions.var(axis=0, ddof=1).mean(axis=(2, 3)).mean(axis=0)
         losses["expected"].append(spread * (1 + 1 / num_samples))
     found = {name: summarise(np.concatenate(values), settings.bootstrap, settings.seed) for name, values in losses.items()}

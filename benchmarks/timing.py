@@ -5,7 +5,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,23 @@ def format_comparisons(comparisons: list[dict[str, Any]]) -> str:
         factor = f"{c['speedup']:.3g} times as fast ({verdict}; {low:.3g} to {high:.3g} over {c['rounds']} rounds)"
         lines.append(f"  {c['ours']} against {c['theirs']}: {factor}")
     return "\n".join(lines)
+
+
+def read_lines(name: str) -> list[dict[str, Any]]:
+    """The lines of results/NAME.json; none where it does not exist."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text())["lines"] if path.exists() else []
+
+
+def add_line(name: str, line: dict[str, Any], keys: Sequence[str], **about: Any) -> None:
+    """Put a line into results/NAME.json, in place of the one that has the same `keys`; `about` describes all lines."""
+    kept = [other for other in read_lines(name) if any(other[key] != line[key] for key in keys)]
+    write_result(name, {**about, "lines": [*kept, line], "machine": describe_machine()})
+
+
+def whole_numbers(text: str) -> list[int]:
+    """An option such as `--seeds 0,1`."""
+    return [int(word) for word in text.split(",")]
 
 
 def describe_machine() -> dict[str, Any]:

@@ -90,7 +90,7 @@ def parts_exponentially(stretchings: np.ndarray) -> np.ndarray:
     In regular motion they part in proportion to time, since frequencies differ from torus to torus, and the exponent ln(stretching) / t
     decays as ln(t) / t. In chaotic motion with exponent a the stretching grows by exp(a t / 2) in half the time. Compared are the mean
     logarithms of the second and of the last quarter: a stretching also oscillates with the motion. They differ by ln 2.4 where it grows
-    as t and by twice that where it grows as t². The line is drawn between, at ln 4: exponents below 2 ln 4 / t cannot be told from zero.
+    as t and by twice that where it grows as t². The line is drawn between, at ln 4: smaller exponents than 2 ln 4 / t pass for zero.
     No unit of time or of phase space enters. The law of growth as the criterion is that of the fast Lyapunov indicator (Froeschlé, Lega
     and Gonczi, Celestial Mechanics and Dynamical Astronomy 67, 1997, 41).
     """

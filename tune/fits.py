@@ -102,7 +102,7 @@ class ScalingLaw:
     def predict(self, sizes: Sequence[float] | np.ndarray, repetitions: int | None = None) -> Prediction:
         """The law at other sizes, with its confidence interval or a prediction interval.
 
-        Without `repetitions` the interval is that of the law itself. With it, the interval is for the geometric mean of so many new
+        Without `repetitions` the interval is that of the law itself. With it, the interval is for the geometric mean of this many new
         runs, independent of those fitted: the scatter of their mean is added in quadrature to each half of the interval.
         """
         x = np.log(self.sizes[-1] / np.asarray(sizes, dtype=float))
@@ -367,7 +367,7 @@ def confidence_band(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper confidence limits of the fitted line at sizes `at` (K,); needs a fit with an interval.
 
-    With `repetitions`, limits for the geometric mean of so many new runs.
+    With `repetitions`, limits for the geometric mean of this many new runs.
     """
     x = np.log(np.asarray(sizes, dtype=float))
     centre = np.log(fit["a"]) - fit["b"] * np.log(at)

@@ -19,7 +19,7 @@ def by_size(rows: list[dict[str, Any]], statistic: str) -> dict[int, list[float]
 
 
 def fit_losses(losses: dict[int, list[float]], confidence: float) -> tuple[dict[str, Any], ScalingLaw | None]:
-    """What scaling.json says of one contestant and statistic, and its law with a floor where there are enough sizes.
+    """The entry of one contestant and statistic in scaling.json, and its law with a floor where there are enough sizes.
 
     The dictionary is that of `fit_power_law`, with `law` (`ScalingLaw.as_dict`, or None and `law_note` says why) and `held_out`.
     """

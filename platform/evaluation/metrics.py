@@ -77,6 +77,12 @@ def finite_or_none(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
+def finite_median(values: np.ndarray) -> float | None:
+    """The median of those of the values (N,) that are finite; None where none is."""
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else None
+
+
 def _interval(values: np.ndarray, statistic: Any, resamples: int, seed: int) -> list[float]:
     """Percentile bootstrap; the two ends are one number where there is nothing to resample."""
     if values.size < 2:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from ....physics.systems import Baseline, Problems
 from .. import figures
 from ..groups import measure_groups
-from ..metrics import count_broken
+from ..metrics import count_broken, finite_median
 from ..study import Study, Subject, takes_any_initial_state
 
 LOST = 0.1  # distance in phase space, over the width of the domain, at which a prediction no longer says where the particle is
@@ -55,7 +55,7 @@ def measure_rollouts(predict: Predict, baselines: list[Baseline], problems: Prob
         "horizon": num_windows * horizon,
         "rows": len(kept),
         "rows_without_certified_truth": int(np.sum(~known)),
-        "exponent": None if exponents is None else _median(exponents),
+        "exponent": None if exponents is None else finite_median(exponents),
         "solvers": _judge_all(kept, states, exponents, np.arange(len(kept))),
         "groups": measure_groups(kept, lambda rows: _judge_all(kept, states, exponents, rows)),
     }
@@ -92,9 +92,9 @@ def _prediction_times(problems: Problems, q: np.ndarray, p: np.ndarray, exponent
     for name, error, largest in (("error", relative, LARGEST_ERROR), ("smape", smape, LARGEST_SMAPE)):
         lost = ~(error <= largest)
         first = np.where(lost.any(axis=1), times[lost.argmax(axis=1)], times[-1])
-        result[name] = _median(first)
+        result[name] = finite_median(first)
         if exponents is not None:
-            result[f"{name}_lyapunov"] = _median(first * exponents)
+            result[f"{name}_lyapunov"] = finite_median(first * exponents)
     return result
 
 
@@ -139,8 +139,8 @@ def _judge(problems: Problems, q: np.ndarray, p: np.ndarray) -> dict[str, Any]:
         },
         "error": _medians(distance[:, ends]),
         "phase_error": _medians(np.abs(lag[:, ends])),
-        "drift_slope": _median(slope),
-        "energy_drift": _median(largest),
+        "drift_slope": finite_median(slope),
+        "energy_drift": finite_median(largest),
     }
 
 
@@ -150,12 +150,7 @@ def _components(q: np.ndarray, p: np.ndarray) -> list[np.ndarray]:
 
 
 def _medians(values: np.ndarray) -> list[float | None]:
-    return [_median(column) for column in values.T]
-
-
-def _median(values: np.ndarray) -> float | None:
-    finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if finite.size else None
+    return [finite_median(column) for column in values.T]
 
 
 def draw_rollouts(entry: dict[str, Any]) -> Figure:

@@ -14,7 +14,7 @@ from ....physics.sections import Box, Crossings, crossings, occupancy_divergence
 from ....physics.systems import Group, Problems
 from .. import figures
 from ..groups import measure_groups
-from ..metrics import finite_or_none
+from ..metrics import finite_median, finite_or_none
 from ..study import Study, Subject, takes_any_initial_state
 from .rollouts import roll_out
 
@@ -40,7 +40,7 @@ def measure(subject: Subject) -> dict[str, Any]:
 
     For each solver, as medians over orbits: `crossings` of the plane; the `divergence` of their places from those of the exact orbit
     (`occupancy_divergence`); and `energy_drift`. The solver `moved` is exact too, from a state that differs by `shift`: its divergence
-    is what zero means, for so many crossings and so much chaos. The same by energy and by kind of motion (`parts_exponentially`).
+    is the floor, set by the number of crossings and by chaos. The same by energy and by kind of motion (`parts_exponentially`).
     `orbits` holds the points of one orbit of each stratum.
     """
     num_windows, horizon = subject.settings.section_windows, subject.trained_for.horizon
@@ -56,7 +56,7 @@ def measure(subject: Subject) -> dict[str, Any]:
     stratum, motion = _stratum(problems), Group("motion", "motion", {"regular": ~chaotic, "chaotic": chaotic})
 
     def summarise_rows(rows: np.ndarray) -> dict[str, Any]:
-        return {solver: {name: _median(x[rows]) for name, x in own.items()} for solver, own in values.items()}
+        return {solver: {name: finite_median(x[rows]) for name, x in own.items()} for solver, own in values.items()}
 
     def describe(row: int, label: str) -> dict[str, Any]:
         return {
@@ -137,11 +137,6 @@ def _window_jacobians(problems: Problems, exact: States, num_windows: int) -> np
     horizon = problems.times[:, [_TIMES_PER_WINDOW - 1]]
     jacobians = problems.system.tangents(hamiltonians, q0, p0, np.repeat(horizon, num_windows, axis=0))
     return jacobians.reshape(len(problems), num_windows, 4, 4)
-
-
-def _median(values: np.ndarray) -> float | None:
-    finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if finite.size else None
 
 
 def draw_sections(entry: dict[str, Any]) -> Figure:
