@@ -26,7 +26,6 @@ def test_an_ablation_changes_what_it_says_and_can_be_built(name):
 
 def test_ablations_are_recorded_one_by_one_and_made_again_by_name(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("benchmarks.timing.RESULTS", tmp_path)
-    monkeypatch.setattr(ablations, "RESULTS", tmp_path)
     small = {"data.train": 20, "data.val": 4, "data.sensors": 10, "data.times": 10, "training.epochs": 2}
     monkeypatch.setattr(ablations, "BASE", ablations.BASE | small)
     assert ablations.main(["base", "log-cosh", "--seeds", "0,1"]) == 0
