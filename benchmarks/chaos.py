@@ -3,7 +3,7 @@
 Each of the five architectures learns the flow over windows of 0.05 from the rows of `benchmark-surface-24`, in 1,250 steps of batch 32
 whatever the number of rows, with one optimizer and one schedule; two to four minutes a run on one core. Measured are the total losses on
 the 2,000 test rows, to t = 2, and how long orbits stay near the truth beyond. Runs go to runs/chaos and are continued or not repeated;
-results go to benchmarks/results/chaos.json after each.
+results go to benchmarks/results/chaos.json after each. At the end come the laws of networks that were trained on four sizes or more.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import linregress
 
 from neural_hamilton.architectures import load_model
 from neural_hamilton.platform.config import load_config
@@ -25,11 +26,13 @@ from neural_hamilton.platform.evaluation.problems import read_problems
 from neural_hamilton.platform.evaluation.studies.rollouts import measure_rollouts
 from neural_hamilton.platform.training.run_folder import History
 from neural_hamilton.platform.training.runs import run_training
+from neural_hamilton.tune.laws import fit_losses, fit_text
 
-from .timing import add_line, whole_numbers
+from .timing import add_line, read_lines, whole_numbers
 
 NUM_STEPS, BATCH_SIZE = 1_250, 32
 MOST_ROWS = NUM_STEPS * BATCH_SIZE  # each seen once
+_FEWEST_SIZES, _CONFIDENCE = 4, 0.95  # of a law
 _ROLLOUT_ROWS, _ROLLOUT_WINDOWS = 200, 4  # of one horizon each
 _TASK = "benchmark-surface-24"
 
@@ -81,6 +84,7 @@ def main(arguments: list[str]) -> int:
                 add_line("chaos", line, ("name", "rows", "seed"), task=_TASK, steps=NUM_STEPS)
                 loss = line["total_loss"]
                 print(f"{name:28} {rows:6} rows, seed {seed}: {loss['median']:.2e} / {loss['mean']:.2e}", flush=True)
+    print("\n".join(laws(read_lines("chaos"))))
     return 0
 
 
@@ -112,6 +116,24 @@ def run(name: str, rows: int, seed: int, dataset: Path, folder: Path) -> dict[st
         "validation_loss": result["validation_loss"],
         "seconds": sum(line["seconds"] for line in History(folder).read()),
     }
+
+
+def laws(lines: list[dict[str, Any]]) -> list[str]:
+    """How the loss falls with the rows, and what ten times as many add to the valid time; a line of text each."""
+    texts = []
+    for name in dict.fromkeys(line["name"] for line in lines):
+        own = [line for line in lines if line["name"] == name]
+        sizes = sorted({line["rows"] for line in own})
+        if len(sizes) < _FEWEST_SIZES:
+            continue
+        for statistic in ("median", "mean"):
+            losses = {rows: [line["total_loss"][statistic] for line in own if line["rows"] == rows] for rows in sizes}
+            texts.append(f"{name}, {statistic} loss: {fit_text(fit_losses(losses, _CONFIDENCE)[0], _CONFIDENCE)}")
+        times = linregress(np.log10([line["rows"] for line in own]), [line["valid_time"]["error_lyapunov"] for line in own])
+        texts.append(
+            f"{name}, valid time: {times.slope:+.2f} (standard error {times.stderr:.2f}) Lyapunov times for ten times as many rows"
+        )
+    return texts
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from benchmarks import ablations
+from benchmarks import ablations, chaos
 from neural_hamilton.architectures import build_operator
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.training.trained_for import task_of
@@ -37,3 +38,15 @@ def test_ablations_are_recorded_one_by_one_and_made_again_by_name(tmp_path, monk
         ablations.main(["dropout"])
     with pytest.raises(SystemExit):
         ablations.main(["base", "--seeds", "one"])
+
+
+def test_laws_of_runs_at_several_sizes_are_put_into_words():
+    def line(name, rows, seed):
+        loss = rows**-0.5 * (1 + 0.05 * seed)
+        valid = {"error_lyapunov": 1.0 + 0.3 * np.log10(rows)}
+        return {"name": name, "rows": rows, "seed": seed, "total_loss": {"median": loss, "mean": 2 * loss}, "valid_time": valid}
+
+    median, mean, valid = chaos.laws([line("a", rows, seed) for rows in (400, 1000, 4000, 10_000) for seed in (0, 1)] + [line("b", 400, 0)])
+    assert median.startswith("a, median loss: loss = E + A") and mean.startswith("a, mean loss:")
+    assert "alpha = 0.5" in median
+    assert valid.startswith("a, valid time: +0.30")
