@@ -8,6 +8,9 @@
     orbit.q, orbit.p, orbit.trust
     orbit.plot().savefig("orbit.png")
 
+    swing = nh.motion("D*(1-exp(-a*(q-r)))**2", q0=1.5, mass=0.98, domain=(0.7, 4), parameters={"D": 4.6, "a": 1.9, "r": 1.27})
+    swing.period, swing.turning_points                             # in your own units, for any times
+
     exact = nh.solve("8*(q-0.5)**2", q0=0, p0=0, times=orbit.times)    # with a certified bound: exact.integration_error
     split = nh.read_dataset("runs/data", "test")                   # arrays, and the exact Hamiltonians
 
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from .serve.model import Model as Model
     from .serve.model import load as load
     from .serve.model import predict as predict
+    from .serve.motion import Motion as Motion
+    from .serve.motion import motion as motion
     from .serve.orbit import Orbit as Orbit
     from .serve.orbit import Trust as Trust
     from .serve.problems import Problem as Problem
@@ -37,12 +42,14 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "InputError": ("physics.errors", "InputError"),
+    "Motion": ("serve.motion", "Motion"),
     "Model": ("serve.model", "Model"),
     "Orbit": ("serve.orbit", "Orbit"),
     "Problem": ("serve.problems", "Problem"),
     "Split": ("platform.data.datasets", "Split"),
     "Trust": ("serve.orbit", "Trust"),
     "load": ("serve.model", "load"),
+    "motion": ("serve.motion", "motion"),
     "predict": ("serve.model", "predict"),
     "read_dataset": ("platform.data.datasets", "read_split"),
     "shipped_models": ("serve.shipped", "shipped_models"),
@@ -51,11 +58,13 @@ _NAMES = {
 __all__ = [
     "InputError",
     "Model",
+    "Motion",
     "Orbit",
     "Problem",
     "Split",
     "Trust",
     "load",
+    "motion",
     "predict",
     "read_dataset",
     "shipped_models",

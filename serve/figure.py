@@ -15,9 +15,11 @@ from ..physics.sections import crossings
 from ..platform.plane_figure import draw_plane
 
 if TYPE_CHECKING:
+    from .motion import Motion
     from .orbit import Orbit
 
 _SIZES = {1: (9.0, 6.5), 2: (14.5, 5.4)}  # of the figure, in inches, by degrees of freedom
+_BEYOND = 0.15  # of the distance between the turning points, drawn on both sides of them
 _PLACES = 161  # along each axis of a section
 _PATH = "tab:orange"
 
@@ -50,11 +52,31 @@ def plot_orbit(orbit: "Orbit", title: str) -> OrbitFigure:
     return figure
 
 
+def plot_motion(motion: "Motion", title: str) -> OrbitFigure:
+    """The figure of `Motion.plot`."""
+    figure = OrbitFigure(figsize=_SIZES[1], layout="constrained")
+    panels = list(figure.subplots(2, 2).flat)
+    left, right = motion.turning_points
+    margin = _BEYOND * (right - left)
+    places = np.linspace(max(motion.domain[0], left - margin), min(motion.domain[1], right + margin), 400)
+    _draw_potential(panels[0], places, motion.bounded.potential(places), motion.energy)
+    order = np.argsort(motion.times, kind="stable")
+    _draw_motion(panels[1:], motion.times[order], motion.q[order], motion.p[order])
+    figure.suptitle(title, parse_math=False)
+    return figure
+
+
 def _plot_line(figure: OrbitFigure, orbit: "Orbit", t: np.ndarray, q: np.ndarray, p: np.ndarray) -> None:
     """V and the energy where there is one coordinate; the phase portrait, q(t) and p(t), with a line for each coordinate."""
     panels = list(figure.subplots(2, 2).flat) if q.ndim == 1 else list(figure.subplots(1, 3))
     if q.ndim == 1:
-        _plot_potential(panels.pop(0), orbit)
+        ((low, high),) = orbit.system.domain
+        values = potential_on_grid(orbit.hamiltonian, orbit.system.domain, 400)
+        _draw_potential(panels.pop(0), np.linspace(low, high, 400), values, orbit.energy)
+    _draw_motion(panels, t, q, p)
+
+
+def _draw_motion(panels: list[Any], t: np.ndarray, q: np.ndarray, p: np.ndarray) -> None:
     for axes, x, y, labels in zip(panels, (q, t, t), (p, q, p), (("q", "p"), ("t", "q"), ("t", "p")), strict=True):
         lines = axes.plot(x, y)
         axes.set(xlabel=f"${labels[0]}$", ylabel=f"${labels[1]}$")
@@ -63,10 +85,9 @@ def _plot_line(figure: OrbitFigure, orbit: "Orbit", t: np.ndarray, q: np.ndarray
             axes.legend(lines, [str(axis + 1) for axis in range(len(lines))], title="coordinate")
 
 
-def _plot_potential(axes: Any, orbit: "Orbit") -> None:
-    ((low, high),) = orbit.system.domain
-    axes.plot(np.linspace(low, high, 400), potential_on_grid(orbit.hamiltonian, orbit.system.domain, 400))
-    axes.axhline(orbit.energy, color="tab:red", linestyle="--", label="energy")
+def _draw_potential(axes: Any, places: np.ndarray, values: np.ndarray, energy: float) -> None:
+    axes.plot(places, values)
+    axes.axhline(energy, color="tab:red", linestyle="--", label="energy")
     axes.set(xlabel="$q$", ylabel="$V$")
     axes.grid(alpha=0.3)
     axes.legend(loc="upper center")

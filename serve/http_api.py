@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from ..physics import InputError
 from .arrow_stream import MEDIA_TYPE, read_problems, write_orbits
 from .model import Model, Verify
+from .motion import predict_all
 from .schema import (
     MAX_PLACES,
     PotentialRequest,
@@ -124,7 +125,7 @@ def build_api(get_model: Callable[[], Model]) -> FastAPI:
 def _predict_json(model: Model, body: bytes) -> Response:
     request = parse_request(TrajectoriesRequest, body)
     problems = [trajectory.to_problem(index) for index, trajectory in enumerate(request.trajectories)]
-    return _json(to_response(model.summary, model.predict(problems, request.verify), request.verify))
+    return _json(to_response(model.summary, predict_all(model, problems, request.verify), request.verify))
 
 
 def _map_potential(model: Model, body: bytes) -> Response:

@@ -155,9 +155,7 @@ class Model:
         """
         if verify not in get_args(Verify):
             raise InputError(f"verify is {verify!r}; choose one of {', '.join(get_args(Verify))}")
-        num_points = sum(problem.num_times for problem in problems)
-        if num_points > MAX_POINTS:
-            raise InputError(f"there are {num_points} query times in total; at most {MAX_POINTS} are allowed in one batch")
+        check_number_of_times(sum(problem.num_times for problem in problems))
         if not problems:
             return []
         batch = _Batch(self, problems)
@@ -241,6 +239,12 @@ class Model:
         q, p = system.solve(hamiltonians, q0, p0, times)
         system.energy_drift(hamiltonians, q0, p0, q, p)
         self._run_network(stack_fields(fields, system), times, np.concatenate([centre, 0.0 * centre], axis=1))
+
+
+def check_number_of_times(count: int) -> None:
+    """Refuse a batch with too many query times, of all its problems together."""
+    if count > MAX_POINTS:
+        raise InputError(f"there are {count} query times in total; at most {MAX_POINTS} are allowed in one batch")
 
 
 def load(model: str | Path, *, solver_threshold: float = 0.05, device: str = "cpu") -> Model:

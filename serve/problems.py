@@ -97,8 +97,10 @@ def read_fields(problem: Problem, system: System, sensors: tuple[int, ...]) -> d
         raise InputError(f"{name} has the fields {', '.join(given)}; system {system.name!r} has {', '.join(system.fields)}")
     fields = {}
     for field_name, channels in system.fields.items():
-        values = _as_numbers(given[field_name], name)
+        values = as_numbers(given[field_name], name)
         expected = sensors if channels == 1 else (channels, *sensors)
+        if values.shape == (np.prod(expected),):  # all of a grid in one list, the last coordinate running fastest
+            values = values.reshape(expected)
         if values.shape != expected:
             raise InputError(f"{name} has {_counted(values.shape)} sensors; this model expects {_counted(expected)}")
         fields[field_name] = values
@@ -107,7 +109,7 @@ def read_fields(problem: Problem, system: System, sensors: tuple[int, ...]) -> d
 
 def read_state(value: Any, system: System, name: str) -> np.ndarray:
     """q0 or p0 as a float64 number (), or (d,) with d > 1; InputError for another shape."""
-    numbers = _as_numbers(value, name)
+    numbers = as_numbers(value, name)
     if system.degrees_of_freedom == 1 and numbers.shape in ((), (1,)):
         return numbers.reshape(())
     if numbers.shape != (system.degrees_of_freedom,) or system.degrees_of_freedom == 1:
@@ -120,7 +122,7 @@ def read_times(times: Any, horizon: float, name: str) -> np.ndarray:
     """Query times (T,) in their order; InputError unless they are 1 to 10,000 numbers between 0 and the horizon."""
     if times is None:
         return np.linspace(0.0, horizon, DEFAULT_TIMES)
-    times = _as_numbers(times, name)
+    times = as_numbers(times, name)
     if times.ndim != 1:
         raise InputError(f"{name} is {'a single number' if times.ndim == 0 else f'of shape {times.shape}'}; give a list of numbers")
     if not 1 <= times.size <= MAX_TIMES:
@@ -128,7 +130,7 @@ def read_times(times: Any, horizon: float, name: str) -> np.ndarray:
     bad = np.flatnonzero(~((times >= 0.0) & (times <= horizon)))
     if bad.size:
         upper = f"be between 0 and {horizon:g}" if np.isfinite(horizon) else "be finite and not negative"
-        raise InputError(f"{name}[{bad[0]}] is {times[bad[0]]:.6g}; times must {upper}")
+        raise InputError(f"{name}[{bad[0]}] is {np.format_float_positional(times[bad[0]], trim='-')}; times must {upper}")
     return times
 
 
@@ -178,10 +180,13 @@ def _dimensions(value: Any) -> int:
     return np.ndim(value) if value is not None else 0
 
 
-def _as_numbers(value: Any, name: str) -> np.ndarray:
+def as_numbers(value: Any, name: str) -> np.ndarray:
+    """A float64 array, or InputError."""
     try:
         return np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError) as error:
+        if "inhomogeneous" in str(error):
+            raise InputError(f"{name} has lists of different lengths; give a full array of numbers") from None
         raise InputError(f"{name} is {str(value)[:60]!r}; give numbers") from None
 
 

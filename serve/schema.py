@@ -8,10 +8,12 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from ..physics import InputError
 from ..physics.systems import Names
 from .model import Verify
-from .orbit import Orbit, Source
+from .motion import Motion, MotionNames, MotionProblem
+from .orbit import Orbit, Source, Trust
 from .problems import MAX_TIMES, Problem
 
 MAX_TRAJECTORIES = 1024
+MAX_POINTS_OF_A_TABLE = 10_000
 MAX_PLACES = 201  # along an axis of the grid on which V is evaluated
 _MAX_REPORTED = 3  # errors reported at once; a wrong batch would fill pages
 
@@ -51,27 +53,67 @@ _P0 = "like q0, by default the model's only initial state, else 0"
 
 
 class TrajectoryRequest(_Strict):
-    """One problem: exactly one of `potential` and `expression`. The domain and the horizon are those of GET /v1/model."""
+    """One problem: exactly one of `potential`, `expression` and `table`.
+
+    The domain and the horizon are those of GET /v1/model, and everything is dimensionless. With `domain` or `table` the particle moves in
+    units of your own: it has any mass and moves along a line in any potential, from which it must come back, for any times.
+    """
 
     potential: Sensors | None = Field(
         None, description="V at the model's uniform sensors over the domain; a list of lists with two degrees of freedom"
     )
     expression: str | None = Field(None, description=_EXPRESSION, examples=["8*(q-0.5)**2"])
+    table: list[Annotated[list[Number], Field(min_length=2, max_length=2)]] | None = Field(
+        None, max_length=MAX_POINTS_OF_A_TABLE, description="points (x, U) in your own units, joined by a cubic spline"
+    )
+    domain: list[Number] | None = Field(
+        None, min_length=2, max_length=2, description="in your own units: where the potential is known; by default all of a table"
+    )
+    parameters: dict[str, Number] | None = Field(None, description="in your own units: numbers for names in the expression")
+    mass: Number | None = Field(None, description="in your own units; 1 by default")
     q0: Coordinates | None = Field(None, description=_Q0)
     p0: Coordinates | None = Field(None, description=_P0)
     times: list[Number] | None = Field(
-        None, min_length=1, max_length=MAX_TIMES, description="from 0 to the horizon, in any order; by default 100 uniform"
+        None,
+        min_length=1,
+        max_length=MAX_TIMES,
+        description="from 0 to the horizon, in any order, by default 100 uniform; in your own units any, by default over a period",
     )
 
     @model_validator(mode="after")
-    def _one_potential(self) -> "TrajectoryRequest":
-        if (self.potential is None) == (self.expression is None):
-            raise ValueError("give exactly one of potential and expression")
+    def _fits_together(self) -> "TrajectoryRequest":
+        if sum(given is not None for given in (self.potential, self.expression, self.table)) != 1:
+            raise ValueError("give exactly one of potential, expression and table")
+        if self.potential is not None and self.domain is not None:
+            raise ValueError("potential holds the model's sensors; in your own units, with domain, give expression or table")
+        if not self.has_own_units:
+            for name in ("parameters", "mass"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} is for your own units; give domain too, between which the particle moves")
+        elif self.q0 is None:
+            raise ValueError("q0 is missing; in your own units, say where the particle is at t = 0")
         return self
 
-    def to_problem(self, index: int) -> Problem:
+    @property
+    def has_own_units(self) -> bool:
+        return self.domain is not None or self.table is not None
+
+    def to_problem(self, index: int) -> Problem | MotionProblem:
         """The problem, with its fields named as in the request."""
-        names = request_names(index, "potential" if self.expression is None else "expression")
+        potential = next(name for name in ("potential", "expression", "table") if getattr(self, name) is not None)
+        if self.has_own_units:
+            fields = (potential, "parameters", "domain", "mass", "q0", "p0", "times")
+            return MotionProblem(
+                getattr(self, potential),
+                self.q0,
+                0.0 if self.p0 is None else self.p0,
+                self.times,
+                mass=1.0 if self.mass is None else self.mass,
+                domain=self.domain,
+                parameters=self.parameters or {},
+                names=MotionNames(*(f"trajectories[{index}].{name}" for name in fields)),
+            )
+        names = request_names(index, potential)
         return Problem(self.potential if self.expression is None else self.expression, self.q0, self.p0, self.times, names)
 
 
@@ -111,12 +153,18 @@ class TrustBody(_Strict):
 
 
 class TrajectoryBody(_Strict):
-    """q and p have one number per time, or one list of d numbers with d degrees of freedom."""
+    """q and p have one number per time, or one list of d numbers with d degrees of freedom.
+
+    In units of your own, `energy`, `period` and `turning_points` of the motion come with them.
+    """
 
     times: list[float]
     q: list[float] | list[list[float]]
     p: list[float] | list[list[float]]
     trust: TrustBody
+    energy: float | None = None
+    period: float | None = None
+    turning_points: tuple[float, float] | None = None
 
 
 class ModelSummary(_Strict):
@@ -155,18 +203,23 @@ def request_names(index: int, potential: str = "potential") -> Names:
     return Names(*(f"trajectories[{index}].{name}" for name in (potential, "q0", "p0", "times")))
 
 
-def trust_of(orbit: Orbit, verify: Verify) -> dict[str, Any]:
-    """The `trust` object; `solver_error` is there only with verify="solver" (null: the prediction was not finite)."""
-    trust: dict[str, Any] = {"energy_drift": orbit.trust.energy_drift, "source": orbit.trust.source}
-    return trust | ({"solver_error": orbit.trust.solver_error} if verify == "solver" else {})
+def trust_of(trust: Trust, verify: Verify) -> dict[str, Any]:
+    """The `trust` object; `solver_error` is there only with verify="solver" (null: there is no finite prediction)."""
+    body: dict[str, Any] = {"energy_drift": trust.energy_drift, "source": trust.source}
+    return body | ({"solver_error": trust.solver_error} if verify == "solver" else {})
 
 
-def to_response(model: dict[str, Any], orbits: Sequence[Orbit], verify: Verify) -> dict[str, Any]:
+def to_response(model: dict[str, Any], predicted: Sequence[Orbit | Motion], verify: Verify) -> dict[str, Any]:
     """The JSON-able response. Built by hand: validating a million numbers that this process computed would cost seconds."""
-    trajectories = [
-        {name: getattr(orbit, name).tolist() for name in ("times", "q", "p")} | {"trust": trust_of(orbit, verify)} for orbit in orbits
-    ]
-    return {"model": model, "trajectories": trajectories}
+    return {"model": model, "trajectories": [_trajectory(one, verify) for one in predicted]}
+
+
+def _trajectory(predicted: Orbit | Motion, verify: Verify) -> dict[str, Any]:
+    body: dict[str, Any] = {name: getattr(predicted, name).tolist() for name in ("times", "q", "p")}
+    body["trust"] = trust_of(predicted.trust, verify)
+    if isinstance(predicted, Motion):
+        body |= {"energy": predicted.energy, "period": predicted.period, "turning_points": list(predicted.turning_points)}
+    return body
 
 
 def _sentence(problem: Any) -> str:

@@ -46,6 +46,11 @@ def locate_model(model: str | Path) -> Path:
     return SHIPPED_MODELS / folder if is_name else folder
 
 
+def short_path(folder: Path) -> Path:
+    """Relative to the working directory, if it is inside it."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
 def choose_model(q0: Any = None, p0: Any = None) -> Path:
     """The folder of the shipped model for an initial state, with one number per degree of freedom in q0 and in p0.
 
@@ -69,6 +74,14 @@ def choose_model(q0: Any = None, p0: Any = None) -> Path:
     if not ranked:
         raise InputError(f"no shipped model predicts from q0 = {q0} and p0 = {p0}; name a model folder")
     return SHIPPED_MODELS / min(ranked)[-1]
+
+
+def most_accurate_model(system: str, q0: Any, p0: Any) -> str:
+    """The name of the shipped model of a system, trained without noise, that predicts from this state with the least validation loss."""
+    names = [name for name in models_accepting(system, q0, p0) if read_trained_for(name).noise == 0]
+    if not names:
+        raise InputError(f"no shipped model of system {system!r} predicts from q0 = {q0} and p0 = {p0}; name a model folder")
+    return min(names, key=_validation_loss)
 
 
 def _has_mechanics_built_in(name: str) -> bool:

@@ -1,6 +1,7 @@
 """Potentials written as text, such as "8*(q-0.5)**2": arithmetic and the usual functions of the coordinates, nothing else.
 
 The coordinate is q with one degree of freedom; the coordinates are q1, q2, ... with several.
+Parameters have names and numbers of their own.
 
 The text is never executed, nor handed to Python's parser. It is read from left to right by a grammar of
 
@@ -8,7 +9,7 @@ The text is never executed, nor handed to Python's parser. It is read from left 
     term    = signed (("*" | "/") signed)*
     signed  = ("+" | "-")* power
     power   = atom [("**" | "^") signed]
-    atom    = number | coordinate | "pi" | "e" | function "(" sum ")" | "(" sum ")"
+    atom    = number | coordinate | parameter | "pi" | "e" | function "(" sum ")" | "(" sum ")"
 
 which is Python's precedence, and evaluated as it is read, so every fault is found at a known character and the
 work is bounded by the length of the text.
@@ -16,7 +17,7 @@ work is bounded by the length of the text.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
@@ -29,6 +30,7 @@ _WALL_AGREEMENT = 1e-9  # relative; two walls that differ by more are two height
 _TOKEN = re.compile(
     r"[ \t\r\n]*(?:(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<sign>\*\*|[-+*/^()]))"
 )
+_NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 _CONSTANTS = {"pi": np.pi, "e": np.e}
 _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "sin": np.sin, "cos": np.cos, "tan": np.tan,
@@ -43,10 +45,26 @@ class Expression:
     """V(q) written as text, with its exact gradient, for one or more degrees of freedom d.
 
     Positions are arrays of any shape with d = 1, and (..., d) with more. Nothing is evaluated before `value` or `gradient`.
+
+    Raises
+    ------
+    InputError
+        For a parameter that is no finite number or whose name is no word, or has a meaning already.
     """
 
     text: str
     degrees_of_freedom: int = 1
+    parameters: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        taken = {*self.coordinates, *_CONSTANTS, *_FUNCTIONS}
+        for name, value in self.parameters.items():
+            if not _NAME.fullmatch(name):
+                raise InputError(f"parameter {name!r} is no name; use letters, digits and _, not beginning with a digit")
+            if name in taken:
+                raise InputError(f"parameter {name!r} has a meaning already; names in use are {', '.join(sorted(taken))}")
+            if not np.isfinite(value):
+                raise InputError(f"parameter {name} is {value}; it must be a finite number")
 
     @property
     def coordinates(self) -> tuple[str, ...]:
@@ -76,10 +94,11 @@ class Expression:
             slopes.append(np.broadcast_to(slope, variables[name].shape))
         return slopes[0].copy() if self.degrees_of_freedom == 1 else np.stack(slopes, axis=-1)
 
-    def _variables(self, q: np.ndarray) -> dict[str, np.ndarray]:
+    def _variables(self, q: np.ndarray) -> dict[str, Any]:
         q = np.asarray(q, dtype=np.float64)
         columns = q[None] if self.degrees_of_freedom == 1 else np.moveaxis(q, -1, 0)
-        return dict(zip(self.coordinates, columns, strict=True))
+        numbers = {name: np.float64(value) for name, value in self.parameters.items()}
+        return dict(zip(self.coordinates, columns, strict=True)) | numbers
 
 
 def evaluate_expression(text: str, q: np.ndarray, *, wall_height: float | None = None) -> np.ndarray:
@@ -127,14 +146,14 @@ def _check_length(text: str) -> None:
         raise InputError(f"expression has {len(text)} characters; at most {_MAX_LENGTH} are allowed")
 
 
-def _evaluate(text: str, variables: Mapping[str, np.ndarray], factor: float = 1.0) -> np.ndarray:
+def _evaluate(text: str, variables: Mapping[str, Any], factor: float = 1.0) -> np.ndarray:
     shape = next(iter(variables.values())).shape
     with np.errstate(all="ignore"):
         result = _Reader(text, variables).read() * factor
     values = np.broadcast_to(np.asarray(result, dtype=np.float64), shape).copy()
     bad = np.flatnonzero(~np.isfinite(values))
     if bad.size:
-        place = ", ".join(f"{name} = {q.ravel()[bad[0]]:.6g}" for name, q in variables.items())
+        place = ", ".join(f"{name} = {q.ravel()[bad[0]]:.6g}" for name, q in variables.items() if isinstance(q, np.ndarray))
         raise InputError(f"expression {text!r} is not finite at {place}")
     return values
 
@@ -149,7 +168,7 @@ class _Token:
 class _Reader:
     """One pass over the text, one token ahead."""
 
-    def __init__(self, text: str, variables: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, text: str, variables: Mapping[str, Any]) -> None:
         self._text = text
         self._variables = variables
         self._depth = 0

@@ -80,6 +80,8 @@ V is a clamped cubic B-spline curve (q(s), V(s)) with uniform knots over a contr
 rebuilds the exact potential; the sensors are what a network sees of it."""
     domain = ((0.0, 1.0),)
     horizon = 2.0
+    wall_height: ClassVar[float] = WALL_HEIGHT
+    depths: ClassVar[tuple[float, float]] = (2.0, 3.5)  # of the wells of `paper`: the usual one, and of the deep ones that are common
     columns = (
         Column("control_q", "list", "abscissae of the control polygon of the exact potential"),
         Column("control_v", "list", "its heights"),

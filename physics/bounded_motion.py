@@ -1,0 +1,234 @@
+"""Bounded motion along a line in anyone's units: its turning points, its period, and the well that it is equivalent to.
+
+H = P²/2m + U(x). A particle of energy E swings between turning points a < b, where U = E. With x = (a + b)/2 - (b - a)/2 cos θ the time
+that it takes is
+
+    t(θ) = ∫ dθ / sqrt(2 g / m),    g = (E - U) / ((x - a)(b - x)),
+
+whose integrand is smooth where U is, and even and periodic in θ: its cosine series converges geometrically, and integrates by itself.
+
+With u = (x - a)/(b - a) and τ = t/s the same motion is that of unit mass from rest at u = 0 in the well
+
+    V(u) = W - s² (E - U(a + (b - a) u)) / (m (b - a)²),
+
+with walls of height W at u = 0 and 1, for any s: a network that was trained on such wells predicts any bounded motion, for all times.
+
+Shapes: T times; any shape for places.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from scipy.fft import dct, dst
+from scipy.interpolate import CubicHermiteSpline, CubicSpline
+from scipy.optimize import brentq
+
+from .errors import InputError
+
+Function = Callable[[np.ndarray], np.ndarray]
+
+_PLACES = 4_001  # at which the domain is searched for places where U = E
+_FEWEST_NODES, _MOST_NODES = 64, 16_384
+_GOAL, _WORST = 1e-12, 1e-6  # relative error of the integrand's series: where doubling the nodes ends, and what is accepted
+_REFINEMENT = 64  # of the grid on which the series is inverted
+_REST = 1e-12  # of the energies in the domain, by which a particle at rest may miss its turning point
+
+
+class Fold(NamedTuple):
+    """Times (T,) within one swing from the left turning point to the right: since the left one, and the direction, 1 or -1."""
+
+    since_left: np.ndarray
+    direction: np.ndarray
+
+
+@dataclass(frozen=True)
+class BoundedMotion:
+    """One particle that swings between two turning points; `find_motion` makes it.
+
+    Attributes
+    ----------
+    potential
+        U of positions.
+    mass, energy
+        m and E.
+    turning_points
+        a and b.
+    half_period
+        Time from one to the other.
+    since_left
+        Time at t = 0 since the particle was last at a, from 0 to the period.
+    accuracy
+        Relative error of the half period, by how the last doubling of the nodes changed it and by what the series leaves out.
+    """
+
+    potential: Function
+    mass: float
+    energy: float
+    turning_points: tuple[float, float]
+    half_period: float
+    since_left: float
+    accuracy: float
+    _series: np.ndarray = field(repr=False)  # cosine coefficients of dt/dθ, (K,)
+
+    @property
+    def period(self) -> float:
+        return 2.0 * self.half_period
+
+    @property
+    def width(self) -> float:
+        return self.turning_points[1] - self.turning_points[0]
+
+    def fold(self, times: np.ndarray) -> Fold:
+        """Any times (T,) as times within one swing."""
+        within = np.mod(self.since_left + times, self.period)
+        back = within > self.half_period
+        return Fold(np.where(back, self.period - within, within), np.where(back, -1.0, 1.0))
+
+    def solve(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """x and P at any times, (T,) each: to 1e-9 of their ranges, or to `accuracy` times the number of periods."""
+        times_T, direction_T = self.fold(np.asarray(times, dtype=np.float64))
+        angle_of_time, rate_of_angle = self._inverse
+        angle_T = np.clip(angle_of_time(times_T), 0.0, math.pi)
+        left, right = self.turning_points
+        x_T = 0.5 * (left + right) - 0.5 * self.width * np.cos(angle_T)
+        return x_T, direction_T * self.mass * 0.5 * self.width * np.sin(angle_T) / rate_of_angle(angle_T)
+
+    @cached_property
+    def _inverse(self) -> tuple[CubicHermiteSpline, CubicSpline]:
+        """θ(t), and dt/dθ as a function of θ, on a grid so much finer than the series that cubics are exact to 1e-9."""
+        count = _REFINEMENT * max(self._series.size, 2)
+        angle = np.linspace(0.0, math.pi, count + 1)
+        cosines, sines = np.zeros(count + 1), np.zeros(count - 1)
+        order = np.arange(1, self._series.size)
+        cosines[: self._series.size] = self._series
+        cosines[0] *= 2.0
+        sines[: order.size] = self._series[1:] / order
+        rate = 0.5 * np.asarray(dct(cosines, type=1))
+        time = self._series[0] * angle
+        time[1:-1] += 0.5 * np.asarray(dst(sines, type=1))
+        return CubicHermiteSpline(time, angle, 1.0 / rate), CubicSpline(angle, rate)
+
+    def well(self, time_scale: float, wall_height: float) -> Function:
+        """V of the equivalent well, at places between 0 and 1."""
+        left, factor = self.turning_points[0], time_scale**2 / (self.mass * self.width**2)
+
+        def value(u: np.ndarray) -> np.ndarray:
+            return wall_height - factor * (self.energy - self.potential(left + self.width * u))
+
+        return value
+
+    @cached_property
+    def depth(self) -> float:
+        """How far the energy lies above the lowest U between the turning points."""
+        left, right = self.turning_points
+        return float(self.energy - self.potential(np.linspace(left, right, _PLACES)).min())
+
+
+def find_motion(potential: Function, q0: float, p0: float, *, mass: float, domain: tuple[float, float]) -> BoundedMotion:
+    """The motion of a particle that starts at q0 with momentum p0, inside `domain`.
+
+    Raises
+    ------
+    InputError
+        For a start outside the domain, a mass that is not positive, a particle that leaves the domain or stays where it is, and a motion
+        whose period cannot be found: close to a separatrix, or in a potential that is not smooth. The message has the energy and the place.
+    """
+    _check(q0, p0, mass, domain)
+    places = np.linspace(*domain, _PLACES)
+    scale = float(np.ptp(potential(places))) or 1.0
+    with np.errstate(over="ignore"):
+        kinetic = float(0.5 * np.square(np.float64(p0)) / mass)
+    energy = kinetic + float(potential(np.array([q0]))[0])
+    while True:
+        ends = _turning_points(potential, energy, q0, p0, domain, places, scale)
+        series, accuracy, hidden = _series(potential, energy, mass, ends)
+        if hidden is None:
+            break
+        places = np.union1d(places, hidden)  # a barrier between two places of the search
+    if not accuracy <= _WORST:
+        raise InputError(
+            f"q0 and p0 give a motion of energy {energy:.9g} between q = {ends[0]:.6g} and {ends[1]:.6g} whose period cannot be found to "
+            f"better than {accuracy:.1e} of itself: it is too close to a separatrix, or the potential is not smooth; change q0 or p0"
+        )
+    half_period = math.pi * float(series[0])
+    across = np.clip((0.5 * (ends[0] + ends[1]) - q0) / (0.5 * (ends[1] - ends[0])), -1.0, 1.0)
+    order, angle = np.arange(1, series.size), math.acos(across)
+    since_left = float(series[0] * angle + np.sin(order * angle) @ (series[1:] / order))
+    since_left = 2.0 * half_period - since_left if p0 < 0.0 else since_left
+    return BoundedMotion(potential, mass, energy, ends, half_period, since_left, accuracy, series)
+
+
+def _check(q0: float, p0: float, mass: float, domain: tuple[float, float]) -> None:
+    low, high = domain
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(f"domain is ({low:g}, {high:g}); give two numbers, the smaller first")
+    if not 0.0 < mass < math.inf:
+        raise InputError(f"mass is {mass:g}; it must be positive and finite")
+    if not low <= q0 <= high:
+        raise InputError(f"q0 is {q0:g}; it must lie in the domain, from {low:g} to {high:g}")
+    if not math.isfinite(p0):
+        raise InputError(f"p0 is {p0:g}; it must be finite")
+
+
+def _turning_points(
+    potential: Function, energy: float, q0: float, p0: float, domain: tuple[float, float], places: np.ndarray, scale: float
+) -> tuple[float, float]:
+    """The nearest places on both sides of q0 where U = E. A particle that starts at rest starts at one of them."""
+
+    def above(x: float) -> float:
+        return float(potential(np.array([x]))[0]) - energy
+
+    left, right = places[places < q0][::-1], places[places > q0]
+    ends = []
+    at_rest = p0 == 0.0
+    inward = [above(side[0]) < -_REST * scale if side.size else False for side in (left, right)]
+    if at_rest and not any(inward):
+        raise InputError(f"q0 is {q0:g}, where a particle at rest stays: the potential is nowhere lower next to it; move q0 or give p0")
+    if at_rest and all(inward):
+        raise InputError(f"q0 is {q0:g}, where a particle at rest stays on a top of the potential, energy {energy:.9g}; move q0 or give p0")
+    for side, moves_there, edge in zip((left, right), inward, domain, strict=True):
+        if at_rest and not moves_there:
+            ends.append(q0)
+            continue
+        heights = potential(side) - energy if side.size else np.empty(0)
+        beyond = np.flatnonzero(heights >= 0.0)
+        if not beyond.size:
+            height = f", where the potential is {float(potential(np.array([edge]))[0]):.6g}"
+            raise InputError(
+                f"q0 and p0 give energy {energy:.9g}, with which the particle leaves the domain at q = {edge:g}{height}; widen it or lower p0"
+            )
+        first = beyond[0]
+        inside = side[first - 1] if first else q0
+        ends.append(float(side[first]) if heights[first] == 0.0 else brentq(above, inside, side[first], xtol=1e-300))
+    return ends[0], ends[1]
+
+
+def _series(potential: Function, energy: float, mass: float, ends: tuple[float, float]) -> tuple[np.ndarray, float, np.ndarray | None]:
+    """The cosine coefficients of dt/dθ, their relative error, and places where U >= E between the ends, if there are any."""
+    middle, reach = 0.5 * (ends[0] + ends[1]), 0.5 * (ends[1] - ends[0])
+    nodes, mean_before, series, accuracy = _FEWEST_NODES, math.inf, np.empty(0), math.inf
+    while nodes <= _MOST_NODES:
+        angle = (np.arange(nodes) + 0.5) * (math.pi / nodes)
+        x = middle - reach * np.cos(angle)
+        kinetic = energy - potential(x)
+        if not (kinetic > 0.0).all():
+            hidden = x[kinetic <= 0.0]
+            hidden = hidden[(hidden > ends[0]) & (hidden < ends[1])]
+            near = np.minimum(hidden - ends[0], ends[1] - hidden) > 1e-9 * reach  # nearer, it is rounding
+            if near.any():
+                return series, accuracy, hidden[near]
+            kinetic = np.maximum(kinetic, np.finfo(float).tiny)
+        rate = reach * np.sin(angle) / np.sqrt(2.0 * kinetic / mass)
+        series = np.asarray(dct(rate, type=2)) / nodes
+        series[0] *= 0.5
+        tail = np.abs(series[3 * nodes // 4 :]).max()
+        accuracy = float(max(abs(series[0] - mean_before), tail) / series[0])
+        if accuracy <= _GOAL:
+            break
+        mean_before, nodes = series[0], 2 * nodes
+    kept = np.flatnonzero(np.abs(series) > 1e-16 * series[0])[-1] + 1
+    return series[:kept], accuracy, None

@@ -1,0 +1,344 @@
+"""Motion in anyone's potential and units: reduced to a well that a network was trained on, predicted there, and given back.
+
+A bounded motion along a line is that of unit mass from rest at one wall of a well, again and again (`physics.bounded_motion`). The
+network predicts one swing; the turning points and the period are integrals over the potential itself, so errors do not grow with time.
+
+Shapes: T query times.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..physics import InputError
+from ..physics.bounded_motion import BoundedMotion, find_motion
+from ..physics.potentials.expressions import Expression
+from ..physics.potentials.functions import FunctionPotential
+from ..physics.potentials.tables import TablePotential, is_table_path, read_table
+from ..physics.systems.well.system import Well
+from .model import Model, Verify, check_number_of_times
+from .orbit import Orbit, Trust
+from .problems import DEFAULT_TIMES, Problem, as_numbers, read_times
+from .shipped import SHIPPED_MODELS, accepts, find_model, most_accurate_model
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_PART_OF_HORIZON = 0.999  # that a swing may take
+
+LinePotential = str | Path | Callable[..., Any] | np.ndarray | Sequence[Any]
+
+
+@dataclass(frozen=True)
+class MotionNames:
+    """What messages call the parts of a problem."""
+
+    potential: str = "potential"
+    parameters: str = "parameters"
+    domain: str = "domain"
+    mass: str = "mass"
+    q0: str = "q0"
+    p0: str = "p0"
+    times: str = "times"
+    until: str = "until"
+
+
+@dataclass(frozen=True, eq=False)
+class MotionProblem:
+    """A particle of any mass in a potential on a line, in any units; see `motion` for the arguments.
+
+    Without `times` there are `uniform_times` up to `until`, or over one period.
+    """
+
+    potential: LinePotential
+    q0: Any
+    p0: Any = 0.0
+    times: Any = None
+    until: float | None = None
+    uniform_times: int = DEFAULT_TIMES
+    mass: float = 1.0
+    domain: Sequence[float] | None = None
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    names: MotionNames = field(default=MotionNames())
+
+    @property
+    def num_times(self) -> int:
+        return self.uniform_times if self.times is None else int(np.size(self.times))
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """A bounded motion in the units of its potential.
+
+    Attributes
+    ----------
+    times, q, p
+        Query times as they were given, positions and momenta, (T,).
+    time_scale
+        The user's time that is one unit of the network's.
+    trust
+        `energy_drift` is relative to the energy above the lowest point; `solver_error` to the distance L between the turning points, and
+        for p to mass L / time_scale.
+    model
+        The folder of the network.
+    domain
+        Where the potential is known.
+    """
+
+    times: np.ndarray
+    q: np.ndarray
+    p: np.ndarray
+    time_scale: float
+    trust: Trust
+    model: Path
+    domain: tuple[float, float]
+    bounded: BoundedMotion = field(repr=False)
+
+    @property
+    def period(self) -> float:
+        return self.bounded.period
+
+    @property
+    def turning_points(self) -> tuple[float, float]:
+        return self.bounded.turning_points
+
+    @property
+    def energy(self) -> float:
+        return self.bounded.energy
+
+    @property
+    def mass(self) -> float:
+        return self.bounded.mass
+
+    def __repr__(self) -> str:
+        left, right = self.turning_points
+        return f"Motion({len(self)} times, period {self.period:.6g}, between q = {left:.6g} and {right:.6g}, {self.trust})"
+
+    def __len__(self) -> int:
+        return self.times.size
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """The trajectory as columns (T,): t, q, p."""
+        return {"t": self.times, "q": self.q, "p": self.p}
+
+    def plot(self, title: str = "") -> "Figure":
+        """A matplotlib figure: the potential with the energy, the phase portrait, q(t) and p(t)."""
+        from .figure import plot_motion
+
+        return plot_motion(self, title)
+
+
+def motion(
+    potential: LinePotential,
+    q0: float,
+    p0: float = 0.0,
+    times: Any = None,
+    *,
+    mass: float = 1.0,
+    domain: Sequence[float] | None = None,
+    parameters: Mapping[str, float] | None = None,
+    model: str | Path | Model | None = None,
+    verify: Verify = "energy",
+) -> Motion:
+    """The motion of a particle along a line, in your own units and for any times.
+
+    Parameters
+    ----------
+    potential
+        Text such as "D*(1-exp(-a*(q-r)))**2" with `parameters`; a function of arrays; or points (x, U) as an array (N, 2) or a file
+        (.csv, .txt, .npy), joined by a cubic spline.
+    q0, p0
+        Where the particle is at t = 0, inside the domain, and its momentum.
+    times
+        Query times in any order, (T,); by default 100 uniform ones over a period.
+    mass
+        In units that make p²/2 mass an energy as the potential is one.
+    domain
+        Where the potential is known, (smallest, largest); of a table, by default, from its first point to its last. The particle may
+        not leave it.
+    parameters
+        Numbers for the names in the text.
+    model
+        A `Model`, a model folder or the name of a shipped model, trained for wells from rest at the wall. By default the most
+        accurate that is shipped.
+    verify
+        "none" runs the network alone. "energy" replaces a prediction whose energy drift exceeds the model's calibrated threshold, or
+        that is not at the other turning point after half a period; "solver" compares all of it with the solution by quadrature.
+
+    Raises
+    ------
+    InputError
+        For a motion that is not bounded by the domain or too close to a separatrix, with the energy and the place; and for arguments
+        that make no sense.
+    """
+    loaded = model if isinstance(model, Model) else Model(find_well_model(model))
+    problem = MotionProblem(potential, q0, p0, times, mass=mass, domain=domain, parameters=parameters or {})
+    return predict_motions(loaded, [problem], verify)[0]
+
+
+def find_well_model(model: str | Path | None) -> Path:
+    """The folder of a model given by folder or name; None: the most accurate shipped one that predicts motions."""
+    return SHIPPED_MODELS / most_accurate_model(Well.name, 0.0, 0.0) if model is None else find_model(model)
+
+
+def predict_motions(model: Model, problems: Sequence[MotionProblem], verify: Verify = "energy") -> list[Motion]:
+    """One motion for each problem, in order; InputError as `motion`, with the problem's own names."""
+    if not (isinstance(model.system, Well) and accepts(model.trained_for, 0.0, 0.0)):
+        raise InputError(
+            f"the model in {str(model.folder)!r} was not trained for particles that start at rest at the wall of a well, to which motions "
+            "in other units are reduced; use one that was, such as orbitnet"
+        )
+    reduced = [_Reduced.of(problem, model) for problem in problems]
+    known = [one for one in reduced if one.is_known]
+    if verify == "none" and len(known) < len(reduced):
+        raise InputError(next(one for one in reduced if not one.is_known).too_slow)
+    sensors = np.linspace(0.0, 1.0, model.task.num_sensors)
+    orbits = iter(model.predict([Problem(one.well(sensors), 0.0, 0.0, one.times_of_the_network) for one in known], "none"))
+    return [one.conclude(model, next(orbits) if one.is_known else None, verify) for one in reduced]
+
+
+def predict_all(model: Model, problems: Sequence[Problem | MotionProblem], verify: Verify) -> list[Orbit | Motion]:
+    """Problems in the model's units and in others, together and in order."""
+    check_number_of_times(sum(problem.num_times for problem in problems))
+    own = [problem for problem in problems if isinstance(problem, MotionProblem)]
+    orbits = iter(model.predict([problem for problem in problems if isinstance(problem, Problem)], verify))
+    motions = iter(predict_motions(model, own, verify) if own else ())
+    return [next(motions) if isinstance(problem, MotionProblem) else next(orbits) for problem in problems]
+
+
+@dataclass(frozen=True, eq=False)
+class _Reduced:
+    """A problem with its motion, and the time scale that makes it one that the network knows."""
+
+    bounded: BoundedMotion
+    domain: tuple[float, float]
+    times: np.ndarray
+    time_scale: float
+    is_known: bool
+    names: MotionNames
+
+    @classmethod
+    def of(cls, problem: MotionProblem, model: Model) -> "_Reduced":
+        names = problem.names
+        q0, p0 = _read_number(problem.q0, names.q0), _read_number(problem.p0, names.p0)
+        with _calling_them(names):
+            potential, domain = _read_potential(problem)
+            bounded = find_motion(potential, q0, p0, mass=float(problem.mass), domain=domain)
+        usual, deepest = Well.depths
+        per_root_depth = bounded.width * math.sqrt(bounded.mass / bounded.depth)
+        fastest = bounded.half_period / (_PART_OF_HORIZON * model.task.horizon)
+        scale = max(math.sqrt(usual) * per_root_depth, fastest)
+        is_known = (scale / per_root_depth) ** 2 <= deepest
+        return cls(bounded, domain, _read_times(problem, bounded.period), scale, is_known, names)
+
+    @property
+    def well(self) -> Callable[[np.ndarray], np.ndarray]:
+        return self.bounded.well(self.time_scale, Well.wall_height)
+
+    @property
+    def times_of_the_network(self) -> np.ndarray:
+        """When the network is asked, (T + 1,): the last time is that of half a period, when the particle must be at the other wall."""
+        return np.append(self.bounded.fold(self.times).since_left, self.bounded.half_period) / self.time_scale
+
+    @property
+    def momentum(self) -> float:
+        """The user's momentum that is one unit of the network's."""
+        return self.bounded.mass * self.bounded.width / self.time_scale
+
+    @property
+    def too_slow(self) -> str:
+        left, right = self.bounded.turning_points
+        return (
+            f"{self.names.q0} and {self.names.p0} give a motion of energy {self.bounded.energy:.9g} that is too slow for the network, "
+            f"over a plateau or near a separatrix: it takes {self.bounded.half_period:.6g} from q = {left:.6g} to {right:.6g}; with verify "
+            "energy or solver it is solved instead"
+        )
+
+    def conclude(self, model: Model, orbit: Orbit | None, verify: Verify) -> Motion:
+        """The network's swing in the user's units, or the solution by quadrature where that is to be trusted more."""
+        bounded = self.bounded
+        left, width = bounded.turning_points[0], bounded.width
+        q = p = drift = error = None
+        trusted = False
+        if orbit is not None and orbit.trust.source == "model":
+            q, p = left + width * orbit.q[:-1], self.momentum * bounded.fold(self.times).direction * orbit.p[:-1]
+            drift = self._drift(q, p)
+            # Energy does not notice a swing that is too slow or too fast.
+            late = max(abs(orbit.q[-1] - 1.0), abs(orbit.p[-1]))
+            limit = model.drift_threshold if verify == "energy" and model.drift_threshold is not None else np.inf
+            trusted = verify == "none" or (drift <= limit and late <= model.solver_threshold)
+        if verify == "solver" or not trusted:
+            exact_q, exact_p = bounded.solve(self.times)
+            if verify == "solver" and q is not None and p is not None:
+                error = float(max(np.abs(q - exact_q).max() / width, np.abs(p - exact_p).max() / self.momentum))
+                trusted = trusted and error <= model.solver_threshold
+            if not trusted:
+                q, p = exact_q, exact_p
+                drift = self._drift(q, p)
+        assert q is not None and p is not None
+        trust = Trust(None if verify == "none" else drift, error, "model" if trusted else "solver")
+        return Motion(self.times, q, p, self.time_scale, trust, model.folder, self.domain, bounded)
+
+    def _drift(self, q: np.ndarray, p: np.ndarray) -> float:
+        with np.errstate(all="ignore"):
+            energy = 0.5 * p * p / self.bounded.mass + self.bounded.potential(q)
+        return float(np.abs(energy - self.bounded.energy).max() / self.bounded.depth)
+
+
+def _read_potential(problem: MotionProblem) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[float, float]]:
+    """U as a function of places, and the domain."""
+    potential, names, domain = problem.potential, problem.names, problem.domain
+    if isinstance(potential, Path) or (isinstance(potential, str) and is_table_path(potential)):
+        potential = read_table(potential)
+    elif not isinstance(potential, str) and not callable(potential):
+        potential = TablePotential(as_numbers(potential, names.potential))
+    if problem.parameters and not isinstance(potential, str):
+        raise InputError(f"{names.parameters} are {', '.join(problem.parameters)}; they belong to a potential given as text")
+    if isinstance(potential, TablePotential):
+        first, last = potential.domain
+        low, high = (first, last) if domain is None else _read_domain(domain, names)
+        if low < first or high > last:
+            raise InputError(f"{names.domain} is ({low:g}, {high:g}); the table has points from {first:g} to {last:g}")
+        return potential.value, (low, high)
+    low, high = _read_domain(domain, names)
+    if isinstance(potential, str):
+        return Expression(potential, parameters=problem.parameters).value, (low, high)
+    return FunctionPotential(potential, (high - low,)).value, (low, high)  # its gradient is not asked for
+
+
+@contextmanager
+def _calling_them(names: MotionNames) -> Iterator[None]:
+    """Refusals that begin with what the physics calls a part of a problem get the caller's name for it."""
+    try:
+        yield
+    except InputError as error:
+        word, space, rest = str(error).partition(" ")
+        called = {"parameter": names.parameters} | dict.fromkeys(("expression", "potential", "table"), names.potential)
+        raise InputError(f"{called.get(word, getattr(names, word, word))}{space}{rest}") from None
+
+
+def _read_times(problem: MotionProblem, period: float) -> np.ndarray:
+    if problem.times is not None:
+        return read_times(problem.times, np.inf, problem.names.times)
+    until = period if problem.until is None else problem.until
+    if not 0.0 < until < np.inf:
+        raise InputError(f"{problem.names.until} is {until:g}; it must be positive and finite")
+    return np.linspace(0.0, until, problem.uniform_times)
+
+
+def _read_number(value: Any, name: str) -> float:
+    if np.size(value) != 1:
+        raise InputError(f"{name} is {str(value)[:60]}; give one number")
+    return float(np.ravel(value)[0])
+
+
+def _read_domain(domain: Any, names: MotionNames) -> tuple[float, float]:
+    if domain is None or np.shape(domain) != (2,):
+        raise InputError(f"{names.domain} is {domain}; give two numbers between which the particle moves, the smaller first")
+    return float(domain[0]), float(domain[1])
