@@ -42,6 +42,12 @@ def test_the_last_digits_of_another_cpu_do_not_matter(surface_8):
     assert find_task(replace(split, **nudged("initial", 1e-4))) is None
 
 
+def test_double_precision_makes_the_same_task_and_a_looser_certificate_none(surface_8):
+    split = read_split(surface_8, "test")
+    assert problems_hash(replace(split, potential=split.potential.astype(np.float64))) == problems_hash(split)
+    assert find_task(replace(split, integration_error=split.integration_error + 1e-8)) is None
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_has_its_configuration(task):
     config = load_config(task).data

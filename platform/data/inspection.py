@@ -9,13 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...physics.systems import System
+from ..config import DataConfig
 from ..provenance import hash_file
 from .datasets import read_own_columns
 from .manifest import read_config, read_manifest
 from .schema import dataset_schema, state_column, tensor_column
 
 _MAX_REFERENCE_ERROR = 1e-10  # what the reference solver itself may be wrong by
+_NOISES = 8.0  # standard deviations by which no sensor of a dataset is off
+_SUMMATION = 1e-12  # by which sums in another order may differ
+_MEASURED = 1e-6  # relative and absolute, of what only the motion gives
 
 
 def inspect_dataset(folder: Path, recheck: int = 0, on_row: Callable[[], None] = lambda: None) -> dict[str, Any]:
@@ -46,7 +49,7 @@ def inspect_dataset(folder: Path, recheck: int = 0, on_row: Callable[[], None] =
         "energy_drift": _summary(drifts),
     }
     if recheck:
-        report["recheck"], failures = _recheck(config.get_system(), folder, sound, recheck, on_row)
+        report["recheck"], failures = _recheck(config, folder, sound, recheck, on_row)
         problems.extend(failures)
     report["problems"] = problems
     return report
@@ -77,7 +80,7 @@ def _summary(values: np.ndarray) -> dict[str, float] | None:
 
 
 def _recheck(
-    system: System, folder: Path, lines: list[dict[str, Any]], count: int, on_row: Callable[[], None]
+    config: DataConfig, folder: Path, lines: list[dict[str, Any]], count: int, on_row: Callable[[], None]
 ) -> tuple[dict[str, Any], list[str]]:
     """Integrate again rows picked at random from the sound files: the worst deviation, and rows beyond their certificate."""
     owners = np.repeat(np.arange(len(lines)), [line["rows"] for line in lines])
@@ -88,21 +91,43 @@ def _recheck(
     for position in np.sort(chosen):
         owner = int(owners[position])
         row = read(owner).slice(int(position - starts[owner]), 1)
-        error, allowed = _deviation(system, row)
+        error, complaints = check_row(config, row)
         worst = max(worst, error)
-        if not error <= allowed:
-            failures.append(
-                f"trajectory {row.column('trajectory_id')[0]}: re-integration differs by {error:.2e}, more than the certified {allowed:.2e}"
-            )
+        failures.extend(f"trajectory {row.column('trajectory_id')[0]}: {complaint}" for complaint in complaints)
         on_row()
     return {"rows": len(chosen), "largest_difference": worst}, failures
 
 
-def _deviation(system: System, row: pa.Table) -> tuple[float, float]:
-    """How far one stored row is from the reference, and how far its certificate, rounding and the reference allow it to be."""
+def check_row(config: DataConfig, row: pa.Table) -> tuple[float, list[str]]:
+    """How far one stored row is from an independent solver, and what of it does not follow from its own Hamiltonian and initial state."""
+    system, own = config.get_system(), read_own_columns(row, config.get_system())
     times, q, p = (tensor_column(row, name) for name in ("times", "q", "p"))
     q0, p0 = (state_column(row, name) for name in ("q0", "p0"))
-    true_q, true_p = system.reference(read_own_columns(row, system), q0, p0, times.astype(np.float64))
-    rounding = float(np.finfo(q.dtype).eps) * max(1.0, float(np.abs(p).max()))
+    bound = float(row.column("integration_error")[0].as_py())
+    complaints = []
+    if not bound <= config.tolerance:
+        complaints.append(f"its certified bound is {bound:.2e}, more than the dataset's tolerance, {config.tolerance:.2e}")
+
+    true_q, true_p = system.reference(own, q0, p0, times.astype(np.float64))
     error = max(float(np.max(np.abs(q - true_q))), float(np.max(np.abs(p - true_p))))
-    return error, float(row.column("integration_error")[0].as_py()) + _MAX_REFERENCE_ERROR + rounding
+    allowed = min(bound, config.tolerance) + _MAX_REFERENCE_ERROR + _rounding(np.stack([q, p]))
+    if not error <= allowed:
+        complaints.append(f"re-integration differs by {error:.2e}, more than the certified {allowed:.2e}")
+
+    hamiltonian = system.rebuild(own)
+    energy, stored = float(hamiltonian.energy(q0, p0)[0]), float(row.column("energy")[0].as_py())
+    if not abs(energy - stored) <= _MAX_REFERENCE_ERROR * max(1.0, abs(energy)):
+        complaints.append(f"its energy is {stored:.9g}, and {energy:.9g} by its Hamiltonian")
+    for name, values in hamiltonian.sense(config.sensor_shape).items():
+        sensed = tensor_column(row, name)
+        difference = float(np.max(np.abs(sensed - values)))
+        if not difference <= _rounding(values.astype(sensed.dtype)) + _NOISES * config.noise + _SUMMATION:
+            complaints.append(f"{name} differs by {difference:.2e} from that of its Hamiltonian")
+    for name, values in system.measure(hamiltonian, q0, p0, times.astype(np.float64)).items():
+        if not np.allclose(own[name], values, rtol=_MEASURED, atol=_MEASURED):
+            complaints.append(f"{name} is {own[name][0]:.6g}, and {values[0]:.6g} when it is measured again")
+    return error, complaints
+
+
+def _rounding(values: np.ndarray) -> float:
+    return float(np.finfo(values.dtype).eps) * max(1.0, float(np.abs(values).max()))

@@ -17,6 +17,7 @@ from .surfaces import RIM, SEARCH, SplineSurfaces, Surfaces, pack
 if TYPE_CHECKING:
     from ..problems import Problems
 
+_SHALLOWEST = 1e-6  # depth below the rim that is one
 _RIM_TOLERANCE = 0.1
 _MOST_FITTED = 1024  # sensors: the fit costs their cube
 
@@ -96,13 +97,19 @@ V = 2 on the rim, and every particle has less energy. c and the coefficients a, 
             raise InputError(
                 f"{names[row].potential} is {worst:.6g} on the rim of the square; a surface has V = {RIM:g} there (within 0.1)"
             )
+        lowest = values[:, 1:-1, 1:-1].min(axis=(1, 2))
+        for row in np.flatnonzero(lowest > RIM - _SHALLOWEST)[:1]:
+            raise InputError(
+                f"{names[row].potential} is {lowest[row]:.6g} and more inside the square; a surface is lower there than its rim"
+            )
 
     def check_initial_state(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, names: Sequence[Names]) -> None:
         super().check_initial_state(hamiltonians, q0, p0, names)
         energy = hamiltonians.energy(q0, p0)
         for row in np.flatnonzero(~(energy < RIM))[:1]:
             raise InputError(
-                f"{names[row].potential} gives |p0|**2/2 + V(q0) = {energy[row]:.6g}; from {RIM:g} on the particle can cross the rim"
+                f"{names[row].q0} and {names[row].p0} give |p0|**2/2 + V(q0) = {energy[row]:.6g}; from {RIM:g} on the particle can cross "
+                "the rim"
             )
 
     def named_cases(self, initial_state: tuple[State, State] | None) -> list[NamedCase]:
