@@ -198,9 +198,8 @@ def _turning_points(
         beyond = np.flatnonzero(heights >= 0.0)
         if not beyond.size:
             height = f", where the potential is {float(potential(np.array([edge]))[0]):.6g}"
-            raise InputError(
-                f"q0 and p0 give energy {energy:.9g}, with which the particle leaves the domain at q = {edge:g}{height}; widen it or lower p0"
-            )
+            leaves = f"with which the particle leaves the domain at q = {edge:g}{height}"
+            raise InputError(f"q0 and p0 give energy {energy:.9g}, {leaves}; widen it or lower p0")
         first = beyond[0]
         inside = side[first - 1] if first else q0
         ends.append(float(side[first]) if heights[first] == 0.0 else brentq(above, inside, side[first], xtol=1e-300))

@@ -125,7 +125,9 @@ class Model:
         times
             Query times in any order, (T,), up to the model's horizon. By default 100 uniform ones.
         verify
-            "none" runs the network alone; "energy" adds the energy drift; "solver" also compares with an ordinary solver.
+            "none" runs the network alone. "energy", the default, adds the energy drift and replaces a prediction whose drift is larger
+            than calibration found accurate: all of them, by a solver, where it found none (`drift_threshold` 0). "solver" compares with an
+            ordinary solver, and replaces what is further off than `solver_threshold`.
 
         Returns
         -------
