@@ -1,7 +1,7 @@
-"""`python -m benchmarks.chaos [NAME ...] [--rows 80000,20000] [--seeds 0]`: direct networks on random surfaces, under one budget.
+"""`python -m benchmarks.chaos [NAME ...] [--rows 40000,10000] [--seeds 0] [--models FOLDER ...]`: direct networks on random surfaces, under one budget.
 
 Each of the five architectures learns the flow over windows of 0.05 from the rows of `benchmark-surface-24`, in 1,250 steps of batch 32
-whatever the number of rows, with one optimizer and one schedule; two to four minutes a run on one core. Measured are the total losses on
+whatever the number of rows, with one optimizer and one schedule; minutes of one core a run. Measured are the total losses on
 the 2,000 test rows, to t = 2, and how long orbits stay near the truth beyond. Runs go to runs/chaos and are continued or not repeated;
 results go to benchmarks/results/chaos.json after each. At the end come the laws of networks that were trained on four sizes or more.
 """
@@ -67,6 +67,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {'; '.join(NETWORKS)}")
     parser.add_argument("--rows", default=[MOST_ROWS], type=whole_numbers, help="numbers of training rows, each a part of the next")
     parser.add_argument("--seeds", default=[0], type=whole_numbers, help="of the networks; the rows are the same")
+    parser.add_argument("--models", default=[], nargs="+", type=Path, metavar="FOLDER", help="measure trained models too, in the same way")
     parser.add_argument("--out", default=Path("runs/chaos"), type=Path)
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(NETWORKS):
@@ -77,7 +78,16 @@ def main(arguments: list[str]) -> int:
     dataset = options.out / "dataset"
     if not (dataset / MANIFEST_FILE).exists():
         generate(dataset, load_config(_TASK, {"data.train": MOST_ROWS}).data, local=True)
-    for name in options.names or NETWORKS:
+    for folder in options.models:
+        measured = measure(folder, dataset)
+        add_line(
+            "chaos", {"name": folder.name, "rows": None, "seed": None} | measured, ("name", "rows", "seed"), task=_TASK, steps=NUM_STEPS
+        )
+        print(
+            f"{folder.name}: {measured['total_loss']['median']:.2e} / {measured['total_loss']['mean']:.2e}, {measured['valid_time']}",
+            flush=True,
+        )
+    for name in options.names or ([] if options.models else NETWORKS):
         for rows in options.rows:
             for seed in options.seeds:
                 line = run(name, rows, seed, dataset, options.out / f"{name.replace(', ', '-').replace(' ', '-')}-{rows}-{seed}")
@@ -99,22 +109,29 @@ def run(name: str, rows: int, seed: int, dataset: Path, folder: Path) -> dict[st
     """Train one network, unless it is there, and measure it."""
     config = load_config(_TASK, {"data.train": MOST_ROWS} | configure(name, rows, seed))
     result = run_training(config, dataset, folder, 0, resume=folder.exists())
-    model = load_model(folder / "model")
-    problems = read_problems(read_split(dataset, "test"), read_config(read_manifest(dataset)))
-    prediction = predict(model, problems, 100)
-    settings = config.evaluation
-    some = problems.take(np.arange(_ROLLOUT_ROWS))
-    rollouts = measure_rollouts(lambda part: predict(model, part, 100), [], some, _ROLLOUT_WINDOWS, problems.system.horizon)
     return {
         "name": name,
         "rows": rows,
         "seed": seed,
         "changes": NETWORKS[name],
-        "num_parameters": result["num_parameters"],
-        "total_loss": summarise(total_losses(problems, prediction.q, prediction.p), settings.bootstrap, settings.seed),
-        "valid_time": rollouts["solvers"]["model"]["prediction_time"],
+        **measure(folder / "model", dataset),
         "validation_loss": result["validation_loss"],
         "seconds": sum(line["seconds"] for line in History(folder).read()),
+    }
+
+
+def measure(folder: Path, dataset: Path) -> dict[str, Any]:
+    """A model on all test rows, and rolled out over four horizons from the first 200."""
+    model = load_model(folder)
+    problems = read_problems(read_split(dataset, "test"), read_config(read_manifest(dataset)))
+    prediction = predict(model, problems, 100)
+    settings = load_config(_TASK).evaluation
+    some = problems.take(np.arange(_ROLLOUT_ROWS))
+    rollouts = measure_rollouts(lambda part: predict(model, part, 100), [], some, _ROLLOUT_WINDOWS, problems.system.horizon)
+    return {
+        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "total_loss": summarise(total_losses(problems, prediction.q, prediction.p), settings.bootstrap, settings.seed),
+        "valid_time": rollouts["solvers"]["model"]["prediction_time"],
     }
 
 
