@@ -1,4 +1,4 @@
-"""`python -m benchmarks.chaos [NAME ...] [--rows 40000,10000] [--seeds 0] [--models FOLDER ...]`: direct networks on random surfaces, under one budget.
+"""`python -m benchmarks.chaos [NAME ...] [--rows 40000,10000] [--seeds 0] [--models FOLDER ...]`: networks on random surfaces, one budget.
 
 Each of the five architectures learns the flow over windows of 0.05 from the rows of `benchmark-surface-24`, in 1,250 steps of batch 32
 whatever the number of rows, with one optimizer and one schedule; minutes of one core a run. Measured are the total losses on
