@@ -27,8 +27,8 @@ def search(storage: Any, name: str, space: Space, num_trials: int, calls: int = 
         while len(study.ended()) < num_trials * call // calls:
             proposal = study.propose()
             loss = sum((float(value) - 0.3) ** 2 for value in proposal.parameters.values())
-            study.report(proposal.number, 1, [loss], 0.0)
-            study.end(proposal.number, 0.0)
+            study.report(proposal.number, {1: (loss,)}, 0.0)
+            study.end(proposal.number, 1, 0.0)
     return study.ended()
 
 

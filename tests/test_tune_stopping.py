@@ -37,7 +37,7 @@ class MortalStorage(optuna.storages.InMemoryStorage):
         self.writes_left -= 1
 
     def _check_verdict(self, trial_id: int, epoch: int, kept: bool) -> None:
-        curves = {trial.number: trial.intermediate_values for trial in self.get_all_trials(0)}
+        curves = {trial.number: {e: (v,) for e, v in trial.intermediate_values.items()} for trial in self.get_all_trials(0)}
         trial = self.get_trial(trial_id)
         assert epoch in self.stopper.rungs(trial.number)
         assert epoch > trial.user_attrs.get("kept", 0)  # once
@@ -92,13 +92,13 @@ def drive(
         losses, left_off = curve_of(number), trained.get(number, 0)
         if running[number] or not left_off:
             trained[number] = left_off = min(left_off + 1, BUDGET)
-            report = losses[left_off - 1 : left_off]
+            report = range(left_off, left_off + 1)
         else:
-            report = losses[:left_off]  # first, where it left off
+            report = range(1, left_off + 1)  # first, where it left off
         running[number] = True
-        goes_on = study.report(number, left_off, report, 0.0)
+        goes_on = study.report(number, {epoch: (losses[epoch - 1],) for epoch in report}, 0.0)
         if not goes_on or left_off == BUDGET:
-            study.end(number, 0.0)
+            study.end(number, left_off, 0.0)
             del running[number]
     return study
 
@@ -184,8 +184,8 @@ def test_brackets_are_compared_within_themselves() -> None:
     bracket = brackets[0]
     rival = next(number for number in range(1, 1000) if brackets[number] == bracket)
     other = next(number for number in range(1, 1000) if brackets[number] != bracket)
-    assert not stopper.keeps(0, 18, {0: {18: 2.0}, rival: {18: 1.0}})
-    assert stopper.keeps(0, 18, {0: {18: 2.0}, other: {18: 1.0}})
+    assert not stopper.keeps(0, 18, {0: {18: (2.0,)}, rival: {18: (1.0,)}})
+    assert stopper.keeps(0, 18, {0: {18: (2.0,)}, other: {18: (1.0,)}})
 
 
 def test_a_failed_trial_keeps_its_reason_and_its_curve() -> None:
@@ -194,8 +194,8 @@ def test_a_failed_trial_keeps_its_reason_and_its_curve() -> None:
     for reason in ("the loss is not finite", None):
         number = study.propose().number
         if reason:
-            assert study.report(number, 1, [0.5], 1.0)
-        study.end(number, 1.0, reason)
+            assert study.report(number, {1: (0.5,)}, 1.0)
+        study.end(number, 1, 1.0, reason)
     diverged, silent = study.ended()
     assert (diverged.state, diverged.value, diverged.intermediate_values) == (TrialState.FAIL, None, {1: 0.5})
     assert diverged.user_attrs["reason"] == "the loss is not finite"
@@ -210,8 +210,8 @@ def test_what_cannot_be_built_is_drawn_again() -> None:
     study = Study(storage, SPACE, STOPPERS["none"](1, 1), lambda held: sampler, why_not)
     for _ in range(10):
         number = study.propose().number
-        study.report(number, 1, [1.0], 0.0)
-        study.end(number, 0.0)
+        study.report(number, {1: (1.0,)}, 0.0)
+        study.end(number, 1, 0.0)
     assert [trial.params["width"] for trial in study.ended()] == 10 * [16]
     redrawn = [trial for trial in study.trials() if trial.params["width"] == 32]
     assert redrawn

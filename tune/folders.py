@@ -17,7 +17,7 @@ from ..platform.config import Config, SweepConfig, TrainingConfig
 from ..platform.provenance import changed_keys
 from ..platform.training.run_folder import prepare_run
 
-RECORD_FILE = "study.json"
+RECORD_FILE, PLAN_FILE = "study.json", "plan.json"
 _LOCK_FILE = ".lock"
 
 
@@ -58,7 +58,7 @@ def _check_owner(out: Path, identity: dict[str, Any]) -> None:
         raise InputError(f"--out {str(out)!r} is a file; give a folder")
     record = out / RECORD_FILE
     if not record.exists():
-        others = [path.name for path in out.glob("*") if path.name != _LOCK_FILE and not path.name.endswith(".partial")]
+        others = [path.name for path in out.glob("*") if path.name not in (_LOCK_FILE, PLAN_FILE) and not path.name.endswith(".partial")]
         if others:
             raise InputError(f"--out {str(out)!r} holds {others[0]!r} and no {identity['kind']}; choose another folder")
         return

@@ -12,7 +12,7 @@ from .search_spaces import Choices, Range, Space
 _MOST_STARTUP_TRIALS, _LARGEST_POPULATION = 10, 50  # Optuna's defaults, for sweeps that are long enough
 
 
-def make_sampler(name: str, space: Space, num_trials: int, seed: int, num_held: int = 0) -> Any:
+def make_sampler(name: str, space: Space, num_trials: int, seed: int, num_held: int = 0, num_objectives: int = 1) -> Any:
     """The sampler `name` for a sweep of `num_trials` trials in all, of which the storage holds `num_held`.
 
     Raises
@@ -34,12 +34,14 @@ def make_sampler(name: str, space: Space, num_trials: int, seed: int, num_held: 
     if name == "nsga2":
         return samplers.NSGAIISampler(population_size=max(4, min(_LARGEST_POPULATION, num_trials // 4)), seed=fresh)
     if name == "cmaes":
-        _check_cmaes(space)
+        _check_cmaes(space, num_objectives)
         return samplers.CmaEsSampler(n_startup_trials=startup, warn_independent_sampling=False, seed=fresh)
     return _grid(space, num_trials, seed)
 
 
-def _check_cmaes(space: Space) -> None:
+def _check_cmaes(space: Space, num_objectives: int) -> None:
+    if num_objectives > 1:
+        raise InputError(f"sweep.sampler is 'cmaes', which has one objective, not {num_objectives}: choose another sampler")
     if find_spec("cmaes") is None:
         raise InputError("sweep.sampler is 'cmaes', which needs the package cmaes: pip install cmaes, or choose another sampler")
     ranges = [key for key, domain in space.items() if isinstance(domain, Range)]
@@ -58,6 +60,9 @@ def _grid(space: Space, num_trials: int, seed: int) -> Any:
         def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
             pass  # Optuna's would stop the study, which only its own loop allows
 
+    conditional = [key for key, domain in space.items() if domain.when]
+    if conditional:
+        raise InputError(f"sweep.sampler is 'grid', and sweep.space {conditional[0]} depends on others by `when`: choose another sampler")
     values = {key: _values(key, domain) for key, domain in space.items()}
     size = math.prod(len(each) for each in values.values())
     if num_trials > size:

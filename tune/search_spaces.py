@@ -1,7 +1,9 @@
-"""What a sweep may vary: dotted configuration keys, each with a range or a list of choices."""
+"""What a sweep may vary: dotted configuration keys, each with a range or a list of choices, some only where others have certain values."""
 
+import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..physics import InputError
@@ -14,6 +16,9 @@ _FIXED = {
     "architecture.preset": "choose it once, with --set architecture.preset=NAME",
     "training.epochs": "give the budget of a trial as sweep.epochs",
 }
+_EDGE = 0.05  # part of a range at either end
+# Other keys of data would change the problems themselves, and with them what a loss means.
+_OF_DATA = ("data.sensors", "data.noise")
 
 _OPTIMISER = {
     "training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
@@ -61,35 +66,81 @@ _ARCHITECTURES: dict[str, dict[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included; integers where the key holds one."""
+    """Numbers from `low` to `high`, both included; integers where the key holds one. `when` as in `suggest`."""
 
     low: float
     high: float
     log: bool
     integer: bool
+    when: "When" = ()
 
     def suggest(self, trial: Any, key: str) -> Any:
         draw = trial.suggest_int if self.integer else trial.suggest_float
         return draw(key, self.low, self.high, log=self.log)
 
+    def holds(self, value: Any) -> bool:
+        """Whether `value` lies in the range."""
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and self.low <= value <= self.high and not (self.integer and value != int(value))
+
+    def edge(self, value: Any) -> str | None:
+        """The end, lower or upper, from which `value` is less than a twentieth of the range away, or None."""
+        low, high, at = (math.log(x) if self.log else x for x in (self.low, self.high, value))
+        fraction = (at - low) / (high - low)
+        return "lower" if fraction <= _EDGE else "upper" if fraction >= 1 - _EDGE else None
+
     def dump(self) -> dict[str, Any]:
-        return {"low": self.low, "high": self.high, "log": self.log}
+        return {"low": self.low, "high": self.high, "log": self.log} | _dump_when(self.when)
 
 
 @dataclass(frozen=True)
 class Choices:
-    """A finite list of unordered values."""
+    """A finite list of unordered values. `when` as in `suggest`."""
 
     values: tuple[Any, ...]
+    when: "When" = ()
 
     def suggest(self, trial: Any, key: str) -> Any:
         return trial.suggest_categorical(key, self.values)
 
+    def holds(self, value: Any) -> bool:
+        """Whether `value` is one of the choices."""
+        return value in self.values
+
+    def edge(self, value: Any) -> str | None:
+        """None: choices have no order."""
+        return None
+
     def dump(self) -> dict[str, Any]:
-        return {"choices": list(self.values)}
+        return {"choices": list(self.values)} | _dump_when(self.when)
 
 
+When = tuple[tuple[str, tuple[Any, ...]], ...]  # keys, and the values one of which each must have
 Space = dict[str, Range | Choices]
+
+
+def suggest(space: Space, trial: Any) -> dict[str, Any]:
+    """The parameters that an Optuna trial draws: those keys whose `when` holds, in the order of the space."""
+    drawn: dict[str, Any] = {}
+    for key, domain in space.items():
+        if is_active(domain, drawn):
+            drawn[key] = domain.suggest(trial, key)
+    return drawn
+
+
+def is_active(domain: Range | Choices, drawn: Mapping[str, Any]) -> bool:
+    """Whether what was drawn before gives this key an effect."""
+    return all(key in drawn and drawn[key] in values for key, values in domain.when)
+
+
+def at_edges(space: Space, parameters: Mapping[str, Any]) -> list[str]:
+    """A sentence for each parameter at an end of its range: better values may lie beyond."""
+    found = [(key, space[key], value, space[key].edge(value)) for key, value in parameters.items()]
+    return [
+        f"{key} = {value:.4g} lies at the {end} end of its range, {domain.low:g} to {domain.high:g}; widen it"
+        for key, domain, value, end in found
+        if end and isinstance(domain, Range)
+    ]
 
 
 def default_space(architecture: str) -> dict[str, dict[str, Any]]:
@@ -106,7 +157,10 @@ def parse_space(config: Config) -> Space:
         For a key that does not exist or may not vary, a value the key does not take, or another form.
     """
     forms = config.sweep.space or default_space(config.architecture.name)
-    return {key: _parse(config, key, form) for key, form in forms.items()}
+    space: Space = {}
+    for key, form in forms.items():
+        space[key] = _parse(config, key, form, space)
+    return space
 
 
 def dump_space(space: Space) -> dict[str, Any]:
@@ -114,16 +168,49 @@ def dump_space(space: Space) -> dict[str, Any]:
     return {key: domain.dump() for key, domain in space.items()}
 
 
-def _parse(config: Config, key: str, form: dict[str, Any]) -> Range | Choices:
+def _dump_when(when: When) -> dict[str, Any]:
+    return {"when": {key: list(values) for key, values in when}} if when else {}
+
+
+def _parse(config: Config, key: str, form: dict[str, Any], before: Space) -> Range | Choices:
     if key in _FIXED:
         raise InputError(f"sweep.space has {key}, which a sweep cannot vary: {_FIXED[key]}")
-    if key.partition(".")[0] not in ("architecture", "training"):
-        raise InputError(f"sweep.space has {key}; only keys of architecture and training can vary")
+    section = key.partition(".")[0]
+    if section == "data" and key not in _OF_DATA:
+        raise InputError(f"sweep.space has {key}; of data only {' and '.join(_OF_DATA)} can vary, and the rows as training.train_rows")
+    if section not in ("architecture", "training", "data"):
+        raise InputError(f"sweep.space has {key}; only keys of architecture, training and data can vary")
+    when = _parse_when(key, form.get("when", {}), before)
+    form = {name: value for name, value in form.items() if name != "when"}
+    # A key that depends on another is checked with every value that gives it an effect.
+    contexts = [dict(zip((name for name, _ in when), values, strict=True)) for values in itertools.product(*(each for _, each in when))]
+    domains = [_parse_domain(config.override(context), key, form) for context in contexts]
+    if section == "data" and not isinstance(domains[0], Choices):
+        raise InputError(f"sweep.space {key} is a range; give it choices, each of which has a dataset of its own")
+    return replace(domains[0], when=when)
+
+
+def _parse_domain(config: Config, key: str, form: dict[str, Any]) -> Range | Choices:
     if set(form) == {"choices"}:
         return _parse_choices(config, key, form["choices"])
     if {"low", "high"} <= set(form) <= {"low", "high", "log"}:
         return _parse_range(config, key, form)
     raise InputError(f"sweep.space {key} is {form!r}; write {_FORMS}")
+
+
+def _parse_when(key: str, form: Any, before: Space) -> When:
+    if not isinstance(form, dict):
+        raise InputError(f"sweep.space {key} has when: {form!r}; write the key it depends on, as in {{training.schedule: constant}}")
+    parents = []
+    for parent, value in form.items():
+        domain, values = before.get(parent), tuple(value) if isinstance(value, list) else (value,)
+        if not isinstance(domain, Choices):
+            raise InputError(f"sweep.space {key} depends on {parent}, which must stand before it, with choices")
+        strangers = [each for each in values if each not in domain.values]
+        if strangers or not values:
+            raise InputError(f"sweep.space {key} depends on {parent} = {value!r}; its choices are {', '.join(map(str, domain.values))}")
+        parents.append((parent, values))
+    return tuple(parents)
 
 
 def _parse_choices(config: Config, key: str, values: Any) -> Choices:
@@ -153,7 +240,8 @@ def _accept(config: Config, key: str, value: Any) -> Any:
         node: Any = config.override({key: value}).dump()
     except InputError as error:
         place = "sweep.space" if key in str(error) else f"sweep.space {key}"
-        raise InputError(f"{place}: {error}") from None
+        hint = "; write `when: {OTHER_KEY: VALUE}` where another key decides" if "no effect" in str(error) else ""
+        raise InputError(f"{place}: {error}{hint}") from None
     for part in key.split("."):
         node = node[part]
     return node

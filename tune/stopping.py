@@ -1,18 +1,21 @@
 """Early stopping: whether a trial goes on is a pure function of what all trials of the study have reported.
 
-A rung is an epoch at which a trial is judged: its best loss so far against those that other trials had at the same epoch, whether they
-finished, failed or were stopped. Nothing else enters, so a search that was killed judges as one that was not. Optuna's own pruners
-record that a rung was reached before they decide, and lose the decision of a driver that is killed in between.
+A rung is an epoch at which a trial is judged: its objectives so far against those that other trials had at the same epoch, whether they
+finished, failed or were stopped. Several objectives are compared as in multi-objective ASHA (Schmucker et al., arXiv 2106.12639).
+Nothing else enters, so a search that was killed judges as one that was not. Optuna's own pruners record that a rung was reached before
+they decide, and lose the decision of a driver that is killed in between.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
 
-Curves = Mapping[int, Mapping[int, float]]  # of each trial, the best loss so far after each epoch
+from .fronts import order_by_fronts
+
+Curves = Mapping[int, Mapping[int, Sequence[float]]]  # of each trial, its objectives after some epochs
 
 _REDUCTION_FACTOR = 3  # about one trial in three goes on from each rung
 _MEDIAN_RIVALS = 4  # a median of fewer says little
@@ -22,7 +25,8 @@ _MEDIAN_RIVALS = 4  # a median of fewer says little
 class Stopper:
     """Trials are dealt to `brackets`, each a tuple of rungs, in proportion to `weights`, and compared within their bracket.
 
-    A trial goes on where its loss is at most the `quantile` of its rivals' losses, or where there are fewer than `min_rivals`.
+    A trial goes on where its loss is at most the `quantile` of its rivals' losses, or where there are fewer than `min_rivals`. With
+    several objectives it goes on where this part of its rivals or less stands before it in the order of `order_by_fronts`.
     """
 
     brackets: tuple[tuple[int, ...], ...]
@@ -38,7 +42,13 @@ class Stopper:
         """Whether the trial goes on after `epoch`, one of its rungs."""
         bracket = self._bracket(trial)
         rivals = [curve[epoch] for other, curve in curves.items() if other != trial and epoch in curve and self._bracket(other) == bracket]
-        return len(rivals) < self.min_rivals or curves[trial][epoch] <= float(np.quantile(rivals, self.quantile))
+        own = curves[trial][epoch]
+        if len(rivals) < self.min_rivals:
+            return True
+        if len(own) == 1:
+            return own[0] <= float(np.quantile(rivals, self.quantile))
+        place = order_by_fronts(np.array([own, *rivals])).index(0)
+        return place <= self.quantile * (len(rivals) - 1)
 
     def _bracket(self, trial: int) -> int:
         drawn = crc32(b"%d" % trial) % sum(self.weights)  # as if at random, and the same in every driver

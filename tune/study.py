@@ -3,25 +3,27 @@
 A trial is written down in this order, so that a driver killed between any two writes leaves nothing to guess:
 
     its parameters, then user attribute `ready`     they can be built, and it has a run folder from here on
-    the best loss so far after each epoch           intermediate values
+    its objective so far after epochs               intermediate values; of several objectives, user attributes `values EPOCH`
     `kept`, the last rung that it passed            a rung beyond it has not been judged
-    `seconds` and `reason`, then its state          COMPLETE, PRUNED when stopped early, FAIL for a reason
+    `epochs`, `seconds`, `reason`, then its state   COMPLETE, PRUNED when stopped early, FAIL for a reason
 
-Trials found running belong to a driver that is gone, and go on under the same number.
+Trials found running belong to a driver that is gone, and go on under the same number. Optuna has intermediate values of one objective
+only, and its TPE fails where a study of several has any.
 """
 
 import math
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..physics import InputError
-from .search_spaces import Space
+from .search_spaces import Space, suggest
 from .stopping import Stopper
 
-STORAGE_FILE = "optuna.db"
-_STUDY_NAME = "sweep"
+STORAGE_FILE, STUDY_NAME = "optuna.db", "sweep"
+_VALUES = "values "
 _MOST_DRAWS, _DRAWS_OF_SAMPLER = 100, 10  # of one trial; those after the sampler's own are random
 
 
@@ -33,18 +35,31 @@ class Proposal:
     parameters: dict[str, Any]
 
 
-def open_storage(out: Path) -> Any:
-    """The SQLite file of a sweep. Its locks, unlike a journal file's, end with the process that held them."""
+def open_storage(out: Path, url: str | None = None) -> Any:
+    """The SQLite file of a sweep, or the database at an SQLAlchemy URL. Their locks, unlike a journal file's, end with their holder.
+
+    Raises
+    ------
+    InputError
+        Where the database cannot be reached, or its driver is not installed.
+    """
     import optuna
+    from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna.storages.RDBStorage(f"sqlite:///{out / STORAGE_FILE}")
+    try:
+        return optuna.storages.RDBStorage(url or f"sqlite:///{out / STORAGE_FILE}")
+    except (ImportError, SQLAlchemyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"the database {url or str(out / STORAGE_FILE)!r} cannot be opened: {reason}") from None
 
 
 class Study:
-    """`make_sampler` receives the number of trials that the storage holds: sampling continues instead of repeating itself.
+    """The study called `name` in a storage, of `num_objectives` objectives, all minimised.
 
-    `why_not` returns why a network with these parameters cannot be built, or None. Such parameters are drawn again.
+    `make_sampler` receives the number of trials that the storage holds: sampling continues instead of repeating itself. `why_not`
+    returns why a network with these parameters cannot be built, or None. Such parameters are drawn again. A new study begins with the
+    parameters in `start`.
     """
 
     def __init__(
@@ -54,17 +69,24 @@ class Study:
         stopper: Stopper,
         make_sampler: Callable[[int], Any],
         why_not: Callable[[dict[str, Any]], str | None] = lambda _: None,
+        *,
+        name: str = STUDY_NAME,
+        num_objectives: int = 1,
+        start: Sequence[dict[str, Any]] = (),
     ) -> None:
         import optuna
 
-        self._storage, self.space, self._stopper, self._why_not = storage, space, stopper, why_not
-        self._study = optuna.create_study(study_name=_STUDY_NAME, storage=storage, direction="minimize", load_if_exists=True)
-        self._study.sampler = make_sampler(len(self.trials()))
-        running = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+        self._storage, self.space, self.stopper, self._why_not, self._num_objectives = storage, space, stopper, why_not, num_objectives
+        self.optuna = optuna.create_study(study_name=name, storage=storage, directions=["minimize"] * num_objectives, load_if_exists=True)
+        for parameters in start:  # a driver that was killed among them goes on with the rest
+            self.optuna.enqueue_trial(parameters, skip_if_exists=True)
+        self.optuna.sampler = make_sampler(len(self.trials()))
+        running = self.optuna.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
         self._left = [trial._trial_id for trial in running]
+        self._counted = time.monotonic()
 
     def trials(self) -> list[Any]:
-        return self._study.get_trials(deepcopy=False)
+        return self.optuna.get_trials(deepcopy=False)
 
     def ended(self) -> list[Any]:
         """The trials that count: all that ended, without proposals that were never run."""
@@ -80,22 +102,21 @@ class Study:
         """
         import optuna
 
-        usual, reason = self._study.sampler, ""
+        usual, reason = self.optuna.sampler, ""
         try:
             for draw in range(_MOST_DRAWS):
                 if draw == _DRAWS_OF_SAMPLER and not isinstance(usual, optuna.samplers.GridSampler):
-                    self._study.sampler = optuna.samplers.RandomSampler(seed=len(self.trials()))  # one that learns may insist
+                    self.optuna.sampler = optuna.samplers.RandomSampler(seed=len(self.trials()))  # one that learns may insist
                 trial = self._next_trial()
-                for key, domain in self.space.items():
-                    domain.suggest(trial, key)  # what was drawn before an interruption stays
-                reason = self._why_not(trial.params)
+                parameters = suggest(self.space, trial)  # what was drawn before an interruption stays
+                reason = self._why_not(parameters)
                 if reason is None:
                     trial.set_user_attr("ready", True)
-                    return Proposal(trial.number, trial.params)
+                    return Proposal(trial.number, parameters)
                 trial.set_user_attr("reason", reason)
-                self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                self.optuna.tell(trial, state=optuna.trial.TrialState.FAIL)
         finally:
-            self._study.sampler = usual
+            self.optuna.sampler = usual
         raise InputError(
             f"sweep.space gave {_MOST_DRAWS} configurations in a row that cannot be built, the last because {reason}; narrow it"
         )
@@ -104,48 +125,69 @@ class Study:
         import optuna
 
         if self._left:
-            return optuna.trial.Trial(self._study, self._left.pop(0))
-        if len(self.trials()) >= getattr(self._study.sampler, "size", math.inf):
+            return optuna.trial.Trial(self.optuna, self._left.pop(0))
+        if len(self.trials()) >= getattr(self.optuna.sampler, "size", math.inf):
             raise InputError("the grid of sweep.space has fewer combinations that can be built than --trials asks for")
-        return self._study.ask()
+        return self.optuna.ask()
 
-    def report(self, number: int, epoch: int, losses: Sequence[float], seconds: float) -> bool:
-        """Record the best losses so far after the latest epochs, of which the last is `epoch`; returns whether the trial goes on.
+    def curve(self, trial: Any) -> dict[int, tuple[float, ...]]:
+        """The objectives of a trial after the epochs at which they were recorded, in order."""
+        if self._num_objectives == 1:
+            return {epoch: (value,) for epoch, value in sorted(trial.intermediate_values.items())}
+        attributes = trial.user_attrs.items()
+        found = {int(key.removeprefix(_VALUES)): tuple(value) for key, value in attributes if key.startswith(_VALUES)}
+        return dict(sorted(found.items()))
+
+    def report(self, number: int, values: Mapping[int, Sequence[float]], seconds: float) -> bool:
+        """Record the objectives so far after some epochs; returns whether the trial goes on.
 
         Epochs that the record holds already change nothing, and a rung is judged once.
         """
         trial = self._trial(number)
         if trial.state.is_finished():
             return False
-        rungs, kept = self._stopper.rungs(number), trial.user_attrs.get("kept", 0)
-        for step, loss in enumerate(losses, start=epoch + 1 - len(losses)):
-            if step not in trial.intermediate_values:
-                self._storage.set_trial_intermediate_value(trial._trial_id, step, loss)
-            if step in rungs and step > kept:
-                if not self._stopper.keeps(number, step, {other.number: other.intermediate_values for other in self.trials()}):
-                    self._close(trial, "PRUNED", seconds)
+        rungs, kept, held = self.stopper.rungs(number), trial.user_attrs.get("kept", 0), self.curve(trial)
+        for epoch in sorted(values):
+            if epoch not in held:
+                self._record(trial, epoch, values[epoch])
+            if epoch in rungs and epoch > kept:
+                if not self.stopper.keeps(number, epoch, {other.number: self.curve(other) for other in self.trials()}):
+                    self._close(trial, "PRUNED", epoch, seconds)
                     return False
-                self._storage.set_trial_user_attr(trial._trial_id, "kept", step)
+                self._storage.set_trial_user_attr(trial._trial_id, "kept", epoch)
         return True
 
-    def end(self, number: int, seconds: float, reason: str | None = None) -> None:
+    def end(self, number: int, epochs: int, seconds: float, reason: str | None = None) -> None:
         """Record the end of a trial; `reason` says why it failed. Nothing changes where it was stopped early."""
         trial = self._trial(number)
         if trial.state.is_finished():
             return
-        if reason is None and not trial.intermediate_values:
+        if reason is None and not self.curve(trial):
             reason = "it ended before its first epoch"
-        self._close(trial, "FAIL" if reason else "COMPLETE", seconds, reason)
+        self._close(trial, "FAIL" if reason else "COMPLETE", epochs, seconds, reason)
 
-    def _close(self, trial: Any, state: str, seconds: float, reason: str | None = None) -> None:
+    def count_seconds(self) -> float:
+        """Add the time since the study was opened or last counted to that of all drivers; returns the sum."""
+        now, before = time.monotonic(), self.optuna.user_attrs.get("wall_seconds", 0.0)
+        elapsed, self._counted = now - self._counted, now
+        self.optuna.set_user_attr("wall_seconds", before + elapsed)
+        return before + elapsed
+
+    def _record(self, trial: Any, epoch: int, values: Sequence[float]) -> None:
+        assert len(values) == self._num_objectives and all(map(math.isfinite, values)), values
+        if self._num_objectives == 1:
+            self._storage.set_trial_intermediate_value(trial._trial_id, epoch, values[0])
+        else:
+            self._storage.set_trial_user_attr(trial._trial_id, f"{_VALUES}{epoch}", list(values))
+
+    def _close(self, trial: Any, state: str, epochs: int, seconds: float, reason: str | None = None) -> None:
         from optuna.trial import TrialState
 
-        self._storage.set_trial_user_attr(trial._trial_id, "seconds", seconds)
-        if reason is not None:
-            self._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
-        trial = self._trial(trial.number)
-        value = trial.intermediate_values[trial.last_step] if state == "COMPLETE" else None
-        self._study.tell(trial.number, value, TrialState[state])
+        for key, value in {"epochs": epochs, "seconds": seconds, "reason": reason}.items():
+            if value is not None:
+                self._storage.set_trial_user_attr(trial._trial_id, key, value)
+        values = list(self.curve(self._trial(trial.number)).values())[-1] if state == "COMPLETE" else None
+        self.optuna.tell(trial.number, values, TrialState[state])
 
     def _trial(self, number: int) -> Any:
         return self.trials()[number]

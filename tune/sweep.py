@@ -4,107 +4,158 @@ The output folder:
 
     study.json          what is swept: dataset, settings, space
     optuna.db           the record that survives: every trial proposed, what it reported and how it ended
-    trials/00000/ ...   run folders, as `training` writes them
-    leaderboard.csv, leaderboard.json, best.yaml    written whenever a trial ends
+    trials/00000/ ...   run folders, as `training` writes them; checkpoints of the best trial only
+    datasets/           where the space varies keys of data
+    finals/00003-1/ ... run folders of the finalists, by trial and seed
+    sweep.json          the result; and what `leaderboard` writes whenever a trial ends
 """
 
-import csv
-import io
-import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..physics import InputError
-from ..physics.files import write_file, write_json
+from ..physics.files import read_json, write_json
 from ..platform.config import Config, load_config
 from ..platform.data.manifest import read_manifest
 from ..platform.progress import track
-from ..platform.training.loop import train
-from ..platform.training.run_folder import CONFIG_FILE, prepare_run
-from .folders import claimed, resolve
+from ..platform.training.run_folder import DATASET_FILE, MODEL_FOLDER
+from .datasets import dataset_of, generate_datasets
+from .finals import judge_finals, prepare_finals, run_final
+from .folders import PLAN_FILE, claimed, resolve
+from .leaderboard import BEST_FILE, LEADERBOARD_FILE, PAGE_FILE, STATES, TRIALS_FOLDER, Outputs, trial_folder
+from .resources import Share, cluster_nodes, share_cluster
+from .runs import TrialWork, run_folders, trained
 from .samplers import make_sampler
-from .search_spaces import Space, dump_space, parse_space
+from .search_spaces import Space, at_edges, dump_space, is_active, parse_space
 from .stopping import STOPPERS, Stopper
-from .study import Study, open_storage
-from .trials import attempt, read_failure, read_history, run_trials, scheduler, searcher
+from .study import STUDY_NAME, Study, open_storage
+from .trials import attempt, read_failure, run_trials, scheduler, searcher
 
-LEADERBOARD_FILE, BEST_FILE, TRIALS_FOLDER = "leaderboard", "best.yaml", "trials"
-_STATES = {"COMPLETE": "finished", "PRUNED": "stopped early", "FAIL": "failed"}
+RESULT_FILE = "sweep.json"
 _RECORD_VERSION = 2  # of what the storage holds
 
 
-def sweep(config: Config, dataset: Path, out: Path, num_trials: int) -> dict[str, Any]:
-    """Search `sweep.space` for the smallest validation loss with `num_trials` trials; returns the result.
+def sweep(config: Config, dataset: Path, out: Path, num_trials: int, storage: str | None = None) -> dict[str, Any]:
+    """Search `sweep.space` for the smallest `sweep.objectives` with `num_trials` trials; returns the result.
 
     Run again, it does what is missing up to `num_trials` and nothing that is done: trials that a stopped
     driver left half-way go on from their checkpoints. A trial that fails counts as done, and its reason is recorded. Where no trial
     could start with the proposed parameters, others are drawn. Each trial trains `sweep.epochs` epochs (`training.epochs` by default)
     unless `sweep.stopper` stops it, which compares it with all trials of the study, those before an interruption included. Its score
-    is the loss of its best epoch, the one whose model is kept.
+    is that of its best epoch, the one whose model is kept. The study is recorded in `out`, or in the database at the URL `storage`.
+    The best `sweep.finalists` trials are then trained again; see `finals`.
 
     Raises
     ------
     InputError
-        For an unusable dataset, configuration or space, where `out` holds anything but this very sweep,
-        or where every trial failed.
+        For an unusable dataset, configuration or space, where `out` holds anything but this very sweep, where a trial does not
+        fit the cluster, or where every trial failed.
     """
     if num_trials < 1:
         raise InputError(f"--trials is {num_trials}; ask for at least 1")
     dataset, out = dataset.absolute(), out.absolute()
-    space = parse_space(config)
     resolved = resolve(config, dataset)
-    sampler = partial(make_sampler, config.sweep.sampler, space, num_trials, config.sweep.seed)
+    space = parse_space(resolved)
+    _check_seeds(resolved, space)
+    start = [_known_parameters(source, resolved.architecture.name, space) for source in resolved.sweep.start_from]
+    settings = resolved.sweep
+    sampler = partial(make_sampler, settings.sampler, space, num_trials, settings.seed, num_objectives=len(settings.objectives))
     sampler(0)  # refuses what it cannot search, before anything is written
-    with claimed(out, _identity(resolved, dataset, space)):
-        study = Study(open_storage(out), space, _stopper(resolved), sampler, partial(_why_not, resolved, dataset))
+    with claimed(out, _identity(resolved, dataset, space, start)):
+        held = open_storage(out, storage)
+        name = _study_name(held, out, storage)
+        study = Study(
+            held, space, stopper_of(resolved), sampler, partial(_why_not, resolved, dataset, out),
+            name=name, num_objectives=len(settings.objectives), start=start,
+        )  # fmt: skip
+        outputs = Outputs(out, resolved, study)
         missing = num_trials - len(study.ended())
-        if missing > 0:
-            _run(resolved, dataset, out, study, missing)
-        return _conclude(resolved, dataset, out, _publish(resolved, out, study), max(missing, 0))
+        try:
+            if missing > 0:
+                _search(resolved, dataset, out, study, outputs, missing)
+        finally:  # also after Ctrl-C
+            rows = outputs.write(at_end=True)
+        _check_any_succeeded(out, rows)
+        finals = _hold_finals(resolved, dataset, out, rows)
+        if finals:
+            first = finals["finalists"][0]["trial"]
+            rows.sort(key=lambda row: row["trial"] != first)
+            outputs.write_best(rows[0])
+        return _conclude(resolved, dataset, out, study, rows, finals) | {"new_trials": max(missing, 0)}
 
 
-def leaderboard(study: Study) -> list[dict[str, Any]]:
-    """One row for each trial that ended, best first: finished and stopped ones by validation loss, then failed ones."""
-    rows = [_row(trial) for trial in study.ended()]
-    return sorted(rows, key=lambda row: (math.inf if row["validation_loss"] is None else row["validation_loss"], row["trial"]))
+def stopper_of(config: Config) -> Stopper:
+    """The early stopping of a resolved configuration."""
+    settings, budget = config.sweep, trial_epochs(config)
+    return STOPPERS[settings.stopper](budget, settings.grace_epochs or max(1, round(settings.grace_fraction * budget)))
 
 
-def _identity(config: Config, dataset: Path, space: Space) -> dict[str, Any]:
+def trial_epochs(config: Config) -> int:
+    """The epochs of a trial that is not stopped."""
+    return config.sweep.epochs or config.training.epochs
+
+
+def _check_seeds(config: Config, space: Space) -> None:
+    if config.sweep.seeds > 1 and "training.seed" in space:
+        raise InputError(f"sweep.space has training.seed and sweep.seeds is {config.sweep.seeds}; leave one of them out")
+
+
+def _known_parameters(source: str, architecture: str, space: Space) -> dict[str, Any]:
+    """The parameters of a configuration, for a trial that has them; InputError where the space does not have them."""
+    config = load_config(source)
+    if config.architecture.name != architecture:
+        raise InputError(f"sweep.start_from has {source!r}, a configuration of {config.architecture.name}; this sweep is of {architecture}")
+    parameters: dict[str, Any] = {}
+    for key, domain in space.items():
+        if not is_active(domain, parameters):
+            continue
+        section, _, name = key.partition(".")
+        value = config.dump()[section].get(name)
+        if not domain.holds(value):
+            raise InputError(f"sweep.start_from has {source!r}, where {key} is {value!r}; sweep.space has {domain.dump()}")
+        parameters[key] = value
+    return parameters
+
+
+def _identity(config: Config, dataset: Path, space: Space, start: list[dict[str, Any]]) -> dict[str, Any]:
     values = config.dump()
-    keys = ("epochs", "sampler", "stopper", "grace_fraction", "grace_epochs", "seed")
+    keys = ("epochs", "objectives", "seeds", "sampler", "stopper", "grace_fraction", "grace_epochs", "seed")
+    settings = {key: values["sweep"][key] for key in keys if key in values["sweep"]}
     return {
         "kind": "sweep",
         "record_version": _RECORD_VERSION,
         "dataset_hash": read_manifest(dataset)["dataset_hash"],
         "architecture": values["architecture"],
         "training": values["training"],
-        "sweep": {key: values["sweep"][key] for key in keys if key in values["sweep"]},
+        "sweep": settings | {"start_from": start},
         "space": dump_space(space),
     }
 
 
-def _budget(config: Config) -> int:
-    return config.sweep.epochs or config.training.epochs
+def _study_name(held: Any, out: Path, url: str | None) -> str:
+    """A database may hold many sweeps: there the folder is the name. Trials without their study mean another database."""
+    name = str(out) if url else STUDY_NAME
+    if (out / TRIALS_FOLDER).exists() and name not in {study.study_name for study in held.get_all_studies()}:
+        where = f"the database {url!r}" if url else "optuna.db"
+        raise InputError(f"--out {str(out)!r} holds trials, and {where} no study of them; give the --storage that the sweep began with")
+    return name
 
 
-def _stopper(config: Config) -> Stopper:
-    settings, budget = config.sweep, _budget(config)
-    return STOPPERS[settings.stopper](budget, settings.grace_epochs or max(1, round(settings.grace_fraction * budget)))
-
-
-def _run(config: Config, dataset: Path, out: Path, study: Study, count: int) -> None:
+def _search(config: Config, dataset: Path, out: Path, study: Study, outputs: Outputs, count: int) -> None:
     from ..platform.ray_runtime import connect
 
-    connect()  # before Ray is imported: it reads its settings once
+    ray = connect()  # before Ray is imported: it reads its settings once
     from ray import tune
 
+    share = share_cluster(cluster_nodes(ray), config.sweep, count)
+    generate_datasets(config, dataset, out, study.space)
+    # What a trial holds itself: where it has several workers, they hold their own.
+    resources = {"cpu": 0, "memory": 1} if share.workers > 1 else {key.lower(): value for key, value in share.of_worker.items()}
+
     def work(parameters: dict[str, Any]) -> None:
-        run = Path(parameters["run"])
-        overrides = {"training.epochs": _budget(config)} | parameters["overrides"]
-        attempt(run, lambda: _train_trial(config.override(overrides), dataset, run, tune.report))
+        _work(config, dataset, out, share, parameters, tune.report)
 
     refusals: list[InputError] = []
 
@@ -114,24 +165,29 @@ def _run(config: Config, dataset: Path, out: Path, study: Study, count: int) -> 
         except InputError as refusal:  # raised below, when the trials that run have ended
             refusals.append(refusal)
             return None
-        return {"number": proposal.number, "run": str(out / TRIALS_FOLDER / _name(proposal.number)), "overrides": proposal.parameters}
+        run = trial_folder(out, proposal.number)
+        rungs = list(study.stopper.rungs(proposal.number))
+        return {"number": proposal.number, "run": str(run), "rungs": rungs, "overrides": proposal.parameters}
 
     def goes_on(parameters: dict[str, Any], report: dict[str, Any]) -> bool:
         # A trial that ends without having trained reports nothing of its own.
-        return "losses" not in report or study.report(parameters["number"], report["epoch"], report["losses"], report["seconds"])
+        return "values" not in report or study.report(parameters["number"], dict(report["values"]), report["seconds"])
 
-    def on_end(parameters: dict[str, Any]) -> None:
+    def on_end(parameters: dict[str, Any]) -> str:
         run = Path(parameters["run"])
-        study.end(parameters["number"], sum(line["seconds"] for line in read_history(run)), read_failure(run))
-        _publish(config, out, study)
+        study.end(parameters["number"], *trained(run, config.sweep.seeds), read_failure(run))
+        study.count_seconds()
+        return _best_so_far(outputs.write(), config.sweep.objectives)
 
     with track(f"sweep {config.architecture.name}", count) as progress:
         run_trials(
             work,
             out / ".ray",
             progress,
-            config.sweep.max_concurrent,
+            share.concurrent,
             on_end,
+            resources,
+            share.workers == 1,
             search_alg=searcher(propose),
             scheduler=scheduler(goes_on),
             num_samples=count,
@@ -140,87 +196,88 @@ def _run(config: Config, dataset: Path, out: Path, study: Study, count: int) -> 
         raise refusals[0]
 
 
-def _why_not(config: Config, dataset: Path, parameters: dict[str, Any]) -> str | None:
+def _work(
+    config: Config, dataset: Path, out: Path, share: Share, parameters: dict[str, Any], report: Callable[[dict[str, Any]], None]
+) -> None:
+    """What a trial does, in its own process."""
+    run, overrides = Path(parameters["run"]), parameters["overrides"]
+    own = config.override({"training.epochs": trial_epochs(config)} | overrides)
+    data = dataset_of(overrides, config, dataset, out)
+    trial = TrialWork(own, data, run, parameters["rungs"], share, report)
+
+    def train_all() -> None:
+        trial.prepare()
+        trial()
+
+    attempt(run, train_all)
+
+
+def _best_so_far(rows: list[dict[str, Any]], objectives: list[str]) -> str:
+    best = [row for row in rows if row["reason"] is None]
+    if not best:
+        return "all trials failed so far"
+    if len(objectives) > 1:
+        return f"{sum(row['front'] for row in rows)} trials on the Pareto front"
+    return f"best {objectives[0]} {best[0][objectives[0]]:.3e}, trial {best[0]['trial']}"
+
+
+def _why_not(config: Config, dataset: Path, out: Path, parameters: dict[str, Any]) -> str | None:
     """Why a trial with these parameters could not start, or None."""
     try:
-        resolve(config.override(parameters), dataset)
+        resolve(config.override(parameters), dataset_of(parameters, config, dataset, out))
     except Exception as error:  # whatever an architecture raises, it would raise in the trial
         return " ".join(str(error).split()) or type(error).__name__
     return None
 
 
-def _name(number: int) -> str:
-    return f"{number:05d}"
+def _check_any_succeeded(out: Path, rows: list[dict[str, Any]]) -> None:
+    if rows and all(row["state"] == "failed" for row in rows):
+        raise InputError(f"all {len(rows)} trials in {str(out)!r} failed; the first because {rows[0]['reason']}")
 
 
-def _train_trial(config: Config, dataset: Path, run: Path, report: Any) -> None:
-    """Train, and report after each epoch the best loss so far. A trial that goes on first reports where it left off."""
-    config = prepare_run(run, dataset, config, resume=True)
-    history = read_history(run)
-    best, seconds = math.inf, sum(line["seconds"] for line in history)
-    if history:
-        losses = [float(loss) for loss in np.minimum.accumulate([line["validation_loss"] for line in history])]
-        best = losses[-1]
-        report({"epoch": len(losses), "losses": losses, "seconds": seconds})
+def _hold_finals(config: Config, dataset: Path, out: Path, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    pending = prepare_finals(config, dataset, out, rows)
+    if pending:
+        from ..platform.ray_runtime import connect
 
-    def report_best(record: dict[str, float]) -> None:
-        nonlocal best, seconds
-        best, seconds = min(best, record["validation_loss"]), seconds + record["seconds"]
-        report({"epoch": int(record["epoch"]), "losses": [best], "seconds": seconds})
+        ray = connect()
+        from ray import tune
 
-    train(config, dataset, run, report_best)
+        share = share_cluster(cluster_nodes(ray), config.sweep, len(pending))
 
+        def work(parameters: dict[str, Any]) -> None:
+            run = Path(parameters["run"])
+            run_final(run, Path(read_json(run / DATASET_FILE)["dataset"]), tune.report)
 
-def _row(trial: Any) -> dict[str, Any]:
-    return {
-        "trial": _name(trial.number),
-        "state": _STATES[trial.state.name],
-        "validation_loss": trial.value,
-        "epochs": trial.last_step or 0,
-        "seconds": trial.user_attrs["seconds"],
-        "parameters": dict(trial.params),
-        "reason": trial.user_attrs.get("reason"),
-    }
+        grid = {"run": tune.grid_search([str(run) for run in pending])}
+        resources = {key.lower(): value for key, value in share.of_worker.items()}
+        with track(f"finals {config.architecture.name}", len(pending)) as progress:
+            run_trials(work, out / ".ray", progress, share.concurrent, resources=resources, param_space=grid)
+    return judge_finals(config, out, rows)
 
 
-def _publish(config: Config, out: Path, study: Study) -> list[dict[str, Any]]:
-    """Write what the sweep has found so far; returns the leaderboard."""
-    rows = leaderboard(study)
-    _write_leaderboard(out, rows, list(study.space))
-    if rows[0]["validation_loss"] is not None:
-        # The trial's own file may hold the shorter budget of a sweep.
-        best = load_config(out / TRIALS_FOLDER / rows[0]["trial"] / CONFIG_FILE).override({"training.epochs": config.training.epochs})
-        best.save(out / BEST_FILE, ("architecture", "training"))  # on any dataset
-    return rows
-
-
-def _write_leaderboard(out: Path, rows: list[dict[str, Any]], keys: list[str]) -> None:
-    write_json(out / f"{LEADERBOARD_FILE}.json", rows)
-    columns = ["rank", "trial", "state", "validation_loss", "epochs", "seconds", *keys, "reason"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    for rank, row in enumerate(rows, start=1):
-        values = {key: value for key, value in row.items() if key != "parameters"} | row["parameters"]
-        writer.writerow({"rank": rank} | {key: "" if value is None else value for key, value in values.items()})
-    write_file(out / f"{LEADERBOARD_FILE}.csv", text.getvalue().encode())
-
-
-def _conclude(config: Config, dataset: Path, out: Path, rows: list[dict[str, Any]], num_new: int) -> dict[str, Any]:
-    best = rows[0]
-    if best["validation_loss"] is None:
-        raise InputError(f"all {len(rows)} trials in {str(out)!r} failed; the first because {best['reason']}")
-    states = [row["state"] for row in rows]
-    return {
+def _conclude(
+    config: Config, dataset: Path, out: Path, study: Study, rows: list[dict[str, Any]], finals: dict[str, Any] | None
+) -> dict[str, Any]:
+    best, states = rows[0], [row["state"] for row in rows]
+    planned = read_json(out / PLAN_FILE)["seconds"] if (out / PLAN_FILE).exists() else None
+    result = {
         "out": str(out),
         "dataset": str(dataset),
         "architecture": config.architecture.name,
+        "objectives": config.sweep.objectives,
         "trials": len(rows),
-        "new_trials": num_new,
-        "states": {state: states.count(state) for state in _STATES.values()},
+        "states": {state: states.count(state) for state in STATES.values()},
         "best": best,
         "best_config": str(out / BEST_FILE),
-        "best_model": str(out / TRIALS_FOLDER / best["trial"] / "model"),
+        "best_model": str(run_folders(trial_folder(out, int(best["trial"])), config.sweep.seeds)[0] / MODEL_FOLDER),
+        "at_edges": at_edges(study.space, best["parameters"]),
+        "finals": finals,
         "leaderboard": str(out / f"{LEADERBOARD_FILE}.json"),
+        "page": str(out / PAGE_FILE),
         "seconds": sum(row["seconds"] for row in rows),
+        "wall_seconds": study.count_seconds(),
+        "planned_seconds": planned,
     }
+    write_json(out / RESULT_FILE, result)
+    return result

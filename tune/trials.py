@@ -14,7 +14,7 @@ from ..platform.ray_runtime import connect
 from ..platform.training.run_folder import History
 
 FAILURE_FILE = "failure.json"
-_RESTARTS = 2  # a worker that dies is replaced this often; its trial goes on from the run folder's checkpoint
+_RESTARTS = 1  # a worker that dies is replaced this often; its trial goes on from the run folder's checkpoint
 
 
 def run_trials(
@@ -22,14 +22,17 @@ def run_trials(
     scratch: Path,
     progress: Progress,
     max_concurrent: int,
-    on_end: Callable[[dict[str, Any]], None] = lambda _: None,
+    on_end: Callable[[dict[str, Any]], str] = lambda _: "",
+    resources: dict[str, float] | None = None,
+    reuse_actors: bool = True,
     **tuning: Any,
 ) -> None:
     """Run `work(parameters)` as Ray Tune trials; returns when all have ended, whatever their end.
 
     `parameters["run"]` names the run folder of a trial: one whose worker died for good leaves a failure there. Then, as after any
-    other end, `on_end(parameters)` is called. `tuning` goes to `tune.TuneConfig`, except `param_space`. Nothing in `scratch`
-    outlives the call.
+    other end, `on_end(parameters)` is called, which returns a note for the progress. A trial holds `resources`, by default one CPU
+    and an equal part of the GPUs. With `reuse_actors` one process runs trial after trial. `tuning` goes to `tune.TuneConfig`, except
+    `param_space`. Nothing in `scratch` outlives the call.
     """
     # Quiet, and Ctrl-C stops the command instead of passing for its end.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the newer output prints tables whatever its verbosity
@@ -41,9 +44,9 @@ def run_trials(
 
     shutil.rmtree(scratch, ignore_errors=True)
     tuner = tune.Tuner(
-        tune.with_resources(work, trial_resources(ray.cluster_resources(), max_concurrent)),
+        tune.with_resources(work, resources or trial_resources(ray.cluster_resources(), max_concurrent)),
         param_space=tuning.pop("param_space", {}),
-        tune_config=tune.TuneConfig(max_concurrent_trials=max_concurrent, reuse_actors=True, **tuning),
+        tune_config=tune.TuneConfig(max_concurrent_trials=max_concurrent, reuse_actors=reuse_actors, **tuning),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(scratch),
@@ -126,7 +129,7 @@ def scheduler(goes_on: Callable[[dict[str, Any], dict[str, Any]], bool]) -> Any:
     return Judge()
 
 
-def _watch(progress: Progress, on_end: Callable[[dict[str, Any]], None]) -> Any:
+def _watch(progress: Progress, on_end: Callable[[dict[str, Any]], str]) -> Any:
     """Counts trials that end, and records those that ended for good with their worker."""
     from ray.tune import Callback
 
@@ -135,15 +138,13 @@ def _watch(progress: Progress, on_end: Callable[[dict[str, Any]], None]) -> Any:
             self.progress = progress
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            on_end(trial.config)
-            self.progress.advance()
+            self.progress.advance(note=on_end(trial.config))
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             # Here and not from the results: of a trial that died before its first report, those may hold no configuration.
             reason = (str(trial.get_error() or "").strip().splitlines() or ["Ray gives no reason"])[-1]
             record_failure(Path(trial.config["run"]), f"its worker died: {reason}")
-            on_end(trial.config)
-            self.progress.advance()
+            self.progress.advance(note=on_end(trial.config))
 
         def __getstate__(self) -> dict[str, Any]:
             return {}  # Tune pickles its callbacks, and a bar on a terminal holds locks

@@ -98,6 +98,15 @@ CONDITIONS = (
         lambda config: config.sweep.stopper != "none" and config.sweep.grace_epochs is None,
         "sweep.stopper must not be none, and sweep.grace_epochs must be null",
     ),
+    *(
+        Condition(
+            f"sweep.{key}",
+            ("sweep.finalists",),
+            lambda config: config.sweep.finalists > 0,
+            "sweep.finalists must be above 0",
+        )
+        for key in ("final_seeds", "confidence")
+    ),
     _study("study_rows", "ensembles", "length", "rollouts", "sections", "sensors", "symplecticity", "work_precision"),
     _study("sensor_counts", "sensors"),
     _study("noise_levels", "sensors"),

@@ -92,17 +92,51 @@ class SweepConfig(Section):
     """A hyperparameter search. `space` maps dotted keys to {low, high, log} or {choices}; empty means the shipped space."""
 
     epochs: int | None = Field(default=None, ge=1, description="epochs of a trial; default training.epochs")
+    objectives: list[
+        Literal["validation_loss", "median_loss", "energy_drift", "seconds_per_trajectory", "num_parameters", "training_seconds"]
+    ] = Field(
+        default=["validation_loss"],
+        min_length=1,
+        description="what is minimised, on the validation rows: the mean total loss, its median, the median energy drift, and costs; "
+        "several give a Pareto front",
+    )
+    seeds: int = Field(default=1, ge=1, description="training seeds of a trial, over which its objectives are averaged")
+    start_from: list[str] = Field(
+        default_factory=list, description="configurations that are tried first, such as best.yaml of another sweep"
+    )
     sampler: Literal["tpe", "random", "grid", "cmaes", "gp", "nsga2"] = Field(
-        default="tpe", description="how Optuna proposes trials; cmaes needs the package cmaes, and grid choices or whole numbers"
+        default="tpe",
+        description="how Optuna proposes trials; cmaes needs the package cmaes and one objective, and grid choices or whole numbers",
     )
     stopper: Literal["asha", "median", "hyperband", "none"] = Field(default="asha", description="the rule that stops poor trials early")
     grace_fraction: float = Field(default=0.2, gt=0, le=1, description="part of its epochs that no trial is stopped in")
     grace_epochs: int | None = Field(default=None, ge=1, description="the same in epochs; null: as grace_fraction gives it")
-    max_concurrent: int = Field(default=2, ge=1, description="trials at once")
+    finalists: int = Field(default=0, ge=0, description="best trials that are trained again after the search; with one objective")
+    final_seeds: int = Field(default=5, ge=2, description="new training seeds of each finalist, for all of training.epochs")
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="of the intervals that decide whether a finalist wins")
+    max_concurrent: int | None = Field(default=None, ge=1, description="trials at once; null: as many as the cluster has room for")
+    workers: int = Field(
+        default=1, ge=1, description="Ray Train workers of a trial; several with the default of objectives, seeds and finalists"
+    )
+    cpus_per_worker: int | None = Field(default=None, ge=1, description="CPUs of a worker; null: an equal part of the cluster's")
+    gpus_per_worker: float | None = Field(
+        default=None, ge=0, description="GPUs of a worker, such as 0.25; null: one, or a fraction with more trials at once than GPUs"
+    )
     seed: int = Field(default=0, ge=0, description="of the proposed trials")
     space: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="dotted keys, each with {low, high, log} or {choices}; empty: the shipped space"
+        default_factory=dict,
+        description="dotted keys, each with {low, high, log} or {choices}, and `when` where others decide; empty: the shipped space",
     )
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "SweepConfig":
+        if len(set(self.objectives)) < len(self.objectives):
+            raise ValueError(f"objectives is {', '.join(self.objectives)}; give different ones")
+        if self.finalists and len(self.objectives) > 1:
+            raise ValueError(f"finalists is {self.finalists}; with {len(self.objectives)} objectives no trial is the best: make it 0")
+        if self.workers > 1 and (self.seeds > 1 or self.finalists or self.objectives != ["validation_loss"]):
+            raise ValueError(f"workers is {self.workers}; above 1 it needs objectives: [validation_loss], seeds: 1 and finalists: 0")
+        return self
 
 
 class ScalingConfig(Section):

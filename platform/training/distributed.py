@@ -16,12 +16,18 @@ _TIMEOUT_S = 600  # how long a worker waits for the others of its group
 
 
 def train_with_ray(
-    config: Config, dataset: Path, run: Path, num_workers: int, progress: Progress, deadline: float | None = None
+    config: Config,
+    dataset: Path,
+    run: Path,
+    num_workers: int,
+    progress: Progress,
+    deadline: float | None = None,
+    resources: dict[str, float] | None = None,
 ) -> dict[str, Any]:
     """Train in `num_workers` Ray Train workers that share the run folder; returns the result. `deadline` as in `training.train`.
 
-    The folder must be visible to every worker under the same path: one machine, or shared storage.
-    The cluster's CPUs are divided equally among the workers; each gets a GPU where there are enough of them.
+    The folder must be visible to every worker under the same path: one machine, or shared storage. A worker gets `resources`, "CPU"
+    and "GPU". By default the cluster's CPUs are divided equally among the workers, and each gets a GPU where there are enough of them.
 
     Raises
     ------
@@ -35,17 +41,14 @@ def train_with_ray(
     from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    resources = ray.cluster_resources()
-    use_gpu = resources.get("GPU", 0) >= num_workers
-    cpus = resources.get("CPU", 0)
-    if not use_gpu and num_workers > cpus:
-        raise InputError(f"--workers is {num_workers}; this cluster has {cpus:.0f} CPUs")
-    resources_per_worker = {"CPU": cpus_per_worker(ray.nodes(), num_workers), "GPU": int(use_gpu)}
+    resources_per_worker = resources or _equal_resources(ray, num_workers)
     trainer = TorchTrainer(
         _work,
         train_loop_config={"dataset": str(dataset.absolute()), "run": str(run.absolute()), "deadline": deadline},
         torch_config=TorchConfig(timeout_s=_TIMEOUT_S),
-        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu, resources_per_worker=resources_per_worker),
+        scaling_config=ScalingConfig(
+            num_workers=num_workers, use_gpu=bool(resources_per_worker.get("GPU")), resources_per_worker=resources_per_worker
+        ),
         run_config=RunConfig(
             name=".ray",
             storage_path=str(run.absolute()),
@@ -78,6 +81,15 @@ def _fit(trainer: Any, kept: str) -> Any:
             if "never ran" not in str(error):
                 raise InputError(f"the controller of Ray Train died: {' '.join(str(error).split())}; {kept}") from None
     raise InputError(f"the controller of Ray Train could not be started in {_RESTARTS} attempts; {kept}")
+
+
+def _equal_resources(ray: Any, num_workers: int) -> dict[str, float]:
+    resources = ray.cluster_resources()
+    use_gpu = resources.get("GPU", 0) >= num_workers
+    cpus = resources.get("CPU", 0)
+    if not use_gpu and num_workers > cpus:
+        raise InputError(f"--workers is {num_workers}; this cluster has {cpus:.0f} CPUs")
+    return {"CPU": cpus_per_worker(ray.nodes(), num_workers), "GPU": int(use_gpu)}
 
 
 def cpus_per_worker(nodes: list[dict[str, Any]], num_workers: int) -> int:
