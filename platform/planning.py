@@ -28,7 +28,7 @@ _MICRO_STEPS, _MICRO_SECONDS = 5, 3.0  # both at least, where the split is as la
 _MICRO_BATCHES = 3
 _SLOW_SECONDS, _SLOW_FRACTION = 1.5, 8  # a step slower than this is worked out from one of a fraction of its rows
 # The parts that a micro-run cannot see: Python and PyTorch, then Ray and its workers.
-_STARTUP_SECONDS, _RAY_STARTUP_SECONDS = 4.0, 8.0
+STARTUP_SECONDS, RAY_STARTUP_SECONDS = 4.0, 8.0
 
 
 def plan_generate(config: DataConfig) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def plan_generate(config: DataConfig) -> dict[str, Any]:
         "files": shards,
         "disk_bytes": round(rows * measured["bytes_per_row"]),
         "memory_bytes_per_task": round(peak_memory_bytes(torch.device("cpu")) + config.shard_rows * row_values(config) * 16),
-        "seconds": _RAY_STARTUP_SECONDS + rows * measured["seconds_per_row"] / min(cores, max(shards, 1)),
+        "seconds": RAY_STARTUP_SECONDS + rows * measured["seconds_per_row"] / min(cores, max(shards, 1)),
         "measured": measured,
     }
 
@@ -74,7 +74,9 @@ def plan_train(config: Config, dataset: Path, workers: int = 0) -> dict[str, Any
         "parameters": parameters,
         "steps": steps,
         "seconds_per_step": seconds_step,
-        "seconds": _STARTUP_SECONDS + _RAY_STARTUP_SECONDS * bool(workers) + seconds_setup + settings.epochs * seconds_epoch,
+        "seconds_per_epoch": seconds_epoch,
+        "seconds_setup": seconds_setup,
+        "seconds": STARTUP_SECONDS + RAY_STARTUP_SECONDS * bool(workers) + seconds_setup + settings.epochs * seconds_epoch,
         "disk_bytes": (settings.keep_checkpoints + 1) * bytes_checkpoint + 4 * parameters,
         "memory_bytes": peak_memory_bytes(device),
     }
@@ -112,17 +114,3 @@ def _seconds_once(work: Callable[[], Any]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
-
-
-def plan_many(config: Config, dataset: Path, runs: int, concurrent: int) -> dict[str, Any]:
-    """A sweep or a study as `runs` runs of this configuration, `concurrent` at a time on this machine's cores."""
-    one = plan_train(config, dataset)
-    parallel = max(1, min(concurrent, os.cpu_count() or 1, runs))
-    # One run here used every core; concurrent runs share them.
-    return {
-        "runs": runs,
-        "seconds": _RAY_STARTUP_SECONDS + runs * one["seconds"],
-        "disk_bytes": runs * one["disk_bytes"],
-        "memory_bytes": parallel * one["memory_bytes"],
-        "one_run": one,
-    }

@@ -68,14 +68,18 @@ SWEEP = {
     "sweep.epochs": 3, "sweep.sampler": ("grid", {"sweep.space": {"architecture.width": {"low": 4, "high": 40}}}),
     "sweep.stopper": "median", "sweep.grace_fraction": 0.9, "sweep.grace_epochs": 1,
     "sweep.max_concurrent": 1, "sweep.seed": 1, "sweep.space": {"training.seed": {"choices": [0, 1]}},
+    "sweep.objectives": ["validation_loss", "num_parameters"], "sweep.workers": 2, "sweep.cpus_per_worker": 3, "sweep.gpus_per_worker": 0.5,
 }  # fmt: skip
 SCALING = {"scaling.steps": 1, "scaling.max_concurrent": 1, "scaling.confidence": 0.5}
 SERVING = {
     "serving.solver_threshold": 0.1, "serving.num_replicas": 2, "serving.max_ongoing_requests": 3, "serving.max_queued_requests": 5,
 }  # fmt: skip
 ADDRESS = {"serving.host", "serving.port"}
-# In test_project_systems.py, which takes a second system through every command; test_platform_devices.py; test_platform_training.py
-ELSEWHERE = {"data.system", "training.cuda_graph", "training.initial_model"}
+# In test_project_systems.py, which takes a second system through every command; test_platform_devices.py; test_platform_training.py;
+# test_tune_sweep.py
+ELSEWHERE = {"data.system", "training.cuda_graph", "training.initial_model"} | {
+    f"sweep.{key}" for key in ("seeds", "start_from", "finalists", "final_seeds", "confidence")
+}
 
 
 def leaves(section: str, model: type[BaseModel]) -> set[str]:
@@ -219,16 +223,19 @@ class Stop(Exception):
 @pytest.mark.parametrize("key", SWEEP)
 def test_a_key_of_the_sweep_changes_how_trials_run(tiny_dataset, tmp_path, monkeypatch, key):
     seen = []
-    monkeypatch.setattr(ray_runtime, "connect", lambda: None)
+    node = {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 4.0}}
+    monkeypatch.setattr(ray_runtime, "connect", lambda: SimpleNamespace(nodes=lambda: [node]))
+    monkeypatch.setattr(sweep_module.Outputs, "write", lambda *_, **__: [])
 
-    def run_trials(work, scratch, progress, max_concurrent, on_end, *, search_alg, scheduler, num_samples):
+    def run_trials(work, scratch, progress, max_concurrent, on_end, resources, reuse_actors, *, search_alg, scheduler, num_samples):
         trials = [SimpleNamespace(config=search_alg.suggest(str(number))) for number in range(num_samples)]
         for rank, trial in enumerate(trials):
             trial.ends = []
             for epoch in range(1, 10):
-                report = {"epoch": epoch, "losses": [1.0 + rank / epoch], "seconds": 1.0}
+                objectives = [1.0 + rank / epoch, -float(rank)][: len(config.sweep.objectives)]
+                report = {"values": [(epoch, objectives)], "seconds": 1.0}
                 trial.ends.append(scheduler.on_trial_result(None, trial, report))
-        seen.append((max_concurrent, [(trial.config["overrides"], trial.ends) for trial in trials]))
+        seen.append((max_concurrent, resources, reuse_actors, [(trial.config["overrides"], trial.ends) for trial in trials]))
         raise Stop
 
     monkeypatch.setattr(sweep_module, "run_trials", run_trials)
@@ -305,6 +312,8 @@ WITHOUT_EFFECT = {
     "training.kl_warmup_epochs": {"architecture.name": "fno"},
     "sweep.grace_epochs": {"sweep.stopper": "none"},
     "sweep.grace_fraction": {"sweep.grace_epochs": 1},
+    "sweep.final_seeds": {},
+    "sweep.confidence": {},
 } | {condition.key: {"evaluation.studies": []} for condition in CONDITIONS if condition.key.startswith("evaluation.")}
 
 

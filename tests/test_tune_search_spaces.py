@@ -10,7 +10,7 @@ import torch
 from neural_hamilton.architectures import Task, available_architectures, build_operator, get_architecture
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config import Config, load_config
-from neural_hamilton.tune.search_spaces import Choices, Range, default_space, dump_space, parse_space
+from neural_hamilton.tune.search_spaces import Choices, Range, at_edges, default_space, dump_space, parse_space, suggest
 
 TASK, PLANE = Task((100,), ((0.0, 1.0),), 2.0), Task((12, 12), ((0.0, 1.0),) * 2, 2.0)
 
@@ -83,8 +83,13 @@ def test_suggestions_stay_inside() -> None:
         ("training.epochs", {"low": 1, "high": 2}, ["training.epochs", "sweep.epochs"]),
         ("architecture.name", {"choices": ["deeponet", "mambonet"]}, ["architecture.name", "--arch"]),
         ("architecture.preset", {"choices": ["default", "published"]}, ["architecture.preset", "--set architecture.preset"]),
-        ("data.seed", {"low": 1, "high": 2}, ["data.seed", "architecture and training"]),
-        ("width", {"low": 1, "high": 2}, ["width", "architecture and training"]),
+        ("data.seed", {"low": 1, "high": 2}, ["data.seed", "data.sensors and data.noise", "training.train_rows"]),
+        ("data.noise", {"low": 0, "high": 1}, ["data.noise", "give it choices"]),
+        ("data.noise", {"choices": [-1.0]}, ["data.noise", "-1.0"]),
+        ("training.decay_fraction", {"low": 0.1, "high": 0.2}, ["no effect", "`when: {OTHER_KEY: VALUE}`"]),
+        ("training.weight_decay", {"low": 0, "high": 1, "when": "cosine"}, ["when: 'cosine'"]),
+        ("training.weight_decay", {"low": 0, "high": 1, "when": {"training.loss": "mse"}}, ["depends on training.loss", "before it"]),
+        ("width", {"low": 1, "high": 2}, ["width", "architecture, training and data"]),
         ("training", {"choices": [1]}, ["training"]),
         ("architecture.width.deep", {"choices": [1]}, ["architecture.width.deep"]),
     ],
@@ -94,3 +99,45 @@ def test_a_bad_space_is_refused(key: str, form: dict, words: list[str]) -> None:
         parse_space(with_space({key: form}))
     for word in ["sweep.space", *words]:
         assert word in str(refusal.value)
+
+
+CONDITIONAL = {
+    "training.schedule": {"choices": ["constant", "cosine", "warmup-stable-decay"]},
+    "training.final_learning_rate": {
+        "low": 1e-7,
+        "high": 1e-5,
+        "log": True,
+        "when": {"training.schedule": ["cosine", "warmup-stable-decay"]},
+    },
+    "training.decay_fraction": {"choices": [0.1, 0.3], "when": {"training.schedule": "warmup-stable-decay"}},
+}
+
+
+def test_a_parameter_is_drawn_only_where_it_has_an_effect() -> None:
+    config = with_space(CONDITIONAL)
+    space = parse_space(config)
+    assert parse_space(with_space(dump_space(space))) == space
+    study, seen = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=5)), set()
+    for number in range(30):
+        trial = study.ask()
+        drawn = suggest(space, trial)
+        seen.add((drawn["training.schedule"], len(drawn)))
+        config.override(drawn)  # which refuses keys without effect
+        study.tell(trial, float(number % 3))
+    assert seen == {("constant", 1), ("cosine", 2), ("warmup-stable-decay", 3)}
+
+
+def test_a_condition_that_never_holds_is_refused() -> None:
+    with pytest.raises(InputError, match=r"depends on training.schedule = 'linear'; its choices are constant"):
+        parse_space(with_space(CONDITIONAL | {"training.decay_fraction": {"choices": [0.1], "when": {"training.schedule": "linear"}}}))
+    with pytest.raises(InputError, match="training.decay_fraction"):  # with one of the values the key has no effect
+        parse_space(with_space(CONDITIONAL | {"training.decay_fraction": {"choices": [0.1], "when": {"training.schedule": ["cosine"]}}}))
+
+
+def test_values_at_the_end_of_a_range_are_named() -> None:
+    space = {"a": Range(1e-4, 1e-2, log=True, integer=False), "b": Range(2, 5, log=False, integer=True), "c": Choices((1, 2))}
+    assert at_edges(space, {"a": 1.2e-4, "b": 5, "c": 1}) == [
+        "a = 0.00012 lies at the lower end of its range, 0.0001 to 0.01; widen it",
+        "b = 5 lies at the upper end of its range, 2 to 5; widen it",
+    ]
+    assert at_edges(space, {"a": 1e-3, "b": 3}) == []

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from neural_hamilton.physics import InputError
+from neural_hamilton.tune.fronts import front_numbers, order_by_fronts
+from neural_hamilton.tune.samplers import make_sampler
 from neural_hamilton.tune.search_spaces import Choices, Range
 from neural_hamilton.tune.stopping import STOPPERS, Stopper
 from neural_hamilton.tune.study import Study
@@ -220,3 +222,52 @@ def test_what_cannot_be_built_is_drawn_again() -> None:
     with pytest.raises(InputError, match="100 configurations in a row that cannot be built, the last because it is a Tuesday"):
         never.propose()
     assert len(never.ended()) == 10
+
+
+def points(rows: int, columns: int) -> st.SearchStrategy:
+    return st.lists(st.lists(st.integers(0, 5).map(float), min_size=columns, max_size=columns), min_size=1, max_size=rows).map(np.array)
+
+
+@given(values=points(12, 3))
+def test_fronts_are_those_of_optuna(values: np.ndarray) -> None:
+    fronts, order = front_numbers(values), order_by_fronts(values)
+    assert sorted(order) == list(range(len(values)))
+    assert fronts[order].tolist() == sorted(fronts)
+    study = optuna.create_study(directions=["minimize"] * 3)
+    study.add_trials([optuna.trial.create_trial(values=row.tolist()) for row in values])
+    assert {trial.number for trial in study.best_trials} == set(np.flatnonzero(fronts == 0))
+
+
+def test_a_front_is_ordered_from_far_apart() -> None:
+    line = np.array([[float(x), 10.0 - x] for x in range(11)])
+    assert order_by_fronts(line)[:3] == [0, 10, 5]
+    worse = line + 0.5
+    assert set(order_by_fronts(np.concatenate([worse, line]))[:11]) == set(range(11, 22))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2", "gp"])
+def test_several_objectives_are_stopped_by_fronts(sampler: str) -> None:
+    """Each trial trades one objective for the other, and half of them are worse in both."""
+    stopper, storage = STOPPERS["asha"](BUDGET, GRACE), optuna.storages.InMemoryStorage()
+    study = Study(storage, SPACE, stopper, lambda held: make_sampler(sampler, SPACE, 30, 0, held, 2), num_objectives=2)
+    rng, worse = np.random.default_rng(0), {}
+    for _ in range(30):
+        number = study.propose().number
+        trade, worse[number] = rng.random(), bool(rng.integers(2))
+        for epoch in (*stopper.rungs(number), BUDGET):
+            if not study.report(number, {epoch: (trade + worse[number], 1 - trade + worse[number])}, 1.0):
+                break
+        study.end(number, BUDGET, 1.0)
+    finished = [trial.number for trial in study.ended() if trial.state == TrialState.COMPLETE]
+    stopped = [trial for trial in study.ended() if trial.state == TrialState.PRUNED]
+    assert len(finished) + len(stopped) == 30
+    assert np.mean([worse[trial.number] for trial in stopped]) > np.mean([worse[number] for number in finished])
+    assert all(trial.user_attrs["epochs"] in stopper.rungs(trial.number) and not trial.intermediate_values for trial in stopped)
+
+
+def test_a_new_study_begins_with_what_is_known() -> None:
+    storage, known = optuna.storages.InMemoryStorage(), {"rate": 3e-3, "width": 32}
+    for _ in range(2):  # drivers
+        study = Study(storage, SPACE, STOPPERS["none"](1, 1), lambda held: optuna.samplers.RandomSampler(seed=held), start=[known])
+    proposals = [study.propose().parameters for _ in range(3)]
+    assert proposals[0] == known and known not in proposals[1:]

@@ -22,19 +22,29 @@ _SHOWN_TRIALS = 10
     "--trials", "num_trials", default=20, show_default=True, type=click.IntRange(1), help="Trials in all, those of earlier calls included."
 )
 @click.option("--out", required=True, type=PATH, help="Folder of the sweep; run again, it completes what is missing.")
+@click.option(
+    "--storage", metavar="URL", help="Database of the Optuna study, as postgresql://user@host/name.  [default: optuna.db in the folder]"
+)
 @config_options
 @json_option
 def sweep_command(
-    dataset: Path, num_trials: int, out: Path, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any
+    dataset: Path,
+    num_trials: int,
+    out: Path,
+    storage: str | None,
+    config_source: str | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+    **flags: Any,
 ) -> None:
     """Search hyperparameters on DATASET.
 
-    Ray Tune runs trials that Optuna proposes and ASHA ends early; the result is best.yaml and a leaderboard.
+    Ray Tune runs trials that Optuna proposes and ASHA ends early; the result is best.yaml, a leaderboard and sweep.html.
     The space is sweep.space, or the one shipped for the architecture.
     """
     from .sweep import sweep
 
-    result = sweep(resolve_config(config_source, assignments, **flags), dataset, out, num_trials)
+    result = sweep(resolve_config(config_source, assignments, **flags), dataset, out, num_trials, storage)
     emit(result, as_json, _sweep_text(result))
 
 
@@ -96,19 +106,26 @@ def parse_sizes(text: str) -> list[int]:
 
 
 def _sweep_text(result: dict[str, Any]) -> str:
+    from .finals import finals_text
+
     rows = json.loads(Path(result["leaderboard"]).read_text())
+    keys = list(dict.fromkeys(key for row in rows for key in row["parameters"]))  # a parameter may depend on another
     table = [
-        {"rank": rank} | {key: row[key] for key in ("trial", "state", "validation_loss", "epochs", "seconds")} | _short(row["parameters"])
+        {"rank": rank}
+        | {key: row[key] for key in ("trial", "state", *result["objectives"], "epochs", "seconds")}
+        | {key.rpartition(".")[2]: row["parameters"].get(key) for key in keys}
         for rank, row in enumerate(rows[:_SHOWN_TRIALS], start=1)
     ]
     states = ", ".join(f"{count} {state}" for state, count in result["states"].items() if count)
     failures = [f"trial {row['trial']} failed: {row['reason']}" for row in rows if row["reason"]]
     lines = [f"{result['trials']} trials ({states}), {result['new_trials']} of them new", format_table(table), *failures[:_SHOWN_TRIALS]]
-    return "\n".join([*lines, f"best configuration: {result['best_config']}", f"all trials: {result['leaderboard']}"])
-
-
-def _short(parameters: dict[str, Any]) -> dict[str, Any]:
-    return {key.rpartition(".")[2]: value for key, value in parameters.items()}
+    lines += [f"the best trial's {sentence}" for sentence in result["at_edges"]]
+    if len(result["objectives"]) > 1:
+        lines.append(f"Pareto front: {', '.join(row['trial'] for row in rows if row['front'])}")
+    if result["finals"]:
+        lines += finals_text(result["finals"])
+    files = {"best configuration": "best_config", "all trials": "leaderboard", "figures": "page"}
+    return "\n".join([*lines, *(f"{name}: {result[key]}" for name, key in files.items())])
 
 
 def _scale_text(result: dict[str, Any]) -> str:

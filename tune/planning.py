@@ -1,14 +1,124 @@
-"""The cost of a dataset-size study on this machine, from a few steps of each contestant."""
+"""The cost of sweeps and dataset-size studies on this machine, from a few steps of real networks."""
 
+import heapq
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
+from ..physics.files import write_json
 from ..platform.config import Config
 from ..platform.data.manifest import read_manifest
-from ..platform.planning import plan_train
+from ..platform.planning import RAY_STARTUP_SECONDS, STARTUP_SECONDS, plan_train
 from ..platform.training.runs import steps_of
 from .contestants import Contestant, read_contestants
+from .folders import PLAN_FILE, resolve
+from .resources import share_cluster
 from .scaling import cell_config, check_grid
+from .search_spaces import parse_space
+from .stopping import STOPPERS, Stopper
+from .study import Study
+from .sweep import stopper_of, trial_epochs, why_not
+
+_SAMPLED_TRIALS = 3  # networks of the space that are timed
+_SIMULATIONS = 30  # of early stopping
+_TRIAL_SECONDS, _REPORT_SECONDS = 0.5, 0.03  # what a trial and an epoch cost beside training: Ray Tune, the storage, outputs
+
+
+def plan_sweep(config: Config, dataset: Path, num_trials: int, out: Path | None = None) -> dict[str, Any]:
+    """Time, memory and disk of a sweep from the start, and how many epochs early stopping leaves; InputError as in `sweep`.
+
+    A few networks drawn at random from the space are timed, with as many threads as a trial has. Early stopping is simulated with
+    trials that keep their order from rung to rung. The plan is kept in `out`, where the sweep compares it with what it took.
+    """
+    dataset = dataset.absolute()
+    resolved = resolve(config, dataset)
+    settings, budget, stopper = resolved.sweep, trial_epochs(resolved), stopper_of(resolved)
+    node = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    share = share_cluster([node], settings, num_trials)
+    with _threads(share.cpus):
+        networks = [plan_train(trial, dataset) for trial in _sample_trials(resolved, dataset)]
+    epoch, setup, disk, memory = (
+        float(np.mean([network[key] for network in networks]))
+        for key in ("seconds_per_epoch", "seconds_setup", "disk_bytes", "memory_bytes")
+    )
+    epochs, lengths = simulate_stopping(stopper, num_trials, share.concurrent, budget, len(settings.objectives))
+    per_trial, per_epoch = setup + _TRIAL_SECONDS, settings.seeds * epoch + _REPORT_SECONDS
+    seconds = RAY_STARTUP_SECONDS + STARTUP_SECONDS + lengths * per_epoch + -(-num_trials // share.concurrent) * settings.seeds * per_trial
+    finals = settings.finalists * settings.final_seeds
+    seconds += -(-finals // share.concurrent) * (setup + resolved.training.epochs * epoch)
+    checkpoints = resolved.training.keep_checkpoints + 1
+    result = {
+        "trials": num_trials,
+        "concurrent": share.concurrent,
+        "workers": share.workers,
+        "cpus_per_worker": share.cpus,
+        "gpus_per_worker": share.gpus,
+        "epochs": round(epochs),
+        "epochs_without_stopping": num_trials * budget,
+        "seconds_per_epoch": epoch,
+        "seconds": seconds,
+        "disk_bytes": round(disk * (share.concurrent + num_trials / (3 * checkpoints))),  # a model beside two moments a weight
+        "memory_bytes": round(share.concurrent * share.workers * memory),
+    }
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / PLAN_FILE, result)
+    return result
+
+
+def simulate_stopping(stopper: Stopper, num_trials: int, concurrent: int, budget: int, num_objectives: int = 1) -> tuple[float, float]:
+    """Epochs of all trials together, and of the longest chain of trials one after another, `concurrent` at a time: means of simulations."""
+    outcomes = [_simulate(stopper, num_trials, concurrent, budget, num_objectives, seed) for seed in range(_SIMULATIONS)]
+    total, longest = np.mean(outcomes, axis=0)
+    return float(total), float(longest)
+
+
+def _simulate(stopper: Stopper, num_trials: int, concurrent: int, budget: int, num_objectives: int, seed: int) -> tuple[int, float]:
+    quality = np.random.default_rng(seed).random((num_trials, num_objectives))
+    curves: dict[int, dict[int, tuple[float, ...]]] = {}
+    # Each entry is a trial at an epoch, and when it got there.
+    running = [(0.0, number, 0) for number in range(min(concurrent, num_trials))]
+    waiting, total, now = iter(range(len(running), num_trials)), 0, 0.0
+    while running:
+        now, number, epoch = heapq.heappop(running)
+        curves.setdefault(number, {})[epoch] = tuple(quality[number])
+        rungs = stopper.rungs(number)
+        if epoch == budget or (epoch in rungs and not stopper.keeps(number, epoch, curves)):
+            total += epoch
+            number, epoch = next(waiting, None), 0
+        if number is not None:
+            target = min((rung for rung in stopper.rungs(number) if rung > epoch), default=budget)
+            heapq.heappush(running, (now + target - epoch, number, target))
+    return total, now
+
+
+def _sample_trials(config: Config, dataset: Path) -> list[Config]:
+    import optuna
+
+    def sampler(held: int) -> Any:
+        return optuna.samplers.RandomSampler(seed=config.sweep.seed + held)
+
+    space = {key: domain for key, domain in parse_space(config).items() if not key.startswith("data.")}
+    refusal = partial(why_not, config, dataset, dataset)
+    study = Study(optuna.storages.InMemoryStorage(), space, STOPPERS["none"](1, 1), sampler, refusal)
+    budget = {"training.epochs": trial_epochs(config)}
+    return [config.override(budget | study.propose().parameters) for _ in range(_SAMPLED_TRIALS)]
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def plan_scale(config: Config, dataset: Path, names: list[str], sizes: list[int], seeds: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,12 @@ class TrialWork:
             train(self.config, self.dataset, self.folder, lambda _: reports.send())
         else:
             for target in (*self.rungs, self.config.training.epochs):
-                for run, config in self.runs():
+                for run, config in self.runs:
                     _train_until(config, self.dataset, run, target)
                 reports.send()
         reports.send(at_end=True)
 
+    @cached_property
     def runs(self) -> list[tuple[Path, Config]]:
         """The run folders, each with its configuration."""
         folders, seed = run_folders(self.folder, self.config.sweep.seeds), self.config.training.seed
@@ -69,7 +71,7 @@ class TrialWork:
 
     def prepare(self) -> None:
         """Claim the run folders."""
-        for run, config in self.runs():
+        for run, config in self.runs:
             prepare_run(run, self.dataset, config, resume=True)
 
 
@@ -80,7 +82,7 @@ class _Reports:
         self._work, self._objectives, self._sent = work, tuple(work.config.sweep.objectives), 0
 
     def send(self, at_end: bool = False) -> None:
-        runs = self._work.runs()
+        runs = self._work.runs
         histories = [History(run).read() for run, _ in runs]
         epoch = max(map(len, histories))
         if not epoch or (epoch == self._sent and not at_end):

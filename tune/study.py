@@ -166,12 +166,16 @@ class Study:
             reason = "it ended before its first epoch"
         self._close(trial, "FAIL" if reason else "COMPLETE", epochs, seconds, reason)
 
-    def count_seconds(self) -> float:
-        """Add the time since the study was opened or last counted to that of all drivers; returns the sum."""
-        now, before = time.monotonic(), self.optuna.user_attrs.get("wall_seconds", 0.0)
-        elapsed, self._counted = now - self._counted, now
-        self.optuna.set_user_attr("wall_seconds", before + elapsed)
-        return before + elapsed
+    def count_seconds(self) -> None:
+        """Add the time since the study was opened or last counted to `wall_seconds`."""
+        elapsed = time.monotonic() - self._counted
+        self._counted += elapsed
+        self.optuna.set_user_attr("wall_seconds", self.wall_seconds + elapsed)
+
+    @property
+    def wall_seconds(self) -> float:
+        """The time that all drivers together have worked on the study."""
+        return self.optuna.user_attrs.get("wall_seconds", 0.0)
 
     def _record(self, trial: Any, epoch: int, values: Sequence[float]) -> None:
         assert len(values) == self._num_objectives and all(map(math.isfinite, values)), values

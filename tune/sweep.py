@@ -67,7 +67,7 @@ def sweep(config: Config, dataset: Path, out: Path, num_trials: int, storage: st
         held = open_storage(out, storage)
         name = _study_name(held, out, storage)
         study = Study(
-            held, space, stopper_of(resolved), sampler, partial(_why_not, resolved, dataset, out),
+            held, space, stopper_of(resolved), sampler, partial(why_not, resolved, dataset, out),
             name=name, num_objectives=len(settings.objectives), start=start,
         )  # fmt: skip
         outputs = Outputs(out, resolved, study)
@@ -75,10 +75,11 @@ def sweep(config: Config, dataset: Path, out: Path, num_trials: int, storage: st
         try:
             if missing > 0:
                 _search(resolved, dataset, out, study, outputs, missing)
+                study.count_seconds()
         finally:  # also after Ctrl-C
             rows = outputs.write(at_end=True)
         _check_any_succeeded(out, rows)
-        finals = _hold_finals(resolved, dataset, out, rows)
+        finals = _hold_finals(resolved, dataset, out, study, rows)
         if finals:
             first = finals["finalists"][0]["trial"]
             rows.sort(key=lambda row: row["trial"] != first)
@@ -201,15 +202,14 @@ def _work(
 ) -> None:
     """What a trial does, in its own process."""
     run, overrides = Path(parameters["run"]), parameters["overrides"]
-    own = config.override({"training.epochs": trial_epochs(config)} | overrides)
-    data = dataset_of(overrides, config, dataset, out)
-    trial = TrialWork(own, data, run, parameters["rungs"], share, report)
 
-    def train_all() -> None:
+    def train_trial() -> None:
+        own = config.override({"training.epochs": trial_epochs(config)} | overrides)
+        trial = TrialWork(own, dataset_of(overrides, config, dataset, out), run, parameters["rungs"], share, report)
         trial.prepare()
         trial()
 
-    attempt(run, train_all)
+    attempt(run, train_trial)
 
 
 def _best_so_far(rows: list[dict[str, Any]], objectives: list[str]) -> str:
@@ -221,7 +221,7 @@ def _best_so_far(rows: list[dict[str, Any]], objectives: list[str]) -> str:
     return f"best {objectives[0]} {best[0][objectives[0]]:.3e}, trial {best[0]['trial']}"
 
 
-def _why_not(config: Config, dataset: Path, out: Path, parameters: dict[str, Any]) -> str | None:
+def why_not(config: Config, dataset: Path, out: Path, parameters: dict[str, Any]) -> str | None:
     """Why a trial with these parameters could not start, or None."""
     try:
         resolve(config.override(parameters), dataset_of(parameters, config, dataset, out))
@@ -235,7 +235,7 @@ def _check_any_succeeded(out: Path, rows: list[dict[str, Any]]) -> None:
         raise InputError(f"all {len(rows)} trials in {str(out)!r} failed; the first because {rows[0]['reason']}")
 
 
-def _hold_finals(config: Config, dataset: Path, out: Path, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _hold_finals(config: Config, dataset: Path, out: Path, study: Study, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     pending = prepare_finals(config, dataset, out, rows)
     if pending:
         from ..platform.ray_runtime import connect
@@ -253,6 +253,7 @@ def _hold_finals(config: Config, dataset: Path, out: Path, rows: list[dict[str, 
         resources = {key.lower(): value for key, value in share.of_worker.items()}
         with track(f"finals {config.architecture.name}", len(pending)) as progress:
             run_trials(work, out / ".ray", progress, share.concurrent, resources=resources, param_space=grid)
+        study.count_seconds()
     return judge_finals(config, out, rows)
 
 
@@ -276,7 +277,7 @@ def _conclude(
         "leaderboard": str(out / f"{LEADERBOARD_FILE}.json"),
         "page": str(out / PAGE_FILE),
         "seconds": sum(row["seconds"] for row in rows),
-        "wall_seconds": study.count_seconds(),
+        "wall_seconds": study.wall_seconds,
         "planned_seconds": planned,
     }
     write_json(out / RESULT_FILE, result)

@@ -60,16 +60,16 @@ def plan_train(
 @click.argument("dataset", type=PATH)
 @architecture_option
 @click.option("--trials", required=True, type=click.IntRange(1))
+@click.option("--out", type=PATH, help="Folder of the sweep: it keeps the plan, and the sweep compares it with what it took.")
 @config_options
 @json_option
-def plan_sweep(dataset: Path, trials: int, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any) -> None:
-    """Estimate the cost of a sweep of which no trial is stopped early."""
-    from .. import planning
+def plan_sweep(
+    dataset: Path, trials: int, out: Path | None, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any
+) -> None:
+    """Estimate the cost of a sweep on this machine, early stopping included."""
+    from ...tune import planning
 
-    config = resolve_config(config_source, assignments, **flags)
-    if config.sweep.epochs:
-        config = config.override({"training.epochs": config.sweep.epochs})
-    _emit(planning.plan_many(config, dataset, trials, config.sweep.max_concurrent), as_json)
+    _emit(planning.plan_sweep(resolve_config(config_source, assignments, **flags), dataset, trials, out), as_json)
 
 
 @plan.command("scale")

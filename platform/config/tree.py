@@ -132,6 +132,8 @@ class SweepConfig(Section):
     def _parts_fit(self) -> "SweepConfig":
         if len(set(self.objectives)) < len(self.objectives):
             raise ValueError(f"objectives is {', '.join(self.objectives)}; give different ones")
+        if self.finalists == 1:
+            raise ValueError("finalists is 1; give 0, or at least 2 to compare")
         if self.finalists and len(self.objectives) > 1:
             raise ValueError(f"finalists is {self.finalists}; with {len(self.objectives)} objectives no trial is the best: make it 0")
         if self.workers > 1 and (self.seeds > 1 or self.finalists or self.objectives != ["validation_loss"]):
