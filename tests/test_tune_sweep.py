@@ -3,21 +3,19 @@
 import csv
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+import pyarrow.parquet as pq
 import pytest
 
 from neural_hamilton.architectures import load_model
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.cli import main
 from neural_hamilton.platform.config import Config, DataConfig, load_config
+from neural_hamilton.platform.data.datasets import read_split
 from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.progress import Progress
 from neural_hamilton.tune import sweep as sweep_module
@@ -53,6 +51,24 @@ def dataset(ray_session: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def swept(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("tune") / "sweep"
     return out, sweep(tiny(), dataset, out, 4)
+
+
+RICH = {
+    "architecture.width": {"low": 4, "high": 8},
+    "training.schedule": {"choices": ["constant", "cosine"]},
+    "training.final_learning_rate": {"low": 1e-7, "high": 1e-5, "log": True, "when": {"training.schedule": "cosine"}},
+    "data.sensors": {"choices": [20, 12]},
+}
+
+
+@pytest.fixture(scope="module")
+def pareto(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Of three objectives, two seeds a trial, a space with a condition and two numbers of sensors, in a database of its own."""
+    folder = tmp_path_factory.mktemp("tune")
+    config = tiny(
+        sweep__space=RICH, sweep__objectives=["median_loss", "num_parameters", "energy_drift"], sweep__seeds=2, sweep__grace_epochs=1
+    )
+    return folder / "pareto", sweep(config, dataset, folder / "pareto", 6, f"sqlite:///{folder / 'shared.db'}")
 
 
 def study_of(out: Path) -> optuna.Study:
@@ -91,6 +107,104 @@ def test_the_leaderboard_is_a_table_too(swept: tuple[Path, dict[str, Any]]) -> N
     assert float(rows[0]["validation_loss"]) == result["best"]["validation_loss"]
     assert rows[0].keys() >= {"trial", "state", "epochs", "seconds", "training.learning_rate", "architecture.width", "reason"}
     assert rows[-1]["validation_loss"] == ""
+    columns = pq.read_table(out / "leaderboard.parquet").to_pydict()
+    assert columns["validation_loss"][0] == result["best"]["validation_loss"]
+    assert columns["validation_loss"][-1] is None and columns["reason"][0] is None
+    assert columns["trial"] == [row["trial"] for row in rows]
+
+
+def test_only_the_best_trial_keeps_its_checkpoints(swept: tuple[Path, dict[str, Any]]) -> None:
+    runs = {run.name: (run / "checkpoints").exists() for run in (swept[0] / "trials").iterdir()}
+    assert [name for name, kept in runs.items() if kept] == [swept[1]["best"]["trial"]]
+    assert len(runs) == 4
+
+
+def test_the_page_stands_alone(swept: tuple[Path, dict[str, Any]], pareto: tuple[Path, dict[str, Any]]) -> None:
+    for out, titles in (
+        (swept[0], ["History of validation_loss", "Importance of the parameters", "Parallel coordinates", "Slices", "so far, by epoch"]),
+        (pareto[0], ["Pareto front", "History of num_parameters", "Slices, energy_drift"]),
+    ):
+        page = (out / "sweep.html").read_text()
+        assert "src=" not in page.replace("src=e", "").split("<h1>")[0] and 'src="http' not in page
+        assert "Plotly.newPlot" in page and "plotly.js v" in page
+        for title in ["Leaderboard", "Rungs", *titles]:
+            assert f"{title}" in page, title
+
+
+def test_a_pareto_front_is_that_of_optuna(pareto: tuple[Path, dict[str, Any]]) -> None:
+    out, result = pareto
+    study = optuna.load_study(study_name=str(out), storage=f"sqlite:///{out.parent / 'shared.db'}")
+    assert not (out / "optuna.db").exists()
+    rows = json.loads((out / "leaderboard.json").read_text())
+    assert {int(row["trial"]) for row in rows if row["front"]} == {trial.number for trial in study.best_trials}
+    assert rows[0]["front"] and rows[0] == result["best"]
+    finished = [row["state"] == "finished" for row in rows]
+    assert finished == sorted(finished, reverse=True)
+    for row in rows:
+        assert ("training.final_learning_rate" in row["parameters"]) == (row["parameters"]["training.schedule"] == "cosine")
+        runs = sorted((out / "trials" / row["trial"]).glob("seed-*"))
+        configs = [load_config(run / "config.yaml") for run in runs]
+        assert [config.training.seed for config in configs] == [0, 1]
+        assert {config.data.sensors for config in configs} == {row["parameters"]["data.sensors"]}
+        assert len({len(read_history(run)) for run in runs}) == 1  # stopped together
+        models = [load_model(run / "model") for run in runs]
+        assert row["num_parameters"] == sum(parameter.numel() for parameter in models[0].parameters())
+    assert load_config(out / "best.yaml").data.sensors == result["best"]["parameters"]["data.sensors"]
+
+
+def test_other_sensors_see_the_same_problems(pareto: tuple[Path, dict[str, Any]], dataset: Path) -> None:
+    own, other = (read_split(folder, "val", 8) for folder in (dataset, pareto[0] / "datasets" / "sensors=12"))
+    assert other.potential.shape == (8, 12)
+    assert np.array_equal(own.q, other.q) and np.array_equal(own.energy, other.energy)
+
+
+def test_a_sweep_without_its_database_is_refused(pareto: tuple[Path, dict[str, Any]], dataset: Path) -> None:
+    config = tiny(
+        sweep__space=RICH, sweep__objectives=["median_loss", "num_parameters", "energy_drift"], sweep__seeds=2, sweep__grace_epochs=1
+    )
+    with pytest.raises(InputError, match="no study of them; give the --storage"):
+        sweep(config, dataset, pareto[0], 6)
+    for url, words in (("nonsense", "nonsense"), ("postgresql+nodriver://host/name", "cannot be opened")):
+        with pytest.raises(InputError, match=words):
+            sweep(config, dataset, pareto[0], 6, url)
+
+
+def test_finals_name_a_winner_only_where_it_is_significant(swept: tuple[Path, dict[str, Any]], dataset: Path, tmp_path: Path) -> None:
+    """A useless learning rate loses against a usable one; two equal configurations do not differ."""
+    rates = {"training.learning_rate": {"choices": [0.01, 1e-7]}}
+    settings = {"sweep__sampler": "grid", "sweep__stopper": "none", "sweep__finalists": 2, "sweep__final_seeds": 4}
+    result = sweep(tiny(sweep__space=rates, **settings), dataset, tmp_path / "clear", 2)
+    first, second = result["finals"]["finalists"]
+    assert result["finals"]["winner"] == first["trial"] == result["best"]["trial"]
+    assert first["parameters"] == {"training.learning_rate": 0.01}
+    assert 1 < second["interval"][0] < second["ratio"] < second["interval"][1]
+    assert load_config(tmp_path / "clear" / "best.yaml").training.learning_rate == 0.01
+    runs = sorted((tmp_path / "clear" / "finals").iterdir())
+    assert len(runs) == 8 and all(len(read_history(run)) == 3 for run in runs)  # training.epochs, where a trial had two
+    assert {load_config(run / "config.yaml").training.seed for run in runs} == {1, 2, 3, 4}
+    same = {"training.seed": {"choices": [5, 6]}}  # which the finals replace
+    result = sweep(tiny(sweep__space=same, **settings), dataset, tmp_path / "equal", 2)
+    assert result["finals"]["winner"] is None
+    assert result["finals"]["finalists"][1]["ratio"] == 1.0
+
+
+def test_a_sweep_starts_from_what_another_found(swept: tuple[Path, dict[str, Any]], dataset: Path, tmp_path: Path) -> None:
+    best = swept[1]["best"]
+    known = {"sweep__start_from": [str(swept[0] / "best.yaml")]}
+    result = sweep(tiny(**known), dataset, tmp_path / "warm", 1)
+    assert result["best"]["parameters"] == best["parameters"]
+    assert result["best"]["validation_loss"] == best["validation_loss"]
+    elsewhere = {"architecture.width": {"low": 40, "high": 80}}
+    with pytest.raises(InputError, match=r"sweep.start_from has .*best.yaml', where architecture.width is"):
+        sweep(tiny(**known, sweep__space=elsewhere), dataset, tmp_path / "elsewhere", 1)
+
+
+def test_a_trial_of_several_workers(dataset: Path, tmp_path: Path) -> None:
+    space = {"architecture.width": {"low": 4, "high": 8}}
+    result = sweep(tiny(sweep__space=space, sweep__workers=2), dataset, tmp_path / "sweep", 1)
+    assert result["states"] == {"finished": 1, "stopped early": 0, "failed": 0}
+    with pytest.raises(InputError, match=r"3 workers of 1 CPU .* room for 0"):
+        sweep(tiny(sweep__space=space, sweep__workers=3), dataset, tmp_path / "large", 1)
 
 
 def test_the_best_configuration_is_ready_to_train(swept: tuple[Path, dict[str, Any]]) -> None:
@@ -197,45 +311,6 @@ def test_a_worker_that_dies_costs_its_own_trial_at_most(ray_session: Any, tmp_pa
     assert "its worker died" in (read_failure(runs["always"]) or "")
     assert progress.done == 3
     assert not (tmp_path / "scratch").exists()
-
-
-def test_a_killed_sweep_is_completed(dataset: Path, tmp_path: Path) -> None:
-    epochs, out = 60, tmp_path / "out"
-    config = tiny(sweep__epochs=epochs, sweep__grace_fraction=1.0, sweep__space={"architecture.width": {"low": 4, "high": 8}})
-    config.save(tmp_path / "tiny.yaml", ("architecture", "training", "sweep"))
-    command = [
-        sys.executable,
-        "-m",
-        "neural_hamilton.platform",
-        "sweep",
-        dataset,
-        "--trials",
-        "2",
-        "--out",
-        out,
-        "--config",
-        tmp_path / "tiny.yaml",
-    ]
-    driver = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    first = out / "trials" / "00000"
-    deadline = time.monotonic() + 90
-    while len(read_history(first)) < 3:
-        assert driver.poll() is None, driver.stderr.read() if driver.stderr else ""
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.communicate()
-    time.sleep(1)  # Ray's processes notice that their driver is gone
-    before = read_history(first)
-    assert len(before) < epochs
-    result = sweep(config, dataset, out, 2)
-    assert result["trials"] == 2
-    assert result["states"] == {"finished": 2, "stopped early": 0, "failed": 0}
-    assert read_history(first)[: len(before)] == before  # continued, not begun again
-    assert [list(trial.intermediate_values) for trial in study_of(out).trials] == 2 * [list(range(1, epochs + 1))]
-    assert sorted(path.name for path in (out / "trials").iterdir()) == sorted(
-        row["trial"] for row in json.loads((out / "leaderboard.json").read_text())
-    )
 
 
 def test_parameters_that_cannot_be_built_cost_no_trial(dataset: Path, tmp_path: Path) -> None:

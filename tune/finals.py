@@ -92,11 +92,11 @@ def finals_text(finals: dict[str, Any]) -> list[str]:
         if "ratio" in each:
             text += f", {each['ratio']:.3g} times the first's ({each['interval'][0]:.3g} to {each['interval'][1]:.3g})"
         lines.append(text)
-    confidence = f"{finals['confidence']:.0%}" if "confidence" in finals else ""
-    verdict = (
-        f"trial {finals['winner']} wins at {confidence}" if finals["winner"] else "no finalist wins: their differences may be the seeds'"
-    )
-    return [*lines, verdict]
+    if sum(not each["failures"] for each in finals["finalists"]) < 2:
+        return [*lines, "no finalist wins: there are no two to compare"]
+    if finals["winner"] is None:
+        return [*lines, "no finalist wins: their differences may be the seeds'"]
+    return [*lines, f"trial {finals['winner']} wins at {finals['confidence']:.0%}"]
 
 
 def _finalists(config: Config, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """`sweep.html`: what a study has found, as one page that needs no network. Its figures are Optuna's own, drawn by plotly."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,9 @@ def _draw(study: Study, objectives: list[str]) -> list[dict[str, str]]:
         log = all(trial.values[index] > 0 for trial in finished)
         figures.append((f"History of {name}", _log(visualization.plot_optimization_history(study.optuna, **common), log)))
         if _varies(finished):
-            importances = visualization.plot_param_importances(study.optuna, evaluator=PedAnovaImportanceEvaluator(), **common)
+            with warnings.catch_warnings():  # that low values count as good, which they are here
+                warnings.simplefilter("ignore", UserWarning)
+                importances = visualization.plot_param_importances(study.optuna, evaluator=PedAnovaImportanceEvaluator(), **common)
             figures.append((f"Importance of the parameters for {name}", importances))
         figures.append((f"Parallel coordinates, {name}", visualization.plot_parallel_coordinate(study.optuna, **common)))
         figures.append((f"Slices, {name}", _log(visualization.plot_slice(study.optuna, **common), log)))
