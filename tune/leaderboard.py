@@ -143,7 +143,7 @@ def _flat(row: dict[str, Any], keys: list[str]) -> dict[str, Any]:
 def _column(values: list[Any]) -> pa.Array:
     """Choices of a key can be of several types, which a column cannot hold: text then."""
     kinds = {float if type(value) is int else type(value) for value in values if value is not None}
-    if len(kinds) > 1:
+    if len(kinds) != 1:
         return pa.array([None if value is None else str(value) for value in values], pa.string())
     if kinds == {float} and any(type(value) is float for value in values):
         return pa.array(values, pa.float64())
