@@ -43,7 +43,9 @@ class Sweep:
         self.driver = self.start()
 
     def start(self) -> "subprocess.Popen[str]":
-        self.driver = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.driver = subprocess.Popen(
+            self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_allow_interruption
+        )
         return self.driver
 
     def histories(self) -> dict[str, list[Any]]:
@@ -96,6 +98,11 @@ class Sweep:
         output, errors = self.driver.communicate(timeout=_PATIENCE)
         assert self.driver.returncode == 0, errors
         return json.loads(output.splitlines()[-1])
+
+
+def _allow_interruption() -> None:
+    """Where the tests run in the background, a shell has made them ignore Ctrl-C, which children inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def disturb(sweep: Sweep, events: Sequence[str], draw: random.Random) -> int:

@@ -75,8 +75,9 @@ def sweep(config: Config, dataset: Path, out: Path, num_trials: int, storage: st
         try:
             if missing > 0:
                 _search(resolved, dataset, out, study, outputs, missing)
-                study.count_seconds()
         finally:  # also after Ctrl-C
+            if missing > 0:
+                study.count_seconds()
             rows = outputs.write(at_end=True)
         _check_any_succeeded(out, rows)
         finals = _hold_finals(resolved, dataset, out, study, rows)

@@ -1,0 +1,43 @@
+"""The plan of a sweep: epochs under early stopping, several trials at once, and what is kept for comparison."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from neural_hamilton.platform.config import load_config
+from neural_hamilton.tune.planning import plan_sweep, simulate_stopping
+from neural_hamilton.tune.stopping import STOPPERS
+
+
+def test_without_stopping_every_trial_trains_its_budget() -> None:
+    assert simulate_stopping(STOPPERS["none"](10, 2), 7, 2, 10) == (70, 40)
+    assert simulate_stopping(STOPPERS["none"](10, 2), 3, 8, 10) == (30, 10)
+    assert simulate_stopping(STOPPERS["none"](10, 2), 4, 1, 10) == (40, 40)
+
+
+@pytest.mark.parametrize("name", ["asha", "median", "hyperband"])
+def test_stopping_saves_epochs(name: str) -> None:
+    stopper = STOPPERS[name](27, 3)
+    total, longest = simulate_stopping(stopper, 40, 2, 27)
+    assert 40 * 3 < total < 0.8 * 40 * 27
+    assert total / 2 <= longest <= total / 2 + 27  # no slot is idle before the last trials
+    alone = simulate_stopping(stopper, 40, 1, 27)
+    assert alone[0] == alone[1]
+
+
+def test_successive_halving_trains_what_its_rungs_let_through() -> None:
+    """Of trials in random order, the n-th passes a rung of n - 1 rivals with probability about 1/3 (Li et al., arXiv 1810.05934)."""
+    total, _ = simulate_stopping(STOPPERS["asha"](27, 3), 300, 1, 27)
+    expected = 300 * (3 + 6 / 3 + 18 / 9)  # three epochs each, six more for a third, eighteen more for a ninth
+    assert total == pytest.approx(expected, rel=0.2)
+
+
+def test_a_plan_is_kept_for_the_sweep(tiny_dataset: Path, tmp_path: Path) -> None:
+    sizes = {"architecture.name": "deeponet", "training.epochs": 2, "training.batch_size": 32, "sweep.max_concurrent": 1}
+    space = {"architecture.width": {"low": 4, "high": 8}, "data.sensors": {"choices": [20, 12]}}
+    plan = plan_sweep(load_config(None, sizes | {"sweep.epochs": 6, "sweep.space": space}), tiny_dataset, 5, tmp_path / "sweep")
+    assert json.loads((tmp_path / "sweep" / "plan.json").read_text()) == plan
+    assert (plan["trials"], plan["concurrent"], plan["epochs_without_stopping"]) == (5, 1, 30)
+    assert 5 <= plan["epochs"] < 30
+    assert plan["seconds"] > plan["epochs"] * plan["seconds_per_epoch"]
