@@ -7,11 +7,11 @@ from typing import Any
 import jinja2
 
 from ..platform.config import Config
-from ..platform.evaluation import report
+from ..platform import evaluation
 from .search_spaces import at_edges
 from .study import Study
 
-_TEMPLATES = (Path(__file__).parent, Path(report.__file__).parent)
+_TEMPLATES = (Path(__file__).parent, Path(evaluation.__file__).parent)
 _SHOWN_ROWS = 20
 _MOST_AXES = 3  # of a Pareto front that can be drawn
 

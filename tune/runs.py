@@ -97,8 +97,9 @@ class _Reports:
             figures = [measure_run(run, self._work.dataset, config, self._objectives) for run, config in runs]
             values[epoch] = np.mean(figures, axis=0).tolist()
         self._sent = epoch
-        seconds = sum(line["seconds"] for history in histories for line in history)
-        self._work.report({"values": list(values.items()), "seconds": seconds})
+        if values:
+            seconds = sum(line["seconds"] for history in histories for line in history)
+            self._work.report({"values": list(values.items()), "seconds": seconds})
 
 
 class _Pause(Exception):

@@ -34,7 +34,7 @@ from .study import STUDY_NAME, Study, open_storage
 from .trials import attempt, read_failure, run_trials, scheduler, searcher
 
 RESULT_FILE = "sweep.json"
-_RECORD_VERSION = 2  # of what the storage holds
+_RECORD_VERSION = 3  # of what the storage holds
 
 
 def sweep(config: Config, dataset: Path, out: Path, num_trials: int, storage: str | None = None) -> dict[str, Any]:
