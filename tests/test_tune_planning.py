@@ -28,9 +28,9 @@ def test_stopping_saves_epochs(name: str) -> None:
 
 def test_successive_halving_trains_what_its_rungs_let_through() -> None:
     """Of trials in random order, the n-th passes a rung of n - 1 rivals with probability about 1/3 (Li et al., arXiv 1810.05934)."""
-    total, _ = simulate_stopping(STOPPERS["asha"](27, 3), 300, 1, 27)
-    expected = 300 * (3 + 6 / 3 + 18 / 9)  # three epochs each, six more for a third, eighteen more for a ninth
-    assert total == pytest.approx(expected, rel=0.2)
+    total, _ = simulate_stopping(STOPPERS["asha"](27, 3), 120, 1, 27)
+    expected = 120 * (3 + 6 / 3 + 18 / 9)  # three epochs each, six more for a third, eighteen more for a ninth
+    assert total == pytest.approx(expected, rel=0.25)
 
 
 def test_a_plan_is_kept_for_the_sweep(tiny_dataset: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from .study import Study
 from .sweep import stopper_of, trial_epochs, why_not
 
 _SAMPLED_TRIALS = 3  # networks of the space that are timed
-_SIMULATIONS = 30  # of early stopping
+_SIMULATIONS = 10  # of early stopping
 _TRIAL_SECONDS, _REPORT_SECONDS = 0.5, 0.03  # what a trial and an epoch cost beside training: Ray Tune, the storage, outputs
 
 
