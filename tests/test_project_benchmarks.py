@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import ablations, chaos
+from benchmarks import ablations, chaos, sweeps
 from neural_hamilton.architectures import build_operator
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.training.trained_for import task_of
@@ -50,3 +50,21 @@ def test_laws_of_runs_at_several_sizes_are_put_into_words():
     assert median.startswith("a, median loss: loss = E + A") and mean.startswith("a, mean loss:")
     assert "alpha = 0.5" in median
     assert valid.startswith("a, valid time: +0.30")
+
+
+def test_sweeps_are_measured_one_by_one_and_compared(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("benchmarks.timing.RESULTS", tmp_path)
+    monkeypatch.setattr(sweeps, "TRIALS", 3)
+    monkeypatch.setattr(sweeps, "EPOCHS", 3)
+    small = {"data.train": 20, "data.val": 4, "data.sensors": 10, "data.times": 10, "training.epochs": 3}
+    monkeypatch.setattr(sweeps, "BASE", sweeps.BASE | small)
+    assert sweeps.main(["--seeds", "0"]) == 0
+    lines = {line["name"]: line for line in json.loads((tmp_path / "sweeps.json").read_text())["lines"]}
+    assert list(lines) == list(sweeps.SWEEPS)
+    assert lines["tpe"]["epochs"] == lines["pareto"]["epochs"] == 9
+    assert lines["tpe, asha"]["epochs"] <= 9 <= lines["pareto, asha"]["epochs"]
+    assert set(lines["random"]["rank_correlation"]) == {"1", "2"}
+    printed = capsys.readouterr().out
+    assert "best loss of tpe over that of random" in printed and "not measured" not in printed
+    with pytest.raises(SystemExit):
+        sweeps.main(["annealing"])
