@@ -12,13 +12,14 @@ def front_numbers(values: np.ndarray) -> np.ndarray:
 
     Without the points of the fronts before it, a front is what nothing dominates (non-dominated sorting, Srinivas and Deb 1994).
     """
-    dominates = (values[:, None] <= values[None]).all(axis=2) & (values[:, None] < values[None]).any(axis=2)
+    one, other = values[:, None], values[None]
+    dominates = np.logical_and(np.all(one <= other, axis=2), np.any(one < other, axis=2))
     fronts = np.full(len(values), -1)
     for front in range(len(values)):
         left = fronts < 0
         if not left.any():
             break
-        fronts[left & ~dominates[left].any(axis=0)] = front
+        fronts[left & ~np.any(dominates[left], axis=0)] = front
     return fronts
 
 

@@ -9,6 +9,7 @@ import csv
 import io
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def trial_folder(out: Path, number: int) -> Path:
     return out / TRIALS_FOLDER / f"{number:05d}"
 
 
-def leaderboard(study: Study, objectives: list[str]) -> list[dict[str, Any]]:
+def leaderboard(study: Study, objectives: Sequence[str]) -> list[dict[str, Any]]:
     """One row for each trial that ended, best first: by the objective, or front by front; failed trials last.
 
     With one objective a trial that was stopped early counts by the best epoch it had. With several, `front` tells the Pareto front of the
@@ -52,7 +53,7 @@ def leaderboard(study: Study, objectives: list[str]) -> list[dict[str, Any]]:
     return [row | {"front": int(row["trial"]) in front} for group in (*ranked, failed) for row in group]
 
 
-def _row(trial: Any, values: list[tuple[float, ...]], objectives: list[str]) -> dict[str, Any]:
+def _row(trial: Any, values: list[tuple[float, ...]], objectives: Sequence[str]) -> dict[str, Any]:
     failed = trial.state.name == "FAIL"
     own = [None] * len(objectives) if failed or not values else values[-1]
     return {
@@ -66,7 +67,7 @@ def _row(trial: Any, values: list[tuple[float, ...]], objectives: list[str]) -> 
     }
 
 
-def _by_fronts(rows: list[dict[str, Any]], objectives: list[str]) -> list[dict[str, Any]]:
+def _by_fronts(rows: list[dict[str, Any]], objectives: Sequence[str]) -> list[dict[str, Any]]:
     values = np.array([[row[name] for name in objectives] for row in rows]).reshape(len(rows), len(objectives))
     return [rows[index] for index in order_by_fronts(values)]
 

@@ -1,6 +1,7 @@
 """`sweep.html`: what a study has found, as one page that needs no network. Its figures are Optuna's own, drawn by plotly."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def judged_rungs(study: Study) -> list[dict[str, Any]]:
     return [{"epoch": epoch, "judged": len(stopped), "stopped": sum(stopped)} for epoch, stopped in sorted(judged.items())]
 
 
-def _draw(study: Study, objectives: list[str]) -> list[dict[str, str]]:
+def _draw(study: Study, objectives: Sequence[str]) -> list[dict[str, str]]:
     """Title and HTML of each figure that there are trials enough for."""
     from optuna import visualization
     from optuna.importance import PedAnovaImportanceEvaluator
@@ -67,7 +68,7 @@ def _draw(study: Study, objectives: list[str]) -> list[dict[str, str]]:
     figures: list[tuple[str, Any]] = []
     several = len(objectives) > 1
     if several and len(objectives) <= _MOST_AXES:
-        figures.append(("Pareto front", visualization.plot_pareto_front(study.optuna, target_names=objectives)))
+        figures.append(("Pareto front", visualization.plot_pareto_front(study.optuna, target_names=list(objectives))))
     for index, name in enumerate(objectives):
         target = _objective(index) if several else None
         common: dict[str, Any] = {"target": target, "target_name": name}

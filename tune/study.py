@@ -77,7 +77,8 @@ class Study:
         import optuna
 
         self._storage, self.space, self.stopper, self._why_not, self._num_objectives = storage, space, stopper, why_not, num_objectives
-        self.optuna = optuna.create_study(study_name=name, storage=storage, directions=["minimize"] * num_objectives, load_if_exists=True)
+        directions = [optuna.study.StudyDirection.MINIMIZE] * num_objectives
+        self.optuna = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
         for parameters in start:  # a driver that was killed among them goes on with the rest
             self.optuna.enqueue_trial(parameters, skip_if_exists=True)
         self.optuna.sampler = make_sampler(len(self.trials()))

@@ -10,7 +10,7 @@ The output folder:
     sweep.json          the result; and what `leaderboard` writes whenever a trial ends
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,9 @@ def _search(config: Config, dataset: Path, out: Path, study: Study, outputs: Out
     share = share_cluster(cluster_nodes(ray), config.sweep, count)
     generate_datasets(config, dataset, out, study.space)
     # What a trial holds itself: where it has several workers, they hold their own.
-    resources = {"cpu": 0, "memory": 1} if share.workers > 1 else {key.lower(): value for key, value in share.of_worker.items()}
+    resources: dict[str, float] = (
+        {"cpu": 0, "memory": 1} if share.workers > 1 else {key.lower(): value for key, value in share.of_worker.items()}
+    )
 
     def work(parameters: dict[str, Any]) -> None:
         _work(config, dataset, out, share, parameters, tune.report)
@@ -213,7 +215,7 @@ def _work(
     attempt(run, train_trial)
 
 
-def _best_so_far(rows: list[dict[str, Any]], objectives: list[str]) -> str:
+def _best_so_far(rows: list[dict[str, Any]], objectives: Sequence[str]) -> str:
     best = [row for row in rows if row["reason"] is None]
     if not best:
         return "all trials failed so far"
