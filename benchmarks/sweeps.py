@@ -57,7 +57,7 @@ SWEEPS: dict[str, dict[str, Any]] = {
     "pareto": _PARETO | {"sweep.sampler": "tpe", "sweep.stopper": "none"},
     "pareto, asha": _PARETO | {"sweep.sampler": "tpe", "sweep.stopper": "asha"},  # as many epochs, so more trials
 }
-_WORST = np.log10([1.0, 1e5])  # the reference point of hypervolumes: a loss and a number of parameters that no trial reaches
+_WORST = np.log10([100.0, 1e7])  # the reference point of hypervolumes: a loss and a number of parameters that no trial reaches
 
 
 class _Stopped(Exception):

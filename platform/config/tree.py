@@ -114,7 +114,7 @@ class SweepConfig(Section):
     finalists: int = Field(default=0, ge=0, description="best trials that are trained again after the search; with one objective")
     final_seeds: int = Field(default=5, ge=2, description="new training seeds of each finalist, for all of training.epochs")
     confidence: float = Field(default=0.95, gt=0, lt=1, description="of the intervals that decide whether a finalist wins")
-    max_concurrent: int | None = Field(default=None, ge=1, description="trials at once; null: as many as the cluster has room for")
+    max_concurrent: int | None = Field(default=None, ge=1, description="trials at once; null: as many as fit on the cluster")
     workers: int = Field(
         default=1, ge=1, description="Ray Train workers of a trial; several with the default of objectives, seeds and finalists"
     )
