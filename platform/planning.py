@@ -13,10 +13,10 @@ import torch
 
 from .config import Config, TrainingConfig
 from .config.data import DataConfig
-from .data.datasets import list_files, read_rows
+from .data.datasets import read_rows
 from .data.shards import measure_shard, row_values
 from .machine import peak_memory_bytes
-from .training.batches import Batch, Part, Source, normalisation, open_source
+from .training.batches import Batch, Part, Source, normalisation, open_source, validation_files
 from .training.checkpoints import save_checkpoint
 from .training.learner import Learner, validate
 from .training.precision import matmul_precision, precision_at
@@ -28,7 +28,7 @@ _MICRO_STEPS, _MICRO_SECONDS = 5, 3.0  # both at least, where the split is as la
 _MICRO_BATCHES = 3
 _SLOW_SECONDS, _SLOW_FRACTION = 1.5, 8  # a step slower than this is worked out from one of a fraction of its rows
 # The parts that a micro-run cannot see: Python and PyTorch, then Ray and its workers.
-_STARTUP_SECONDS, _RAY_STARTUP_SECONDS = 4.0, 8.0
+STARTUP_SECONDS, RAY_STARTUP_SECONDS = 4.0, 8.0
 
 
 def plan_generate(config: DataConfig) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def plan_generate(config: DataConfig) -> dict[str, Any]:
         "files": shards,
         "disk_bytes": round(rows * measured["bytes_per_row"]),
         "memory_bytes_per_task": round(peak_memory_bytes(torch.device("cpu")) + config.shard_rows * row_values(config) * 16),
-        "seconds": _RAY_STARTUP_SECONDS + rows * measured["seconds_per_row"] / min(cores, max(shards, 1)),
+        "seconds": RAY_STARTUP_SECONDS + rows * measured["seconds_per_row"] / min(cores, max(shards, 1)),
         "measured": measured,
     }
 
@@ -56,7 +56,7 @@ def plan_train(config: Config, dataset: Path, workers: int = 0) -> dict[str, Any
         config = prepare_run(Path(scratch) / "run", dataset, config, resume=False)
         settings, started = config.training, time.perf_counter()
         source = open_source(config, dataset, device, Worker(0, 1))
-        validation = Batch.from_rows(read_rows(list_files(dataset, "val", settings.val_rows)), device)
+        validation = Batch.from_rows(read_rows(validation_files(dataset, settings)), device)
         learner = Learner(config, normalisation(dataset, settings), device, Worker(0, 1))
         seconds_step, seconds_setup = _time_steps(learner, source, settings, device, started)
         wanted = settings.batch_size // _SLOW_FRACTION if seconds_step > _SLOW_SECONDS else _MICRO_BATCHES * settings.batch_size
@@ -74,7 +74,10 @@ def plan_train(config: Config, dataset: Path, workers: int = 0) -> dict[str, Any
         "parameters": parameters,
         "steps": steps,
         "seconds_per_step": seconds_step,
-        "seconds": _STARTUP_SECONDS + _RAY_STARTUP_SECONDS * bool(workers) + seconds_setup + settings.epochs * seconds_epoch,
+        "seconds_per_row": seconds_row,  # of validation
+        "seconds_per_record": seconds_save,  # of an epoch
+        "seconds_setup": seconds_setup,
+        "seconds": STARTUP_SECONDS + RAY_STARTUP_SECONDS * bool(workers) + seconds_setup + settings.epochs * seconds_epoch,
         "disk_bytes": (settings.keep_checkpoints + 1) * bytes_checkpoint + 4 * parameters,
         "memory_bytes": peak_memory_bytes(device),
     }
@@ -121,7 +124,7 @@ def plan_many(config: Config, dataset: Path, runs: int, concurrent: int) -> dict
     # One run here used every core; concurrent runs share them.
     return {
         "runs": runs,
-        "seconds": _RAY_STARTUP_SECONDS + runs * one["seconds"],
+        "seconds": RAY_STARTUP_SECONDS + runs * one["seconds"],
         "disk_bytes": runs * one["disk_bytes"],
         "memory_bytes": parallel * one["memory_bytes"],
         "one_run": one,

@@ -9,7 +9,9 @@ from ..physics import InputError
 from ..platform.config import Config, load_config
 
 # What a cell varies, or the study sets for all; no leftover of a file reaches a run.
-_OF_THE_STUDY: dict[str, Any] = {"training.train_rows": None, "training.val_rows": None, "training.seed": 0}
+_OF_THE_STUDY: dict[str, Any] = {f"training.{key}": None for key in ("train_rows", "val_rows", "trajectories_per_potential")} | {
+    f"training.{key}": 0 for key in ("train_start", "val_start", "seed")
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,22 @@ def read_contestants(config: Config, names: list[str]) -> list[Contestant]:
     if not names or len({contestant.name for contestant in contestants}) < len(names):
         raise InputError(f"--arch is {','.join(names)!r}; give one or more different values")
     return contestants
+
+
+def vary_trajectories(contestants: list[Contestant], trajectories: list[int] | None) -> list[Contestant]:
+    """Each contestant once for each number of trajectories per potential, its name followed by the number; or as they are, without any.
+
+    Raises InputError where a number is repeated or none.
+    """
+    if trajectories is None:
+        return contestants
+    if len(set(trajectories)) < len(trajectories) or min(trajectories) < 1:
+        raise InputError(f"--trajectories is {','.join(map(str, trajectories))!r}; give different numbers of at least 1")
+    return [
+        Contestant(f"{contestant.name}-x{number}", contestant.config.override({"training.trajectories_per_potential": number}))
+        for contestant in contestants
+        for number in trajectories
+    ]
 
 
 def _read(config: Config, name: str) -> Contestant:

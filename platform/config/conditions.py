@@ -62,6 +62,15 @@ CONDITIONS = (
         lambda config: not config.training.endless,
         "training.endless must be false: endless rows are never held",
     ),
+    *(
+        Condition(
+            f"training.{key}",
+            ("training.endless",),
+            lambda config: not config.training.endless,
+            "training.endless must be false: endless rows come one after another, each once",
+        )
+        for key in ("train_start", "trajectories_per_potential", "passes")
+    ),
     Condition(
         "training.mixed_fraction",
         ("training.endless",),
@@ -97,6 +106,18 @@ CONDITIONS = (
         ("sweep.stopper", "sweep.grace_epochs"),
         lambda config: config.sweep.stopper != "none" and config.sweep.grace_epochs is None,
         "sweep.stopper must not be none, and sweep.grace_epochs must be null",
+    ),
+    Condition(
+        "scaling.steps",
+        ("scaling.protocol",),
+        lambda config: config.scaling.protocol != "equal-epochs",
+        "scaling.protocol must not be equal-epochs",
+    ),
+    Condition(
+        "scaling.patience",
+        ("scaling.protocol",),
+        lambda config: config.scaling.protocol == "to-convergence",
+        "scaling.protocol must be to-convergence",
     ),
     _study("study_rows", "ensembles", "length", "rollouts", "sections", "sensors", "symplecticity", "work_precision"),
     _study("sensor_counts", "sensors"),
