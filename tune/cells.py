@@ -114,9 +114,11 @@ def check_grid(grid: Grid, contestants: list[Contestant], pool: Pool) -> None:
         usable = pool.usable(settings.trajectories_per_potential)
         wrong = [size for size in sizes if not 1 <= size <= usable]
         if wrong:
-            kind = f"{settings.trajectories_per_potential} of each potential" if settings.trajectories_per_potential else "training rows"
+            each = f" with {settings.trajectories_per_potential} of each potential" if settings.trajectories_per_potential else ""
             where = "the dataset" if grid.draws == 1 else f"each of {grid.draws} draws of the dataset"
-            raise InputError(f"--sizes has {', '.join(map(str, wrong))}; {where} has {usable} {kind}: give sizes from 1 to {usable}")
+            raise InputError(
+                f"--sizes has {', '.join(map(str, wrong))}; {where} has {usable} training rows{each}: give sizes from 1 to {usable}"
+            )
     for key, value in (("seeds", grid.seeds), ("draws", grid.draws)):
         if value < 1:
             raise InputError(f"--{key} is {value}; ask for at least 1")

@@ -93,7 +93,7 @@ def plan_scale(
 ) -> None:
     """Estimate the cost of a dataset-size study on the CPUs of this machine; takes the options of `scale`."""
     from ...tune.commands import parse_names, parse_numbers, scale_config
-    from ...tune.planning import plan_scale
+    from ...tune.scale_planning import plan_scale
 
     listed = parse_names(names)
     result = plan_scale(
