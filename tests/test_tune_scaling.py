@@ -228,9 +228,9 @@ def test_a_smaller_grid_leaves_what_is_there_in_the_result(tmp_path: Path, monke
 
 
 @pytest.fixture(scope="module")
-def dataset(ray_session: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scale") / "dataset"
-    generate(folder, DataConfig(train=64, val=8, test=8, sensors=20, times=20))
+    generate(folder, DataConfig(train=64, val=8, test=8, sensors=20, times=20), local=True)
     return folder
 
 
@@ -249,7 +249,7 @@ def _begin(config: Config, dataset: Path, run: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def studied(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def studied(ray_session: Any, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A study of which one cell was half done when it began."""
     out = tmp_path_factory.mktemp("scale") / "study"
     with scaling_module.claimed(out, scaling_module.identity(tiny(), dataset)):
@@ -369,7 +369,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("in_this_process")
 def test_without_test_rows_the_val_split_measures(dataset: Path, tmp_path: Path) -> None:
-    generate(tmp_path / "data", DataConfig(train=8, val=4, sensors=20, times=20))
+    generate(tmp_path / "data", DataConfig(train=8, val=4, sensors=20, times=20), local=True)
     result = scale(tiny(), tmp_path / "data", tmp_path / "out", ["deeponet", "mambonet"], [8], 1)
     assert result["dataset"]["split"] == "val"
     assert [(row["name"], row["rows"]) for row in result["cells"]] == [("deeponet", 4), ("mambonet", 4)]
