@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..architectures import save_model
 from .config import Config, TrainingConfig
 from .config.data import DataConfig
 from .data.datasets import read_rows
@@ -23,6 +24,7 @@ from .training.precision import matmul_precision, precision_at
 from .training.process_group import Worker
 from .training.run_folder import prepare_run
 from .training.runs import steps_of
+from .training.trained_for import trained_for
 
 _MICRO_STEPS, _MICRO_SECONDS = 5, 3.0  # both at least, where the split is as large
 _MICRO_BATCHES = 3
@@ -61,10 +63,11 @@ def plan_train(config: Config, dataset: Path, workers: int = 0) -> dict[str, Any
         seconds_step, seconds_setup = _time_steps(learner, source, settings, device, started)
         wanted = settings.batch_size // _SLOW_FRACTION if seconds_step > _SLOW_SECONDS else _MICRO_BATCHES * settings.batch_size
         micro = validation.take(torch.arange(min(len(validation), max(1, wanted)), device=device))
+        checkpoint = Path(scratch) / "checkpoint.safetensors"
         with learner.judged() as judged:
             seconds_row = _seconds(lambda: validate(judged, micro, settings.batch_size, Worker(0, 1))) / len(micro)
-        checkpoint = Path(scratch) / "checkpoint.safetensors"
-        seconds_save = _seconds(lambda: save_checkpoint(checkpoint, learner.state_dict()))
+            model, task = Path(scratch) / "model", trained_for(config.data)
+            seconds_save = _seconds(lambda: (save_checkpoint(checkpoint, learner.state_dict()), save_model(judged, model, task, {})))
         bytes_checkpoint = checkpoint.stat().st_size
     steps = steps_of(config)
     seconds_epoch = steps / settings.epochs * seconds_step + len(validation) * seconds_row + seconds_save

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -363,6 +364,8 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         for run in param_space["run"]["grid_search"]:
             work({"run": run})
 
+    cluster = SimpleNamespace(cluster_resources=lambda: {"CPU": 2.0})
+    monkeypatch.setattr("neural_hamilton.platform.ray_runtime.connect", lambda: cluster)
     monkeypatch.setattr(scaling_module, "run_trials", run_here)
     monkeypatch.setattr("ray.tune.report", lambda _: None)
 

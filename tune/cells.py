@@ -11,8 +11,9 @@ import numpy as np
 
 from ..physics import InputError
 from ..platform.config import Config
-from ..platform.data.datasets import list_files, row_numbers
+from ..platform.data.datasets import RowFile, list_files, row_numbers
 from ..platform.data.manifest import read_config, read_manifest
+from ..platform.training.batches import training_files, validation_files
 from .contestants import Contestant
 
 EQUAL_STEPS, EQUAL_EPOCHS, TO_CONVERGENCE = "equal-steps", "equal-epochs", "to-convergence"
@@ -192,17 +193,14 @@ def check_leakage(dataset: Path, grid: Grid, contestants: list[Contestant], pool
     InputError
         Where a potential is in two of these, or in the training rows of two draws.
     """
-    largest = max(grid.sizes)
+    kinds = {contestant.config.training.trajectories_per_potential: contestant.config for contestant in contestants}.values()
     trained: list[set[int]] = [set() for _ in range(grid.draws)]
     selecting: set[int] = set()
     for draw in range(grid.draws):
-        for contestant in contestants:
-            settings = contestant.config.override(pool.rows_of(Cell(contestant.name, largest, 0, draw))).training
-            files = list_files(
-                dataset, "train", settings.train_rows, start=settings.train_start, per_potential=settings.trajectories_per_potential
-            )
-            trained[draw] |= _potentials(files)
-            selecting |= _potentials(list_files(dataset, "val", settings.val_rows, start=settings.val_start))
+        rows = pool.rows_of(Cell("", max(grid.sizes), 0, draw))
+        settings = [config.override(rows).training for config in kinds]
+        trained[draw] = set().union(*(_potentials(training_files(dataset, each)) for each in settings))
+        selecting |= _potentials(validation_files(dataset, settings[0]))
     measuring = _potentials(list_files(dataset, split))
     everything = set().union(*trained)
     shared = (
@@ -216,5 +214,5 @@ def check_leakage(dataset: Path, grid: Grid, contestants: list[Contestant], pool
     return {"train": [len(each) for each in trained], "val": len(selecting), split: len(measuring), "shared": 0}
 
 
-def _potentials(files: list[Any]) -> set[int]:
+def _potentials(files: list[RowFile]) -> set[int]:
     return set(np.concatenate([np.asarray(file.read(["potential_id"]).column("potential_id")) for file in files]).tolist())

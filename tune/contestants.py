@@ -46,8 +46,8 @@ def vary_trajectories(contestants: list[Contestant], trajectories: list[int] | N
     """
     if trajectories is None:
         return contestants
-    if len(set(trajectories)) < len(trajectories) or min(trajectories) < 1:
-        raise InputError(f"--trajectories is {','.join(map(str, trajectories))!r}; give different numbers of at least 1")
+    if not trajectories or len(set(trajectories)) < len(trajectories) or min(trajectories) < 1:
+        raise InputError(f"--trajectories is {','.join(map(str, trajectories))!r}; give one or more different numbers above 0")
     return [
         Contestant(f"{contestant.name}-x{number}", contestant.config.override({"training.trajectories_per_potential": number}))
         for contestant in contestants

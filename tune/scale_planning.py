@@ -1,6 +1,7 @@
 """The cost of a dataset-size study on this machine, from a few steps of each contestant."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,7 @@ def plan_scale(
     out: Path | None = None,
     local: bool = False,
 ) -> dict[str, Any]:
-    """A row for each contestant: its runs, their steps and seconds together; and the whole, with `seconds` by the clock.
+    """A row for each contestant: its runs, their steps and seconds of work together; and the whole, with `seconds` by the clock.
 
     The parameters are those of `scale`, and what is measured in `out` is not planned again; the plan is kept there. Steps of a contestant
     all cost the same, so those of its largest cell are timed and the others worked out. InputError as in `scale`.
@@ -50,6 +51,7 @@ def plan_scale(
         ]
     at_once = 1 if local else max(1, min(config.scaling.max_concurrent or os.cpu_count() or 1, len(pending)))
     startup = STARTUP_SECONDS if local else RAY_STARTUP_SECONDS + 2 * STARTUP_SECONDS  # of this process, and of its workers
+    startup += sum(row["prepare_seconds"] for row in rows)  # of run folders, one after another
     longest = max((row["longest_seconds"] for row in rows), default=0.0)
     result = {
         "contestants": rows,
@@ -85,11 +87,15 @@ def _as_it_is() -> Iterator[None]:
 def _plan_contestant(contestant: Contestant, dataset: Path, pool: Pool, cells: list[Cell], measured_rows: int) -> dict[str, Any]:
     if not cells:
         return {"name": contestant.name, "parameters": None, "runs": 0, "steps": 0, "seconds_per_step": None} | dict.fromkeys(
-            ("seconds", "longest_seconds", "disk_bytes", "memory_bytes"), 0
+            ("seconds", "longest_seconds", "prepare_seconds", "disk_bytes", "memory_bytes"), 0
         )
     base = resolve(contestant.config, dataset)
-    configs = [cell_config(base, pool, cell) for cell in cells]
-    largest = plan_train(configs[max(range(len(cells)), key=lambda i: cells[i].size)], dataset)
+    configs = sorted((cell_config(base, pool, cell) for cell in cells), key=lambda config: config.training.train_rows or 0)
+    plan_train(configs[0], dataset)  # warms up, as the first cell of a worker does for the others
+    largest = plan_train(configs[-1], dataset)
+    started = time.perf_counter()
+    resolve(configs[-1], dataset)
+    prepare = time.perf_counter() - started
 
     def seconds_of(config: Config) -> float:
         settings = config.training
@@ -106,6 +112,7 @@ def _plan_contestant(contestant: Contestant, dataset: Path, pool: Pool, cells: l
         "seconds_per_step": largest["seconds_per_step"],
         "seconds": sum(seconds),
         "longest_seconds": max(seconds),
+        "prepare_seconds": len(cells) * prepare,
         "disk_bytes": len(cells) * largest["disk_bytes"],
         "memory_bytes": largest["memory_bytes"],
     }
