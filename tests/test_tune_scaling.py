@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgb
 from scipy import stats
 
 from neural_hamilton.architectures import load_model
@@ -28,7 +30,8 @@ from neural_hamilton.tune.cells import Cell
 from neural_hamilton.tune.conclusions import study_tables
 from neural_hamilton.tune.contestants import read_contestants
 from neural_hamilton.tune.fits import confidence_band, fit_power_law
-from neural_hamilton.tune.laws import fit_text
+from neural_hamilton.tune.law_figure import draw_scaling
+from neural_hamilton.tune.laws import by_size, fit_losses, fit_text
 from neural_hamilton.tune.scaling import scale
 from neural_hamilton.tune.scores import CELL_FILE, FIGURES, LOSSES_FILE, compare_pairs
 from neural_hamilton.tune.trials import read_history
@@ -124,6 +127,10 @@ def concluded(
     return conclusions.conclude(tiny(**overrides), out, out, cells, "test", {"new_cells": 0})
 
 
+def rows_of(result: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    return [row for row in result["cells"] if row["name"] == name]
+
+
 def test_a_study_of_many_sizes_has_laws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = [100, 250, 600, 1500, 4000, 10000]
     result = concluded(tmp_path, sizes, 3, monkeypatch, scaling__steps=500)
@@ -151,6 +158,19 @@ def test_a_study_of_many_sizes_has_laws(tmp_path: Path, monkeypatch: pytest.Monk
     svg = (tmp_path / "scaling.svg").read_text()
     assert svg.startswith("<?xml") and svg.count("<!-- good: $") == svg.count("<!-- bad: $") == 1
     assert "<!-- protocol equal-steps: 500 steps at every size -->" in svg
+    figure = draw_scaling(result, {name: fit_losses(by_size(rows_of(result, name), "median"), 0.95)[1] for name in ("good", "bad")})
+    handles = figure.legends[0].legend_handles[:2]
+    for look in ("get_color", "get_marker", "get_linestyle"):  # legible without colours too
+        assert len({getattr(handle, look)() for handle in handles}) == 2
+    (axes,) = figure.axes
+    inside = 0
+    bands = [each for each in axes.collections if isinstance(each, PolyCollection)]
+    for name, handle, band in zip(("good", "bad"), handles, bands, strict=True):
+        assert band.get_facecolor()[0][:3] == pytest.approx(to_rgb(handle.get_color()))
+        points = [(size, stats.gmean(losses)) for size, losses in by_size(rows_of(result, name), "median").items()]
+        points[0], points[-1] = (1.001 * sizes[0], points[0][1]), (0.999 * sizes[-1], points[-1][1])  # not on the band's edge
+        inside += sum(band.get_paths()[0].contains_points(points, radius=0.0))
+    assert inside >= 11, "bands hold about 95% of the 12 points"
 
 
 def test_four_sizes_hold_out_by_a_power_law_and_three_have_no_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,15 @@ _NEXT_TO = 1.06  # factor by which a held-out prediction stands to the right of 
 
 
 def plot_scaling(result: dict[str, Any], laws: Mapping[str, ScalingLaw | None], kind: str = "png") -> bytes:
-    """The median total loss against the rows, log-log, as a file of this kind.
+    """The figure of `draw_scaling` as a file of this kind."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "neural-hamilton"}):
+        draw_scaling(result, laws).savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    return buffer.getvalue()
+
+
+def draw_scaling(result: dict[str, Any], laws: Mapping[str, ScalingLaw | None]) -> Figure:
+    """The median total loss against the rows, log-log.
 
     Of a contestant with a law: for each size the geometric mean over its repetitions, draws or seeds, with its confidence interval, the
     law, a prediction band for such a mean of new repetitions, and the largest size as predicted from the others. So about 95 of 100
@@ -55,10 +63,7 @@ def plot_scaling(result: dict[str, Any], laws: Mapping[str, ScalingLaw | None], 
     axes.set_title(_caption(result, laws), fontsize="small")
     heading = _equation(laws, result["confidence"])
     figure.legend(handles=entries, loc="outside lower center", fontsize="small", title=heading, title_fontsize="small")
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "neural-hamilton"}):
-        figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
-    return buffer.getvalue()
+    return figure
 
 
 _HELD_OUT = "largest size, held out: predicted from the smaller ones, with its interval"
