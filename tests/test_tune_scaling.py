@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,12 +25,12 @@ from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.evaluation import predict_split
 from neural_hamilton.platform.training.loop import train
 from neural_hamilton.platform.training.run_folder import prepare_run
-from neural_hamilton.tune import conclusions
+from neural_hamilton.tune import conclusions, laws
 from neural_hamilton.tune import scaling as scaling_module
 from neural_hamilton.tune.cells import Cell
 from neural_hamilton.tune.conclusions import study_tables
 from neural_hamilton.tune.contestants import read_contestants
-from neural_hamilton.tune.fits import confidence_band, fit_power_law
+from neural_hamilton.tune.fits import confidence_band, fit_power_law, fit_scaling_law
 from neural_hamilton.tune.law_figure import draw_scaling
 from neural_hamilton.tune.laws import by_size, fit_losses, fit_text
 from neural_hamilton.tune.scaling import scale
@@ -112,6 +113,7 @@ def concluded(
     Losses vary by 3% from seed to seed, and by `spread` from draw to draw.
     """
     monkeypatch.setattr(conclusions, "read_manifest", lambda _: {"dataset_hash": "0" * 64})
+    monkeypatch.setattr(laws, "fit_scaling_law", partial(fit_scaling_law, resamples=300))
     rng = np.random.default_rng(1)
     cells = [Cell(name, size, seed, draw) for name in ("good", "bad") for size in sizes for draw in range(draws) for seed in range(seeds)]
     of_draw = {(cell.contestant, cell.size, cell.draw): np.exp(spread * rng.standard_normal()) for cell in cells} if spread else {}
