@@ -81,7 +81,7 @@ class Pool:
         return cls(train, val, orbits)
 
     def usable(self, per_potential: int | None) -> int:
-        """The training rows of a draw with so many trajectories of each potential; InputError where potentials have fewer."""
+        """The training rows of a draw with this many trajectories of each potential; InputError where potentials have fewer."""
         return len(row_numbers(self.train, self.orbits, per_potential=per_potential))
 
     def rows_of(self, cell: Cell) -> dict[str, int]:

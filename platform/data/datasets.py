@@ -98,7 +98,7 @@ class Split(TrainingRows):
 def list_files(folder: Path, split: str, max_rows: int | None = None, *, start: int = 0, per_potential: int | None = None) -> list[RowFile]:
     """The files that hold `max_rows` rows of a split from row `start` on (all by default).
 
-    With `per_potential` they are so many rows of each potential: see `row_numbers`.
+    With `per_potential` they are this many rows of each potential: see `row_numbers`.
 
     Raises
     ------
