@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config import Config, load_config
-from neural_hamilton.platform.data.datasets import RowFile, row_numbers
+from neural_hamilton.platform.data.datasets import RowFile, read_rows, read_split, row_numbers
 from neural_hamilton.platform.data.generation import generate
-from neural_hamilton.platform.training.batches import training_files, validation_files
+from neural_hamilton.platform.training.batches import rows_of, training_files, validation_files
 from neural_hamilton.platform.training.run_folder import prepare_run
 from neural_hamilton.platform.training.runs import steps_of
 from neural_hamilton.tune import cells as cells_module
@@ -90,13 +90,17 @@ def test_more_potentials_or_more_orbits_of_each(dataset: Path) -> None:
     assert [pool.usable(each) for each in (None, 1, 2, 4)] == [48, 12, 24, 48]
     few, many = vary_trajectories([Contestant("a", tiny())], [4, 1])
     assert (few.name, many.name) == ("a-x4", "a-x1")
-    potentials = {}
+    potentials, everything = {}, read_split(dataset, "train")
     for contestant in (few, many):
         settings = cell_config(contestant.config, pool, Cell(contestant.name, 12, 0, 1)).training
         files = training_files(dataset, settings)
         numbers = row_numbers(96, ORBITS, 48, 12, settings.trajectories_per_potential)
         assert ids(files, "trajectory_id") == numbers.tolist()
         potentials[contestant.name] = set(ids(files, "potential_id"))
+        for name in ("potential", "times", "q", "initial"):
+            np.testing.assert_array_equal(getattr(read_rows(files), name), getattr(everything, name)[numbers])
+        everywhere = contestant.config.override({"data.train": 96, "data.ensemble": "phase-space", "training.train_start": 48})
+        assert rows_of(everywhere) == pool.usable(settings.trajectories_per_potential)
     assert {name: len(found) for name, found in potentials.items()} == {"a-x4": 3, "a-x1": 12}
     for wrong in ([1, 1], [0]):
         with pytest.raises(InputError, match="--trajectories is"):

@@ -21,7 +21,7 @@ from torch import Tensor
 from ...architectures.selective_scan.threads import num_threads
 from ..config import Config, TrainingConfig
 from ..config.data import DataConfig
-from ..data.datasets import RowFile, TrainingRows, list_files, read_rows, row_numbers
+from ..data.datasets import RowFile, TrainingRows, list_files, read_rows
 from ..data.manifest import read_config, read_manifest
 from ..data.schema import tensor_column
 from ..data.shards import make_rows, row_values
@@ -128,8 +128,10 @@ def rows_of(config: Config) -> int:
     settings, data = config.training, config.data
     if settings.train_rows is not None:
         return settings.train_rows
+    if settings.trajectories_per_potential is None:
+        return data.train - settings.train_start
     orbits = data.distribution.orbits_per_hamiltonian
-    return len(row_numbers(data.train, orbits, settings.train_start, per_potential=settings.trajectories_per_potential))
+    return settings.trajectories_per_potential * (data.train // orbits - settings.train_start // orbits)
 
 
 def row_bytes(data: DataConfig) -> int:
