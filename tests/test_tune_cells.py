@@ -161,7 +161,6 @@ def test_settings_that_do_not_fit_a_protocol_are_refused(overrides: dict[str, An
             "--sizes has 20; each of 2 draws of the dataset has 12 training rows with 1 of each potential",
         ),
         (Grid([8], 1), {"training__trajectories_per_potential": 9}, "trajectories_per_potential is 9; potentials of the dataset have 4"),
-        (Grid([8], 1), {"training__endless": True}, "training.endless is true"),
         (Grid([8], 1), {"scaling__protocol": "to-convergence", "scaling__steps": 9}, "needs training.schedule=constant"),
         (Grid([8], 0), {}, "--seeds is 0"),
         (Grid([8], 1, 0), {}, "--draws is 0"),

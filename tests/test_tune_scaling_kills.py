@@ -16,7 +16,7 @@ import pytest
 from neural_hamilton.platform.config import Config, load_config
 from neural_hamilton.tune.scaling import scale
 
-NAMES, SIZES, SEEDS, DRAWS = ["deeponet"], [8, 16, 32], 2, 2
+NAMES, SIZES, SEEDS, DRAWS = ["deeponet"], [8, 32], 2, 2
 SETTINGS = {
     "architecture.name": "deeponet", "architecture.width": 8, "architecture.num_layers": 1, "architecture.num_channels": 4,
     "training.epochs": 6, "training.batch_size": 8, "scaling.steps": 60,

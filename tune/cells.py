@@ -99,14 +99,12 @@ def _part(rows: int, draws: int, orbits: int) -> int:
 
 
 def check_grid(grid: Grid, contestants: list[Contestant], pool: Pool) -> None:
-    """Raise InputError for a grid that the rows of a dataset do not suffice for, and for contestants that sizes mean nothing to."""
+    """Raise InputError for a grid that the rows of a dataset do not suffice for, and for a schedule that the protocol excludes."""
     sizes = grid.sizes
     if not sizes or len(set(sizes)) < len(sizes):
         raise InputError(f"--sizes is {','.join(map(str, sizes))!r}; give one or more different values")
     for contestant in contestants:
         settings = contestant.config.training
-        if settings.endless:
-            raise InputError("training.endless is true, so rows never repeat: a study of dataset sizes needs training.endless=false")
         if protocol_of(contestant.config) == TO_CONVERGENCE and settings.schedule != "constant":
             raise InputError(
                 f"training.schedule of {contestant.name} is {settings.schedule!r}, which ends every run at its last step: "

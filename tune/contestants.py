@@ -31,12 +31,17 @@ def read_contestants(config: Config, names: list[str]) -> list[Contestant]:
     Raises
     ------
     InputError
-        Where names are missing, repeated, or of nothing that is known.
+        Where names are missing, repeated, or of nothing that is known; and for endless rows, of which there is no number.
     """
     contestants = [_read(config, name) for name in names]
     if not names or len({contestant.name for contestant in contestants}) < len(names):
         raise InputError(f"--arch is {','.join(names)!r}; give one or more different values")
     return contestants
+
+
+def _refuse_endless(endless: bool, name: str) -> None:
+    if endless:
+        raise InputError(f"training.endless of {name!r} is true, so its rows never repeat: a study of dataset sizes needs false")
 
 
 def vary_trajectories(contestants: list[Contestant], trajectories: list[int] | None) -> list[Contestant]:
@@ -57,6 +62,7 @@ def vary_trajectories(contestants: list[Contestant], trajectories: list[int] | N
 
 def _read(config: Config, name: str) -> Contestant:
     if name in available_architectures():
+        _refuse_endless(config.training.endless, name)
         return Contestant(name, config.override({"architecture.name": name} | _OF_THE_STUDY))
     try:
         given = load_config(name)
@@ -67,5 +73,6 @@ def _read(config: Config, name: str) -> Contestant:
     sections = {section: values.get(section, {}) for section in ("architecture", "training")}
     own = {f"{section}.{key}": value for section, content in sections.items() for key, value in content.items()}
     own |= {"architecture.name": given.architecture.name, "training.epochs": config.training.epochs}
+    _refuse_endless(own.get("training.endless", config.training.endless), name)
     warmup = given.training.warmup_epochs * config.training.epochs / given.training.epochs
     return Contestant(Path(name).stem, config.override(own | {"training.warmup_epochs": warmup} | _OF_THE_STUDY))
