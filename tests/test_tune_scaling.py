@@ -433,13 +433,13 @@ def test_contestants_are_architectures_and_configurations(tmp_path: Path) -> Non
     assert {contestant.config.training.seed for contestant in (first, second, third)} == {0}
     (shipped,) = read_contestants(config, ["study-mambonet"])
     assert shipped.config.training.batch_size == 32
+    for names in ([], ["deeponet", "deeponet"], [str(file), str(file)], ["deepnet"], [str(tmp_path / "none.yaml")]):
+        with pytest.raises(InputError, match="--arch "):
+            read_contestants(config, names)
     file.write_text("training: {endless: true}")
     for given, name in ((config, str(file)), (tiny(training__endless=True), "fno")):
         with pytest.raises(InputError, match="training.endless of .* is true, so its rows never repeat"):
             read_contestants(given, [name])
-    for names in ([], ["deeponet", "deeponet"], [str(file), str(file)], ["deepnet"], [str(tmp_path / "none.yaml")]):
-        with pytest.raises(InputError, match="--arch "):
-            read_contestants(config, names)
 
 
 def test_a_difference_needs_more_than_the_spread_of_seeds() -> None:
