@@ -19,7 +19,7 @@ from neural_hamilton.tune.scaling import scale
 NAMES, SIZES, SEEDS, DRAWS = ["deeponet"], [8, 32], 2, 2
 SETTINGS = {
     "architecture.name": "deeponet", "architecture.width": 8, "architecture.num_layers": 1, "architecture.num_channels": 4,
-    "training.epochs": 6, "training.batch_size": 8, "scaling.steps": 60,
+    "training.epochs": 6, "training.batch_size": 8, "training.trackers": [], "scaling.steps": 60,
 }  # fmt: skip
 
 
