@@ -139,7 +139,6 @@ def test_protocols_have_names() -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        ({"scaling__protocol": "equal-steps"}, "needs steps"),
         ({"scaling__protocol": "equal-epochs", "scaling__steps": 5}, "scaling.steps is 5, which has no effect here"),
         ({"scaling__steps": 5, "scaling__patience": 5}, "scaling.patience is 5, which has no effect here"),
         ({"scaling__protocol": "equal-flops"}, "equal-flops"),
@@ -162,6 +161,7 @@ def test_settings_that_do_not_fit_a_protocol_are_refused(overrides: dict[str, An
         ),
         (Grid([8], 1), {"training__trajectories_per_potential": 9}, "trajectories_per_potential is 9; potentials of the dataset have 4"),
         (Grid([8], 1), {"scaling__protocol": "to-convergence", "scaling__steps": 9}, "needs training.schedule=constant"),
+        (Grid([8], 1), {"scaling__protocol": "equal-steps"}, "scaling.protocol is 'equal-steps'; give scaling.steps"),
         (Grid([8], 0), {}, "--seeds is 0"),
         (Grid([8], 1, 0), {}, "--draws is 0"),
     ],

@@ -99,12 +99,14 @@ def _part(rows: int, draws: int, orbits: int) -> int:
 
 
 def check_grid(grid: Grid, contestants: list[Contestant], pool: Pool) -> None:
-    """Raise InputError for a grid that the rows of a dataset do not suffice for, and for a schedule that the protocol excludes."""
+    """Raise InputError for a grid that the rows of a dataset do not suffice for, and for settings that the protocol excludes."""
     sizes = grid.sizes
     if not sizes or len(set(sizes)) < len(sizes):
         raise InputError(f"--sizes is {','.join(map(str, sizes))!r}; give one or more different values")
     for contestant in contestants:
         settings = contestant.config.training
+        if protocol_of(contestant.config) != EQUAL_EPOCHS and contestant.config.scaling.steps is None:
+            raise InputError(f"scaling.protocol is {protocol_of(contestant.config)!r}; give scaling.steps, a number of optimizer steps")
         if protocol_of(contestant.config) == TO_CONVERGENCE and settings.schedule != "constant":
             raise InputError(
                 f"training.schedule of {contestant.name} is {settings.schedule!r}, which ends every run at its last step: "

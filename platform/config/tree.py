@@ -124,12 +124,6 @@ class ScalingConfig(Section):
     max_concurrent: int | None = Field(default=None, ge=1, description="runs at once; null: as many as the cluster has CPUs")
     confidence: float = Field(default=0.95, gt=0, lt=1, description="of the intervals")
 
-    @model_validator(mode="after")
-    def _steps_suit_the_protocol(self) -> "ScalingConfig":
-        if self.protocol in ("equal-steps", "to-convergence") and self.steps is None:
-            raise ValueError(f"protocol is {self.protocol!r}, which needs steps; give a number of optimizer steps")
-        return self
-
 
 def _known_study(name: str) -> str:
     if name not in study_names():
