@@ -11,18 +11,20 @@ from typing import Any
 
 import torch
 
+from ..architectures import save_model
 from .config import Config, TrainingConfig
 from .config.data import DataConfig
-from .data.datasets import list_files, read_rows
+from .data.datasets import read_rows
 from .data.shards import measure_shard, row_values
 from .machine import peak_memory_bytes
-from .training.batches import Batch, Part, Source, normalisation, open_source
+from .training.batches import Batch, Part, Source, normalisation, open_source, validation_files
 from .training.checkpoints import save_checkpoint
 from .training.learner import Learner, validate
 from .training.precision import matmul_precision, precision_at
 from .training.process_group import Worker
 from .training.run_folder import prepare_run
 from .training.runs import steps_of
+from .training.trained_for import trained_for
 
 _MICRO_STEPS, _MICRO_SECONDS = 5, 3.0  # both at least, where the split is as large
 _MICRO_BATCHES = 3
@@ -56,15 +58,16 @@ def plan_train(config: Config, dataset: Path, workers: int = 0) -> dict[str, Any
         config = prepare_run(Path(scratch) / "run", dataset, config, resume=False)
         settings, started = config.training, time.perf_counter()
         source = open_source(config, dataset, device, Worker(0, 1))
-        validation = Batch.from_rows(read_rows(list_files(dataset, "val", settings.val_rows)), device)
+        validation = Batch.from_rows(read_rows(validation_files(dataset, settings)), device)
         learner = Learner(config, normalisation(dataset, settings), device, Worker(0, 1))
         seconds_step, seconds_setup = _time_steps(learner, source, settings, device, started)
         wanted = settings.batch_size // _SLOW_FRACTION if seconds_step > _SLOW_SECONDS else _MICRO_BATCHES * settings.batch_size
         micro = validation.take(torch.arange(min(len(validation), max(1, wanted)), device=device))
+        checkpoint = Path(scratch) / "checkpoint.safetensors"
         with learner.judged() as judged:
             seconds_row = _seconds(lambda: validate(judged, micro, settings.batch_size, Worker(0, 1))) / len(micro)
-        checkpoint = Path(scratch) / "checkpoint.safetensors"
-        seconds_save = _seconds(lambda: save_checkpoint(checkpoint, learner.state_dict()))
+            model, task = Path(scratch) / "model", trained_for(config.data)
+            seconds_save = _seconds(lambda: (save_checkpoint(checkpoint, learner.state_dict()), save_model(judged, model, task, {})))
         bytes_checkpoint = checkpoint.stat().st_size
     steps = steps_of(config)
     seconds_epoch = steps / settings.epochs * seconds_step + len(validation) * seconds_row + seconds_save
@@ -75,6 +78,8 @@ def plan_train(config: Config, dataset: Path, workers: int = 0) -> dict[str, Any
         "steps": steps,
         "seconds_per_step": seconds_step,
         "seconds_per_epoch": seconds_epoch,
+        "seconds_per_row": seconds_row,  # of validation
+        "seconds_per_record": seconds_save,  # of an epoch
         "seconds_setup": seconds_setup,
         "seconds": STARTUP_SECONDS + RAY_STARTUP_SECONDS * bool(workers) + seconds_setup + settings.epochs * seconds_epoch,
         "disk_bytes": (settings.keep_checkpoints + 1) * bytes_checkpoint + 4 * parameters,

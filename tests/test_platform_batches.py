@@ -65,6 +65,16 @@ def test_an_epoch_is_every_row_once_in_an_order_of_its_own(dataset, kind):
         assert not np.array_equal(other, epochs[0])
 
 
+@pytest.mark.parametrize("kind", [Resident, Streamed])
+def test_an_epoch_of_three_passes_is_three_epochs_of_one(dataset, kind):
+    """In the same order, but batches go on from one pass to the next."""
+    once, thrice = source_of(kind, dataset), source_of(kind, dataset, passes=3)
+    assert thrice.num_rows == 180
+    apart = [np.concatenate(rows_of(once.epoch(number))) for number in (3, 4, 5)]
+    np.testing.assert_array_equal(np.concatenate(rows_of(thrice.epoch(1))), np.concatenate(apart))
+    assert [len(part.batch) for part in thrice.epoch(1)] == [7] * 25 + [5]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [2, 3])
 def test_workers_together_see_the_batches_that_one_sees(dataset, kind, size):

@@ -49,6 +49,7 @@ DATA = {
 }  # fmt: skip
 TRAINING = {
     "training.epochs": 3, "training.batch_size": 20, "training.train_rows": 30, "training.val_rows": 3, "training.endless": True,
+    "training.train_start": 8, "training.val_start": 4, "training.passes": 2,
     "training.resident_gib": 1e-5,
     "training.mixed_fraction": (
         0.8, {"training.endless": True, "training.mixed_fraction": 0.2, "training.mixed_ensemble": {"depth": [1.0, 2.0]}},
@@ -70,14 +71,18 @@ SWEEP = {
     "sweep.max_concurrent": 1, "sweep.seed": 1, "sweep.space": {"training.seed": {"choices": [0, 1]}},
     "sweep.objectives": ["validation_loss", "num_parameters"], "sweep.workers": 2, "sweep.cpus_per_worker": 3, "sweep.gpus_per_worker": 0.5,
 }  # fmt: skip
-SCALING = {"scaling.steps": 1, "scaling.max_concurrent": 1, "scaling.confidence": 0.5}
+CONVERGENCE = {"scaling.protocol": "to-convergence", "scaling.steps": 16, "training.schedule": "constant"}
+SCALING = {
+    "scaling.steps": 1, "scaling.max_concurrent": 1, "scaling.confidence": 0.5,
+    "scaling.protocol": ("equal-steps", CONVERGENCE), "scaling.patience": (1, CONVERGENCE),
+}  # fmt: skip
 SERVING = {
     "serving.solver_threshold": 0.1, "serving.num_replicas": 2, "serving.max_ongoing_requests": 3, "serving.max_queued_requests": 5,
 }  # fmt: skip
 ADDRESS = {"serving.host", "serving.port"}
 # In test_project_systems.py, which takes a second system through every command; test_platform_devices.py; test_platform_training.py;
-# test_tune_sweep.py
-ELSEWHERE = {"data.system", "training.cuda_graph", "training.initial_model"} | {
+# test_tune_sweep.py; test_tune_cells.py, on rows that share potentials
+ELSEWHERE = {"data.system", "training.cuda_graph", "training.initial_model", "training.trajectories_per_potential"} | {
     f"sweep.{key}" for key in ("seeds", "start_from", "finalists", "final_seeds", "confidence")
 }
 
@@ -248,7 +253,7 @@ def test_a_key_of_the_sweep_changes_how_trials_run(tiny_dataset, tmp_path, monke
 @pytest.mark.parametrize("key", SCALING)
 def test_a_key_of_scaling_changes_the_study(tiny_dataset, tmp_path, monkeypatch, key):
     """Cells that are there already are not trained again: the fit is made from them."""
-    monkeypatch.setattr(ray_runtime, "connect", lambda: None)
+    monkeypatch.setattr(ray_runtime, "connect", lambda: SimpleNamespace(cluster_resources=lambda: {"CPU": 5.0}))
     seen = []
 
     def run_trials(work, scratch, progress, max_concurrent, *, param_space):
@@ -257,7 +262,8 @@ def test_a_key_of_scaling_changes_the_study(tiny_dataset, tmp_path, monkeypatch,
             size = int(run.split("-")[-2])
             epochs = load_config(Path(run) / "config.yaml").training.epochs
             cell = {key: 1.0 for key in (*scores.FIGURES, "validation_loss", "seconds", "steps", "num_parameters")}
-            cell |= {"architecture": "deeponet", "epochs": epochs, "median": 1 / size + epochs * (size == 20)}
+            epochs *= load_config(Path(run) / "config.yaml").training.patience or 1
+            cell |= {"architecture": "deeponet", "epochs": epochs, "median": 1 / size + epochs * (size == 20), "stopped_early": True}
             (Path(run) / scores.CELL_FILE).write_text(json.dumps(cell))
             np.save(Path(run) / scores.LOSSES_FILE, np.ones(3))
 
@@ -310,6 +316,9 @@ WITHOUT_EFFECT = {
     "training.resident_gib": {"training.endless": True},
     "training.float32_epochs": {"training.precision": "float32"},
     "training.kl_warmup_epochs": {"architecture.name": "fno"},
+    **{f"training.{key}": {"training.endless": True} for key in ("train_start", "trajectories_per_potential", "passes")},
+    "scaling.steps": {"scaling.protocol": "equal-epochs"},
+    "scaling.patience": {"scaling.protocol": "equal-epochs"},
     "sweep.grace_epochs": {"sweep.stopper": "none"},
     "sweep.grace_fraction": {"sweep.grace_epochs": 1},
     "sweep.final_seeds": {},

@@ -3,11 +3,17 @@
 import csv
 import json
 import shutil
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgb
 from scipy import stats
 
 from neural_hamilton.architectures import load_model
@@ -19,11 +25,15 @@ from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.evaluation import predict_split
 from neural_hamilton.platform.training.loop import train
 from neural_hamilton.platform.training.run_folder import prepare_run
+from neural_hamilton.tune import conclusions, laws
 from neural_hamilton.tune import scaling as scaling_module
+from neural_hamilton.tune.cells import Cell
+from neural_hamilton.tune.conclusions import study_tables
 from neural_hamilton.tune.contestants import read_contestants
-from neural_hamilton.tune.fits import confidence_band, fit_power_law
-from neural_hamilton.tune.laws import fit_text
-from neural_hamilton.tune.scaling import Cell, cell_config, scale, study_tables
+from neural_hamilton.tune.fits import confidence_band, fit_power_law, fit_scaling_law
+from neural_hamilton.tune.law_figure import draw_scaling
+from neural_hamilton.tune.laws import by_size, fit_losses, fit_text
+from neural_hamilton.tune.scaling import scale
 from neural_hamilton.tune.scores import CELL_FILE, FIGURES, LOSSES_FILE, compare_pairs
 from neural_hamilton.tune.trials import read_history
 
@@ -95,22 +105,32 @@ def test_the_band_is_narrowest_in_the_middle() -> None:
     assert np.all(low < high)
 
 
-def concluded(out: Path, sizes: list[int], seeds: int, monkeypatch: pytest.MonkeyPatch, **overrides: Any) -> dict[str, Any]:
-    """What a study concludes from cells whose losses obey laws: `good` has a floor, `bad` has none and falls faster."""
-    monkeypatch.setattr(scaling_module, "read_manifest", lambda _: {"dataset_hash": "0" * 64})
+def concluded(
+    out: Path, sizes: list[int], seeds: int, monkeypatch: pytest.MonkeyPatch, draws: int = 1, spread: float = 0.0, **overrides: Any
+) -> dict[str, Any]:
+    """What a study concludes from cells whose losses obey laws: `good` has a floor, `bad` has none and falls faster.
+
+    Losses vary by 3% from seed to seed, and by `spread` from draw to draw.
+    """
+    monkeypatch.setattr(conclusions, "read_manifest", lambda _: {"dataset_hash": "0" * 64})
+    monkeypatch.setattr(laws, "fit_scaling_law", partial(fit_scaling_law, resamples=300))
     rng = np.random.default_rng(1)
-    cells = [Cell(name, size, seed) for name in ("good", "bad") for size in sizes for seed in range(seeds)]
+    cells = [Cell(name, size, seed, draw) for name in ("good", "bad") for size in sizes for draw in range(draws) for seed in range(seeds)]
+    of_draw = {(cell.contestant, cell.size, cell.draw): np.exp(spread * rng.standard_normal()) for cell in cells} if spread else {}
     for cell in cells:
         run = out / "runs" / cell.name
         run.mkdir(parents=True)
         law = 1e-6 + 1e-4 * cell.size**-0.4 if cell.name.startswith("good") else 0.1 * cell.size**-0.8
-        loss = law * np.exp(0.03 * rng.standard_normal())
-        values = dict.fromkeys((*FIGURES, "validation_loss", "epochs", "steps", "seconds", "num_parameters"), 1.0)
-        (run / CELL_FILE).write_text(
-            json.dumps(values | {"architecture": "fno", "rows": 8, "median": loss, "mean": 2 * loss, "p99": 9 * loss})
-        )
+        loss = law * np.exp(0.03 * rng.standard_normal()) * of_draw.get((cell.contestant, cell.size, cell.draw), 1.0)
+        values: dict[str, Any] = dict.fromkeys((*FIGURES, "validation_loss", "seconds"), 1.0)
+        values |= {"epochs": 1, "steps": 500, "num_parameters": 7, "rows": 8, "stopped_early": cell.seed == 0}
+        (run / CELL_FILE).write_text(json.dumps(values | {"architecture": "fno", "median": loss, "mean": 2 * loss, "p99": 9 * loss}))
         np.save(run / LOSSES_FILE, np.full(8, loss))
-    return scaling_module._conclude(tiny(**overrides), out, out, cells, 0, "test")
+    return conclusions.conclude(tiny(**overrides), out, out, cells, "test", {"new_cells": 0})
+
+
+def rows_of(result: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    return [row for row in result["cells"] if row["name"] == name]
 
 
 def test_a_study_of_many_sizes_has_laws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +160,19 @@ def test_a_study_of_many_sizes_has_laws(tmp_path: Path, monkeypatch: pytest.Monk
     svg = (tmp_path / "scaling.svg").read_text()
     assert svg.startswith("<?xml") and svg.count("<!-- good: $") == svg.count("<!-- bad: $") == 1
     assert "<!-- protocol equal-steps: 500 steps at every size -->" in svg
+    figure = draw_scaling(result, {name: fit_losses(by_size(rows_of(result, name), "median"), 0.95)[1] for name in ("good", "bad")})
+    handles = figure.legends[0].legend_handles[:2]
+    for look in ("get_color", "get_marker", "get_linestyle"):  # legible without colours too
+        assert len({getattr(handle, look)() for handle in handles}) == 2
+    (axes,) = figure.axes
+    inside = 0
+    bands = [each for each in axes.collections if isinstance(each, PolyCollection)]
+    for name, handle, band in zip(("good", "bad"), handles, bands, strict=True):
+        assert band.get_facecolor()[0][:3] == pytest.approx(to_rgb(handle.get_color()))
+        points = [(size, stats.gmean(losses)) for size, losses in by_size(rows_of(result, name), "median").items()]
+        points[0], points[-1] = (1.001 * sizes[0], points[0][1]), (0.999 * sizes[-1], points[-1][1])  # not on the band's edge
+        inside += sum(band.get_paths()[0].contains_points(points, radius=0.0))
+    assert inside >= 11, "bands hold about 95% of the 12 points"
 
 
 def test_four_sizes_hold_out_by_a_power_law_and_three_have_no_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,10 +198,62 @@ def test_the_summary_says_what_the_losses_leave_open(tmp_path: Path, monkeypatch
     assert "the law does not hold: its lack of fit exceeds the scatter of the runs (F test, p = 0.002)" in fit_text(bent, 0.95)
 
 
+def test_draws_are_the_repetitions_where_there_are_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws that differ by 20% make an interval wide that 3% from seed to seed would make narrow, for laws and for comparisons alike."""
+    sizes = [100, 250, 600, 1500, 4000, 10000]
+    result = concluded(tmp_path / "draws", sizes, 3, monkeypatch, draws=3, spread=0.2, scaling__steps=500)
+    assert result["repetitions"] == "draws" and "intervals cover draws of the dataset and seeds" in result["note"]
+    law = result["fits"]["bad"]["median"]["law"]
+    assert law["repetitions"] == [3] * 6 and 0.1 < law["residual_sd"] < 0.35
+    assert law["alpha_interval"][0] < 0.8 < law["alpha_interval"][1]
+    of_size = [row for row in result["cells"] if (row["name"], row["size"]) == ("bad", 10000)]
+    assert [(row["draw"], row["seed"]) for row in of_size] == [(draw, seed) for draw in range(3) for seed in range(3)]
+    assert result["fits"]["bad"]["median"]["held_out"]["measured"] == pytest.approx(stats.gmean([row["median"] for row in of_size]))
+    alone = concluded(tmp_path / "seeds", sizes, 3, monkeypatch, scaling__steps=500)
+    assert alone["repetitions"] == "seeds" and "one draw of the dataset, so intervals cover training seeds alone" in alone["note"]
+    assert alone["fits"]["bad"]["median"]["law"]["residual_sd"] < 0.06
+    logs = {
+        name: [np.log(stats.gmean([row["median"] for row in result["cells"] if (row["name"], row["size"], row["draw"]) == (name, 100, d)]))
+               for d in range(3)] for name in ("good", "bad")
+    }  # fmt: skip
+    difference = np.subtract(logs["bad"], logs["good"])
+    (pair,) = [pair for pair in result["pairs"] if pair["size"] == 100]
+    assert pair["interval"] == pytest.approx(np.exp(stats.t.interval(0.95, 2, difference.mean(), stats.sem(difference))))
+
+
+def test_every_table_names_the_protocol_and_holds_every_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = concluded(
+        tmp_path, [100, 400], 2, monkeypatch, draws=2, spread=0.1, training__schedule="constant",
+        scaling__protocol="to-convergence", scaling__steps=500, scaling__patience=90,
+    )  # fmt: skip
+    assert result["budget"] == "until 90 steps bring no smaller validation loss, at most 500"
+    assert "8 of 16 cells reached the most steps before that, so their losses are upper limits" in result["note"]
+    table = pq.read_table(tmp_path / "scaling.parquet")
+    assert table.to_pylist() == result["cells"]
+    assert (table.schema.field("reason").type, table.schema.field("draw").type) == (pa.string(), pa.int64())
+    assert set(table.column("protocol").to_pylist()) == {"to-convergence"}
+    rows = list(csv.DictReader((tmp_path / "scaling.csv").open()))
+    assert {(row["protocol"], row["converged"]) for row in rows} == {("to-convergence", "True"), ("to-convergence", "False")}
+    for name in ("scaling.md", "scaling.svg"):
+        assert "protocol to-convergence" in (tmp_path / name).read_text()
+
+
+def test_a_smaller_grid_leaves_what_is_there_in_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [100, 250, 600, 1500]
+    large = concluded(tmp_path, sizes, 2, monkeypatch)
+    run = tmp_path / "runs" / "good-9000-0"
+    run.mkdir()
+    (run / "config.yaml").write_text("begun, and not ended")
+    small = conclusions.conclude(tiny(), tmp_path, tmp_path, [Cell("bad", 250, 1)], "test", {"new_cells": 0})
+    assert {row["name"] for row in small["cells"]} == {"good", "bad"} and small["fits"] == large["fits"]
+    key = lambda row: (row["name"], row["size"], row["seed"])  # noqa: E731
+    assert sorted(small["cells"], key=key) == sorted(large["cells"], key=key)
+
+
 @pytest.fixture(scope="module")
-def dataset(ray_session: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scale") / "dataset"
-    generate(folder, DataConfig(train=64, val=8, test=8, sensors=20, times=20))
+    generate(folder, DataConfig(train=64, val=8, test=8, sensors=20, times=20), local=True)
     return folder
 
 
@@ -187,10 +272,10 @@ def _begin(config: Config, dataset: Path, run: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def studied(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def studied(ray_session: Any, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A study of which one cell was half done when it began."""
     out = tmp_path_factory.mktemp("scale") / "study"
-    with scaling_module.claimed(out, scaling_module._identity(tiny(), json.loads((dataset / "manifest.json").read_text()), "test")):
+    with scaling_module.claimed(out, scaling_module.identity(tiny(), dataset)):
         pass
     _begin(tiny(training__train_rows=16, training__val_rows=2, training__seed=0), dataset, out / "runs" / "deeponet-16-0")
     begun = read_history(out / "runs" / "deeponet-16-0")
@@ -301,13 +386,15 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         for run in param_space["run"]["grid_search"]:
             work({"run": run})
 
+    cluster = SimpleNamespace(cluster_resources=lambda: {"CPU": 2.0})
+    monkeypatch.setattr("neural_hamilton.platform.ray_runtime.connect", lambda: cluster)
     monkeypatch.setattr(scaling_module, "run_trials", run_here)
     monkeypatch.setattr("ray.tune.report", lambda _: None)
 
 
 @pytest.mark.usefixtures("in_this_process")
 def test_without_test_rows_the_val_split_measures(dataset: Path, tmp_path: Path) -> None:
-    generate(tmp_path / "data", DataConfig(train=8, val=4, sensors=20, times=20))
+    generate(tmp_path / "data", DataConfig(train=8, val=4, sensors=20, times=20), local=True)
     result = scale(tiny(), tmp_path / "data", tmp_path / "out", ["deeponet", "mambonet"], [8], 1)
     assert result["dataset"]["split"] == "val"
     assert [(row["name"], row["rows"]) for row in result["cells"]] == [("deeponet", 4), ("mambonet", 4)]
@@ -349,16 +436,10 @@ def test_contestants_are_architectures_and_configurations(tmp_path: Path) -> Non
     for names in ([], ["deeponet", "deeponet"], [str(file), str(file)], ["deepnet"], [str(tmp_path / "none.yaml")]):
         with pytest.raises(InputError, match="--arch "):
             read_contestants(config, names)
-
-
-def test_cells_of_equal_steps() -> None:
-    base = tiny(scaling__steps=100, training__epochs=10, training__warmup_epochs=1.0)
-    counts = {"train": 640, "val": 160}
-    small, large = (cell_config(base, counts, size, 7).training for size in (64, 640))
-    assert (small.epochs, large.epochs) == (25, 2)  # of 4 and 40 steps; to a whole epoch
-    assert (small.val_rows, large.val_rows) == (16, 160)
-    assert (small.warmup_epochs / small.epochs, large.warmup_epochs / large.epochs) == pytest.approx((0.1, 0.1))
-    assert small.seed == 7
+    file.write_text("training: {endless: true}")
+    for given, name in ((config, str(file)), (tiny(training__endless=True), "fno")):
+        with pytest.raises(InputError, match="training.endless of .* is true, so its rows never repeat"):
+            read_contestants(given, [name])
 
 
 def test_a_difference_needs_more_than_the_spread_of_seeds() -> None:

@@ -8,7 +8,7 @@ import click
 
 from ..architectures import available_architectures
 from ..physics import InputError
-from ..platform.commands.console import PATH, architecture_option, config_options, emit, json_option, resolve_config
+from ..platform.commands.console import PATH, architecture_option, config_options, emit, json_option, resolve_config, study_options
 from ..platform.commands.tables import format_table
 from ..platform.config import Config, load_config, parse_assignments
 
@@ -50,18 +50,8 @@ def sweep_command(
 
 @click.command("scale")
 @click.argument("dataset", type=PATH)
-@click.option(
-    "--arch",
-    "names",
-    default="mambonet",
-    show_default=True,
-    metavar="A,B",
-    help="Architectures, with their default settings; or configurations, shipped ones by name.",
-)
-@click.option("--sizes", required=True, metavar="N,M", help="Numbers of training rows.")
-@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Runs of each size, with training seeds 0, 1, ...")
+@study_options
 @click.option("--out", required=True, type=PATH, help="Folder of the study; run again, it completes what is missing.")
-@click.option("--local", is_flag=True, help="Run the cells one after another in this process, without Ray.")
 @config_options
 @json_option
 def scale_command(
@@ -69,6 +59,8 @@ def scale_command(
     names: str,
     sizes: str,
     seeds: int,
+    draws: int,
+    trajectories: str | None,
     out: Path,
     local: bool,
     config_source: str | None,
@@ -77,14 +69,16 @@ def scale_command(
 ) -> None:
     """Measure the test loss against the training rows of DATASET.
 
-    Contestants are trained with several seeds, measured on the same rows and compared; a power law is fitted to each. Every cell
-    trains scaling.steps steps, or training.epochs epochs.
+    Contestants are trained on several draws of the rows with several seeds, measured on the same test rows and compared by the law
+    that is fitted to each. scaling.protocol decides how long a cell trains.
     """
     from .scaling import scale
 
-    listed = [name.strip() for name in names.split(",") if name.strip()]
+    listed = parse_names(names)
     config = scale_config(config_source, assignments, listed)
-    result = scale(config, dataset, out, listed, parse_sizes(sizes), seeds, local=local)
+    numbers = parse_numbers("--sizes", sizes)
+    per_potential = None if trajectories is None else parse_numbers("--trajectories", trajectories)
+    result = scale(config, dataset, out, listed, numbers, seeds, draws=draws, trajectories=per_potential, local=local)
     emit(result, as_json, _scale_text(result))
 
 
@@ -98,11 +92,17 @@ def scale_config(config_source: str | None, assignments: tuple[str, ...], names:
     return resolve_config(config_source, assignments, architecture__name=named)
 
 
-def parse_sizes(text: str) -> list[int]:
+def parse_names(text: str) -> list[str]:
+    """The parts of a list separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def parse_numbers(option: str, text: str) -> list[int]:
+    """Whole numbers separated by commas; InputError names the option."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise InputError(f"--sizes is {text!r}; write whole numbers separated by commas, such as 1000,3000") from None
+        raise InputError(f"{option} is {text!r}; write whole numbers separated by commas, such as 1000,3000") from None
 
 
 def _sweep_text(result: dict[str, Any]) -> str:
@@ -129,15 +129,18 @@ def _sweep_text(result: dict[str, Any]) -> str:
 
 
 def _scale_text(result: dict[str, Any]) -> str:
-    from .scaling import STATISTICS, fit_text, pair_text
+    from .conclusions import STATISTICS, comparison_texts
+    from .laws import fit_text
 
-    keys = ("name", "size", "seed", "state", *STATISTICS, "steps", "seconds")
+    keys = ("name", "size", "draw", "seed", "state", *STATISTICS, "steps", "seconds")
     lines = [f"total loss on the {result['dataset']['split']} split; {result['note']}"]
     lines.append(format_table([{key: row[key] for key in keys} for row in result["cells"]]))
-    lines += [f"{row['name']}-{row['size']}-{row['seed']} failed: {row['reason']}" for row in result["cells"] if row["reason"]]
+    failed = [row for row in result["cells"] if row["reason"]]
+    lines += [f"{row['name']}, {row['size']} rows, draw {row['draw']}, seed {row['seed']} failed: {row['reason']}" for row in failed]
     for name, fits in result["fits"].items():
         lines += [f"{name}, {statistic}: {fit_text(fit, result['confidence'])}" for statistic, fit in fits.items()]
-    lines += [pair_text(pair, result["confidence"]) for pair in result["pairs"]]
+    for heading, texts in comparison_texts(result):
+        lines += [heading, *texts] if texts else []
     return "\n".join([*lines, f"tables: {result['files']['md']}", f"plot: {result['files']['png']}"])
 
 

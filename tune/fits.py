@@ -166,6 +166,8 @@ def fit_scaling_law(
 
     The noise is assumed to be the same fraction of the loss at every size. Where it grows fourfold from the smallest size to the largest,
     the intervals of alpha still hold the truth in 92% to 97% of 200 studies of 6 x 9 runs, but those of the law at the last size in 84%.
+    Sizes are taken as independent. With 6 x 3 nested draws, whose deviations at sizes M < N correlate by sqrt(M / N), the intervals of
+    alpha hold the truth in 93% of 100 studies with E = 0, and those of the law at the last size in 88%.
 
     Parameters
     ----------

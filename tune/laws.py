@@ -10,12 +10,18 @@ from .fits import NUM_SIZES, ScalingLaw, confidence_band, fit_power_law, fit_sca
 
 
 def by_size(rows: list[dict[str, Any]], statistic: str) -> dict[int, list[float]]:
-    """The losses that have a logarithm, by size in ascending order."""
-    groups: dict[int, list[float]] = {size: [] for size in sorted({row["size"] for row in rows})}
-    for row in rows:
-        if np.isfinite(row[statistic]) and row[statistic] > 0:
-            groups[row["size"]].append(row[statistic])
-    return {size: losses for size, losses in groups.items() if losses}
+    """The repetitions of each size, in ascending order: losses that have a logarithm.
+
+    Where the rows are of several draws of the dataset, a repetition is the geometric mean over the seeds of a draw, because runs on the
+    same rows are not independent of each other; else it is a run.
+    """
+    usable = [row for row in rows if np.isfinite(row[statistic]) and row[statistic] > 0]
+    of_a_draw = len({row["draw"] for row in rows}) > 1
+    groups: dict[int, dict[tuple[int, ...], list[float]]] = {size: {} for size in sorted({row["size"] for row in usable})}
+    for row in usable:
+        repetition = (row["draw"],) if of_a_draw else (row["draw"], row["seed"])
+        groups[row["size"]].setdefault(repetition, []).append(float(np.log(row[statistic])))
+    return {size: [float(np.exp(np.mean(logs))) for logs in repetitions.values()] for size, repetitions in groups.items()}
 
 
 def fit_losses(losses: dict[int, list[float]], confidence: float) -> tuple[dict[str, Any], ScalingLaw | None]:
@@ -121,7 +127,7 @@ def _line_text(fit: dict[str, Any], confidence: float) -> str:
     if fit["b_interval"] is None:
         return f"{law}, {fit['note']}"
     low, high = fit["b_interval"]
-    return f"{law} ({low:.3f} to {high:.3f} at {confidence:.0%}, {fit['points']} cells)"
+    return f"{law} ({low:.3f} to {high:.3f} at {confidence:.0%}, {fit['points']} points)"
 
 
 def _law_texts(law: dict[str, Any], confidence: float) -> list[str]:

@@ -60,6 +60,31 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds what a dataset-size study consists of: `names`, `sizes`, `seeds`, `draws`, `trajectories` and `local`."""
+    for option in (
+        click.option("--local", is_flag=True, help="Run the cells one after another in one process, without Ray."),
+        click.option(
+            "--trajectories", metavar="K,L", help="Numbers of trajectories per potential; each contestant is studied with each of them."
+        ),
+        click.option(
+            "--draws", default=1, show_default=True, type=click.IntRange(1), help="Parts of the dataset that every size is drawn from anew."
+        ),
+        click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Runs on each draw, with seeds 0, 1, ..."),
+        click.option("--sizes", required=True, metavar="N,M", help="Numbers of training rows."),
+        click.option(
+            "--arch",
+            "names",
+            default="mambonet",
+            show_default=True,
+            metavar="A,B",
+            help="Architectures, with their default settings; or configurations, shipped ones by name.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds `--json`; the command receives `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Make the last line on stdout one JSON object with the result.")(command)

@@ -57,7 +57,7 @@ def run_demo(out: Path) -> dict[str, Any]:
     swept = sweep(short, dataset, out / "sweep", _TRIALS)
 
     _announce(started, f"scale deeponet over {len(sizes)} dataset sizes")
-    scaled = scale(short, dataset, out / "scale", ["deeponet"], sizes, 1)
+    scaled = scale(short.override({"training.endless": False}), dataset, out / "scale", ["deeponet"], sizes, 1)
 
     runs = {}
     for name in _ARCHITECTURES:

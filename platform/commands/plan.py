@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from .console import PATH, architecture_option, config_options, emit, json_option, resolve_config
+from .console import PATH, architecture_option, config_options, emit, json_option, resolve_config, study_options
 from .data import generation_options, resolve_data
 from .tables import format_facts, format_table
 
@@ -67,18 +67,15 @@ def plan_sweep(
     dataset: Path, trials: int, out: Path | None, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any
 ) -> None:
     """Estimate the cost of a sweep on this machine, early stopping included."""
-    from ...tune import planning
+    from ...tune import sweep_planning
 
-    _emit(planning.plan_sweep(resolve_config(config_source, assignments, **flags), dataset, trials, out), as_json)
+    _emit(sweep_planning.plan_sweep(resolve_config(config_source, assignments, **flags), dataset, trials, out), as_json)
 
 
 @plan.command("scale")
 @click.argument("dataset", type=PATH)
-@click.option("--arch", "names", required=True, metavar="A,B", help="Architectures or configurations.")
-@click.option("--sizes", required=True, metavar="N,M", help="Numbers of training rows.")
-@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1))
-@click.option("--out", type=PATH, help="Taken, so that a scale command can be planned as it stands; nothing is written.")
-@click.option("--local", is_flag=True, help="Run the cells in one process, without Ray.")
+@study_options
+@click.option("--out", type=PATH, help="The folder of the study; the plan is kept there, beside what the study then takes.")
 @config_options
 @json_option
 def plan_scale(
@@ -86,18 +83,30 @@ def plan_scale(
     names: str,
     sizes: str,
     seeds: int,
+    draws: int,
+    trajectories: str | None,
     out: Path | None,
     local: bool,
     config_source: str | None,
     assignments: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Estimate the cost of a dataset-size study: a row for each contestant, on one core after another."""
-    from ...tune.commands import parse_sizes, scale_config
-    from ...tune.planning import plan_scale
+    """Estimate the cost of a dataset-size study on the CPUs of this machine; takes the options of `scale`."""
+    from ...tune.commands import parse_names, parse_numbers, scale_config
+    from ...tune.scale_planning import plan_scale
 
-    listed = [name.strip() for name in names.split(",") if name.strip()]
-    result = plan_scale(scale_config(config_source, assignments, listed), dataset, listed, parse_sizes(sizes), seeds)
+    listed = parse_names(names)
+    result = plan_scale(
+        scale_config(config_source, assignments, listed),
+        dataset,
+        listed,
+        parse_numbers("--sizes", sizes),
+        seeds,
+        draws=draws,
+        trajectories=None if trajectories is None else parse_numbers("--trajectories", trajectories),
+        out=out,
+        local=local,
+    )
     rows = [row | {"hours": f"{row['seconds'] / 3600:.3g}"} for row in result["contestants"]]
     table = format_table([{key: row[key] for key in ("name", "parameters", "runs", "steps", "seconds_per_step", "hours")} for row in rows])
     facts = format_facts({key: value for key, value in result.items() if key != "contestants"})

@@ -62,6 +62,15 @@ CONDITIONS = (
         lambda config: not config.training.endless,
         "training.endless must be false: endless rows are never held",
     ),
+    *(
+        Condition(
+            f"training.{key}",
+            ("training.endless",),
+            lambda config: not config.training.endless,
+            "training.endless must be false: endless rows come one after another, each once",
+        )
+        for key in ("train_start", "trajectories_per_potential", "passes")
+    ),
     Condition(
         "training.mixed_fraction",
         ("training.endless",),
@@ -106,6 +115,18 @@ CONDITIONS = (
             "sweep.finalists must be above 0",
         )
         for key in ("final_seeds", "confidence")
+    ),
+    Condition(
+        "scaling.steps",
+        ("scaling.protocol",),
+        lambda config: config.scaling.protocol != "equal-epochs",
+        "scaling.protocol must not be equal-epochs",
+    ),
+    Condition(
+        "scaling.patience",
+        ("scaling.protocol",),
+        lambda config: config.scaling.protocol == "to-convergence",
+        "scaling.protocol must be to-convergence",
     ),
     _study("study_rows", "ensembles", "length", "rollouts", "sections", "sensors", "symplecticity", "work_precision"),
     _study("sensor_counts", "sensors"),

@@ -23,8 +23,14 @@ class TrainingConfig(Section):
 
     epochs: int = Field(default=50, ge=1, description="passes over the training rows")
     batch_size: int = Field(default=100, ge=1, description="rows of a global batch, whatever the number of workers")
-    train_rows: int | None = Field(default=None, ge=1, description="use only the first rows of the training split")
-    val_rows: int | None = Field(default=None, ge=1, description="use only the first rows of the validation split")
+    train_rows: int | None = Field(default=None, ge=1, description="use only this many rows of the training split; null: all")
+    train_start: int = Field(default=0, ge=0, description="the row of the training split that they begin with; only where endless is false")
+    trajectories_per_potential: int | None = Field(
+        default=None, ge=1, description="train on this many of the rows that share a potential; only where endless is false; null: all"
+    )
+    val_rows: int | None = Field(default=None, ge=1, description="use only this many rows of the validation split; null: all")
+    val_start: int = Field(default=0, ge=0, description="the row of the validation split that they begin with")
+    passes: int = Field(default=1, ge=1, description="passes over the training rows that make an epoch; only where endless is false")
     endless: bool = Field(default=False, description="draw new rows while training; an epoch has as many as the training split")
     resident_gib: float = Field(default=8.0, gt=0, description="larger training splits are streamed from disk; only where endless is false")
     mixed_fraction: float = Field(
@@ -144,9 +150,15 @@ class SweepConfig(Section):
 class ScalingConfig(Section):
     """A dataset-size study."""
 
-    steps: int | None = Field(default=None, ge=1, description="steps of every run, to a whole epoch; null: training.epochs for all")
-    max_concurrent: int = Field(default=2, ge=1, description="runs at once")
-    confidence: float = Field(default=0.95, gt=0, lt=1, description="of the interval of the fitted exponent")
+    protocol: Literal["equal-steps", "equal-epochs", "to-convergence"] | None = Field(
+        default=None, description="how long runs of different sizes train; null: equal-steps where steps is given, else equal-epochs"
+    )
+    steps: int | None = Field(
+        default=None, ge=1, description="steps of every run, to a whole epoch; with to-convergence the most steps; not with equal-epochs"
+    )
+    patience: int = Field(default=1000, ge=1, description="steps without a smaller validation loss that end a run; with to-convergence")
+    max_concurrent: int | None = Field(default=None, ge=1, description="runs at once; null: as many as the cluster has CPUs")
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="of the intervals")
 
 
 def _known_study(name: str) -> str:

@@ -16,14 +16,19 @@ from .manifest import read_config, read_manifest
 from .schema import state_column, tensor_column
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RowFile:
-    """A Parquet file of a dataset, and how many of its first rows are wanted."""
+    """A Parquet file of a dataset, and the numbers of its rows that are wanted, in ascending order."""
 
     path: Path
-    rows: int
+    wanted: np.ndarray
     sha256: str
     system: System
+
+    @property
+    def rows(self) -> int:
+        """How many rows are wanted."""
+        return len(self.wanted)
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
         """The wanted rows. InputError where the file is missing, damaged, or not the one that the manifest lists."""
@@ -37,7 +42,9 @@ class RowFile:
             raise InputError(
                 f"{self.path} is damaged or replaced: its checksum is not the manifest's; run generate again to repair the dataset"
             )
-        return pq.read_table(pa.BufferReader(content), columns=columns).slice(0, self.rows)
+        table = pq.read_table(pa.BufferReader(content), columns=columns)
+        first, last = int(self.wanted[0]), int(self.wanted[-1])
+        return table.slice(first, self.rows) if last - first == self.rows - 1 else table.take(pa.array(self.wanted))
 
 
 @dataclass(frozen=True)
@@ -88,16 +95,19 @@ class Split(TrainingRows):
         return unstack_fields(self.potential, self.system)
 
 
-def list_files(folder: Path, split: str, max_rows: int | None = None) -> list[RowFile]:
-    """The files that hold the first `max_rows` rows of a split (all by default).
+def list_files(folder: Path, split: str, max_rows: int | None = None, *, start: int = 0, per_potential: int | None = None) -> list[RowFile]:
+    """The files that hold `max_rows` rows of a split from row `start` on (all by default).
+
+    With `per_potential` they are this many rows of each potential: see `row_numbers`.
 
     Raises
     ------
     InputError
-        For an unknown, empty or short split, or a `max_rows` that is not a whole number above 0.
+        For an unknown, empty or short split, a `max_rows` that is not a whole number above 0, or a `start` and a `per_potential` that
+        do not fit the potentials.
     """
     manifest = read_manifest(folder)
-    system = read_config(manifest).get_system()
+    config = read_config(manifest)
     if split not in SPLITS:
         raise InputError(f"split is {split!r}; choose one of {', '.join(SPLITS)}")
     available = manifest["counts"][split]
@@ -105,14 +115,42 @@ def list_files(folder: Path, split: str, max_rows: int | None = None) -> list[Ro
         raise InputError(f"split {split!r} of dataset {str(folder)!r} has no rows; generate it with --{split} N")
     if max_rows is not None and (not isinstance(max_rows, int) or max_rows < 1):
         raise InputError(f"max_rows is {max_rows!r}; give a whole number above 0")
-    if max_rows is not None and max_rows > available:
-        raise InputError(f"{max_rows} rows of split {split!r} were asked for; dataset {str(folder)!r} has {available}")
-    wanted, files = max_rows or available, []
-    for line in manifest["files"]:
-        if line["split"] == split and wanted > 0:
-            files.append(RowFile(folder / line["file"], min(wanted, line["rows"]), line["sha256"], system))
-            wanted -= line["rows"]
+    numbers = row_numbers(available, config.distribution.orbits_per_hamiltonian, start, max_rows, per_potential)
+    if len(numbers) < (max_rows or 1):
+        of = f"split {split!r} from row {start:,} on" if start else f"split {split!r}"
+        of += f", {per_potential} of each potential," if per_potential else ""
+        raise InputError(f"{max_rows or 1} rows of {of} were asked for; dataset {str(folder)!r} has {len(numbers)}")
+    files, first = [], 0
+    for line in (line for line in manifest["files"] if line["split"] == split):
+        wanted = numbers[np.searchsorted(numbers, first) : np.searchsorted(numbers, first + line["rows"])] - first
+        if wanted.size:
+            files.append(RowFile(folder / line["file"], wanted, line["sha256"], config.get_system()))
+        first += line["rows"]
     return files
+
+
+def row_numbers(available: int, orbits: int, start: int = 0, rows: int | None = None, per_potential: int | None = None) -> np.ndarray:
+    """The first `rows` rows of a split from `start` on, as their numbers in ascending order; fewer where it has fewer.
+
+    `orbits` consecutive rows of the `available` ones share a potential. With `per_potential` K, only K rows of each potential count.
+    Which K rotates from potential to potential, evenly spaced: where the orbits of a potential differ in kind, as in their energies,
+    every kind occurs equally often.
+
+    Raises
+    ------
+    InputError
+        Where `per_potential` is no number from 1 to `orbits`, or with it `start` is not the first row of a potential.
+    """
+    if per_potential is None:
+        return np.arange(start, available if rows is None else min(available, start + rows))
+    if not 1 <= per_potential <= orbits:
+        raise InputError(f"trajectories_per_potential is {per_potential}; potentials of the dataset have {orbits}: give 1 to {orbits}")
+    if start % orbits:
+        raise InputError(f"the first row is {start}; with trajectories_per_potential give a multiple of {orbits}, the rows of a potential")
+    potentials = np.arange(start // orbits, available // orbits)[: None if rows is None else -(-rows // per_potential)]
+    spaced = np.arange(per_potential) * orbits // per_potential
+    orbit = np.sort((potentials[:, None] + spaced) % orbits, axis=1)
+    return (potentials[:, None] * orbits + orbit).ravel()[:rows]
 
 
 def read_rows(files: list[RowFile]) -> TrainingRows:

@@ -103,7 +103,7 @@ class Source(Protocol):
 def open_source(config: Config, dataset: Path, device: torch.device, worker: Worker) -> Source:
     """The source that `config.training` asks for."""
     settings = config.training
-    files = list_files(dataset, "train", settings.train_rows)
+    files = training_files(dataset, settings)
     num_rows = sum(file.rows for file in files)
     if settings.endless:
         mixed = config.mixed_data() if settings.mixed_fraction else None
@@ -113,9 +113,35 @@ def open_source(config: Config, dataset: Path, device: torch.device, worker: Wor
     return Resident(Batch.from_rows(read_rows(files), device), settings, worker)
 
 
+def training_files(dataset: Path, settings: TrainingConfig) -> list[RowFile]:
+    """The files with the rows to train on; InputError as `list_files`."""
+    return list_files(dataset, "train", settings.train_rows, start=settings.train_start, per_potential=settings.trajectories_per_potential)
+
+
+def validation_files(dataset: Path, settings: TrainingConfig) -> list[RowFile]:
+    """The files with the rows that choose among epochs; InputError as `list_files`."""
+    return list_files(dataset, "val", settings.val_rows, start=settings.val_start)
+
+
+def rows_of(config: Config) -> int:
+    """How many rows of the training split a run of a resolved configuration trains on."""
+    settings, data = config.training, config.data
+    if settings.train_rows is not None:
+        return settings.train_rows
+    if settings.trajectories_per_potential is None:
+        return data.train - settings.train_start
+    orbits = data.distribution.orbits_per_hamiltonian
+    return settings.trajectories_per_potential * (data.train // orbits - settings.train_start // orbits)
+
+
 def row_bytes(data: DataConfig) -> int:
     """Memory of one row of a batch."""
     return 4 * (row_values(data) + 2 * data.get_system().degrees_of_freedom)
+
+
+def _passes(settings: TrainingConfig, epoch: int) -> range:
+    """The passes over the rows that make an epoch, numbered from the start of the run."""
+    return range(epoch * settings.passes, (epoch + 1) * settings.passes)
 
 
 def order_of_rows(num_rows: int, seed: int, epoch: int) -> Tensor:
@@ -124,16 +150,19 @@ def order_of_rows(num_rows: int, seed: int, epoch: int) -> Tensor:
 
 
 class Resident:
-    """A split that lives on the device. An epoch is its permutation, cut into batches there: a step copies nothing to a GPU."""
+    """A split that lives on the device. An epoch is `training.passes` permutations of it, one after another, cut into batches there:
+    a step copies nothing to a GPU.
+    """
 
     kind = "resident"
 
     def __init__(self, rows: Batch, settings: TrainingConfig, worker: Worker) -> None:
-        self.num_rows = len(rows)
+        self.num_rows = settings.passes * len(rows)
         self._rows, self._settings, self._worker = rows, settings, worker
 
     def epoch(self, number: int) -> Iterator[Part]:
-        order = order_of_rows(self.num_rows, self._settings.seed, number).to(self._rows.potential.device)
+        orders = [order_of_rows(len(self._rows), self._settings.seed, each) for each in _passes(self._settings, number)]
+        order = torch.cat(orders).to(self._rows.potential.device)
         for batches in _groups(order.split(self._settings.batch_size)):
             group = _Group(batches, self._worker)
             yield from group.parts(self._rows.take(group.rows))
@@ -149,16 +178,16 @@ class Streamed:
     kind = "streamed"
 
     def __init__(self, files: list[RowFile], settings: TrainingConfig, device: torch.device, worker: Worker, bytes_per_row: int) -> None:
-        self.num_rows = sum(file.rows for file in files)
+        self.num_rows = settings.passes * sum(file.rows for file in files)
         self._files, self._settings, self._device, self._worker = files, settings, device, worker
         self._window_rows = max(settings.batch_size, int(settings.resident_gib * _GIB / 8 / bytes_per_row))
 
     def epoch(self, number: int) -> Iterator[Part]:
         rest: Batch | None = None
-        windows = self._windows(number)
-        reads = (lambda w=w: Batch.from_rows(read_rows(w)) for w in windows)
+        windows = [window for each in _passes(self._settings, number) for window in self._windows(each)]
+        reads = (lambda files=files: Batch.from_rows(read_rows(files)) for _, files in windows)
         for position, window in enumerate(_ahead(reads, ThreadPoolExecutor(1), ahead=1)):
-            rows = window.take(order_of_rows(len(window), self._settings.seed, number * len(windows) + position))
+            rows = window.take(order_of_rows(len(window), self._settings.seed, windows[position][0]))
             rows = rows if rest is None else Batch.concatenate([rest, rows])
             whole = len(rows) if position == len(windows) - 1 else len(rows) // self._settings.batch_size * self._settings.batch_size
             for batches in _groups(torch.arange(whole).split(self._settings.batch_size)) if whole else ():
@@ -166,15 +195,15 @@ class Streamed:
                 yield from group.parts(rows.take(group.rows).to(self._device))
             rest = rows.take(torch.arange(whole, len(rows))) if whole < len(rows) else None
 
-    def _windows(self, epoch: int) -> list[list[RowFile]]:
-        """The files in the epoch's order, grouped so that a group's rows fill a window, or one file does."""
+    def _windows(self, number: int) -> list[tuple[int, list[RowFile]]]:
+        """The files in the order of a pass, grouped so that a group's rows fill a window, or one file does; each with its own number."""
         windows: list[list[RowFile]] = [[]]
-        for index in order_of_rows(len(self._files), self._settings.seed, epoch).tolist():
+        for index in order_of_rows(len(self._files), self._settings.seed, number).tolist():
             file = self._files[index]
             if windows[-1] and sum(f.rows for f in windows[-1]) + file.rows > self._window_rows:
                 windows.append([])
             windows[-1].append(file)
-        return windows
+        return [(number * len(windows) + position, files) for position, files in enumerate(windows)]
 
 
 class Endless:
@@ -316,7 +345,7 @@ def normalisation(dataset: Path, settings: TrainingConfig) -> tuple[Tensor, Tens
     """Mean and standard deviation of each channel of the fields (C,), over the sensors and rows of the training split."""
     fields = read_config(read_manifest(dataset)).get_system().fields
     counts, totals, squares = (np.zeros(sum(fields.values())) for _ in range(3))
-    for file in list_files(dataset, "train", settings.train_rows):
+    for file in training_files(dataset, settings):
         table = file.read(list(fields))
         for channel, values in enumerate(_channels(table, fields)):
             counts[channel] += values.size

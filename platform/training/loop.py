@@ -15,9 +15,9 @@ import torch
 from ...architectures.layers.mamba import uses_scan
 from ...architectures.selective_scan import choose_backend
 from ..config import Config
-from ..data.datasets import list_files, read_rows
+from ..data.datasets import read_rows
 from ..machine import default_device, peak_memory_bytes
-from .batches import Batch, normalisation, open_source
+from .batches import Batch, normalisation, open_source, validation_files
 from .learner import Learner, diverged, validate
 from .precision import precision_at
 from .process_group import Worker
@@ -53,7 +53,7 @@ def train(
     settings, worker = config.training, Worker.current()
     device = device or default_device()
     source = open_source(config, dataset, device, worker)
-    validation = Batch.from_rows(read_rows(list_files(dataset, "val", settings.val_rows)), device)
+    validation = Batch.from_rows(read_rows(validation_files(dataset, settings)), device)
     learner = Learner(config, normalisation(dataset, settings), device, worker)
     record = Record(config, dataset, run, worker)
     record.resume(learner, device)

@@ -13,6 +13,7 @@ from ..config import Config
 from ..data.manifest import read_manifest
 from ..data.shards import rows_config
 from ..provenance import code_version, hash_json
+from .batches import rows_of
 from .checkpoints import CheckpointFolder
 from .learner import Learner
 from .process_group import Worker
@@ -28,7 +29,7 @@ class Record:
         self._architecture = config.architecture.name
         self._trained_for = trained_for(config.data)
         self._provenance = _provenance(config, dataset)
-        self._rows_an_epoch = config.training.train_rows or config.data.train
+        self._train_rows = rows_of(config)
         self._lines = History(run)
         self._checkpoints = CheckpointFolder(run / CHECKPOINTS_FOLDER, config.training.keep_checkpoints)
         self._warning: str | None = None
@@ -75,7 +76,7 @@ class Record:
         """What the model cost so far, in wall time and rows drawn for it; where it began; and its stages."""
         return {
             "seconds": sum(line["seconds"] for line in self.history),
-            "rows_drawn": self._rows_an_epoch * (len(self.history) if self._settings.endless else 1),
+            "rows_drawn": self._train_rows * (len(self.history) if self._settings.endless else 1),
             "first_validation_loss": self.history[0]["validation_loss"],
             "stages": stages_of(self.history),
         }
@@ -94,7 +95,7 @@ class Record:
             "model": str(self._run / MODEL_FOLDER),
             "architecture": self._architecture,
             "num_parameters": sum(p.numel() for p in learner.model.parameters()),
-            "train_rows": self._rows_an_epoch,
+            "train_rows": self._train_rows,
             "epochs": epochs,
             "finished": self.is_finished,
             "stopped_early": self.is_finished and epochs < self._settings.epochs,

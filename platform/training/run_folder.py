@@ -20,6 +20,7 @@ from ...physics.files import read_json, write_json
 from ..config import Config, load_config
 from ..data.manifest import read_manifest
 from ..provenance import flatten
+from .batches import training_files, validation_files
 from .initial_model import start_from
 from .objectives import check_objective
 from .trained_for import task_of
@@ -43,6 +44,8 @@ def prepare_run(run: Path, dataset: Path, config: Config, resume: bool) -> Confi
     for split, rows, kind in (("train", config.training.train_rows, "training"), ("val", config.training.val_rows, "validation")):
         if rows is not None and rows > manifest["counts"][split]:
             raise InputError(f"training.{split}_rows is {rows}; dataset {str(dataset)!r} has {manifest['counts'][split]} {kind} rows")
+    for files in (training_files, validation_files):
+        files(dataset, config.training)  # refuses rows that are not there
     config = _take_from_dataset(config, dataset, manifest["config"])
     network = build_operator(config.architecture, task_of(config.data))  # refuses an architecture that cannot do the task
     check_objective(config.training, config.data.get_system(), network.window)

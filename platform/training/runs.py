@@ -5,13 +5,15 @@ from typing import Any
 
 from ..config import Config
 from ..progress import track
+from .batches import rows_of
 from .loop import train
 from .run_folder import History, prepare_run
 
 
 def steps_of(config: Config) -> int:
     """Steps of the optimizer in a whole run of a resolved configuration."""
-    return config.training.epochs * -(-(config.training.train_rows or config.data.train) // config.training.batch_size)
+    settings = config.training
+    return settings.epochs * -(-settings.passes * rows_of(config) // settings.batch_size)
 
 
 def run_training(config: Config, dataset: Path, run: Path, workers: int, resume: bool, deadline: float | None = None) -> dict[str, Any]:

@@ -17,15 +17,25 @@ from .laws import by_size
 FORMATS = ("png", "svg")
 STATISTIC = "median"
 _MARKERS = "osD^vPX<>*"
+_LINES = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)))
 _NEXT_TO = 1.06  # factor by which a held-out prediction stands to the right of its size
 
 
 def plot_scaling(result: dict[str, Any], laws: Mapping[str, ScalingLaw | None], kind: str = "png") -> bytes:
-    """The median total loss against the rows, log-log, as a file of this kind.
+    """The figure of `draw_scaling` as a file of this kind."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "neural-hamilton"}):
+        draw_scaling(result, laws).savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    return buffer.getvalue()
 
-    Of a contestant with a law: for each size the geometric mean over the seeds with its confidence interval, the law, a prediction band
-    for the mean of as many new runs of a size, and the largest size as predicted from the others. So about 95 of 100 points lie within a
-    band of 95%. Of one without: every run, and the power law with its confidence band.
+
+def draw_scaling(result: dict[str, Any], laws: Mapping[str, ScalingLaw | None]) -> Figure:
+    """The median total loss against the rows, log-log.
+
+    Of a contestant with a law: for each size the geometric mean over its repetitions, draws or seeds, with its confidence interval, the
+    law, a prediction band for such a mean of new repetitions, and the largest size as predicted from the others. So about 95 of 100
+    points lie within a band of 95%. Of one without: every repetition, and the power law with its confidence band. Contestants differ in
+    colour, marker and line.
     """
     figure = Figure(figsize=(7.5, 5.4 + 0.22 * len(laws)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -35,11 +45,15 @@ def plot_scaling(result: dict[str, Any], laws: Mapping[str, ScalingLaw | None], 
     for index, (name, law) in enumerate(laws.items()):
         losses = by_size([row for row in finished if row["name"] == name], STATISTIC)
         style: dict[str, Any] = {"color": f"C{index}", "marker": _MARKERS[index % len(_MARKERS)]}
+        line = _LINES[index % len(_LINES)]
         fit = result["fits"][name][STATISTIC]
         if not losses:
             continue
-        label = _draw_line(axes, losses, fit, result["confidence"], style) if law is None else _draw_law(axes, losses, fit, law, style)
-        entries.append(Line2D([], [], label=f"{name}: {label}", **style))
+        if law is None:
+            label = _draw_power_law(axes, losses, fit, result["confidence"], style, line)
+        else:
+            label = _draw_law(axes, losses, fit, law, style, line)
+        entries.append(Line2D([], [], label=f"{name}: {label}", linestyle=line, **style))
     sizes = sorted({row["size"] for row in finished})
     _label_axes(axes, sizes, result["dataset"]["split"])
     held = any(result["fits"][name][STATISTIC]["held_out"] for name, law in laws.items() if law)
@@ -49,10 +63,7 @@ def plot_scaling(result: dict[str, Any], laws: Mapping[str, ScalingLaw | None], 
     axes.set_title(_caption(result, laws), fontsize="small")
     heading = _equation(laws, result["confidence"])
     figure.legend(handles=entries, loc="outside lower center", fontsize="small", title=heading, title_fontsize="small")
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "neural-hamilton"}):
-        figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
-    return buffer.getvalue()
+    return figure
 
 
 _HELD_OUT = "largest size, held out: predicted from the smaller ones, with its interval"
@@ -61,10 +72,11 @@ _HELD_OUT = "largest size, held out: predicted from the smaller ones, with its i
 def _caption(result: dict[str, Any], laws: Mapping[str, ScalingLaw | None]) -> str:
     confidence = f"{result['confidence']:.0%}"
     lines = [f"protocol {result['protocol']}: {result['budget']} at every size"]
+    each = result["repetitions"]
     if any(laws.values()):
-        lines.append(f"points: geometric means over seeds; bands: {confidence} prediction intervals for such means of new runs")
+        lines.append(f"points: geometric means over {each}, with {confidence} intervals; bands: {confidence} prediction of such means")
     else:
-        lines.append(f"points: runs; bands: {confidence} confidence of the power law")
+        lines.append(f"points: {'means of draws' if each == 'draws' else 'runs'}; bands: {confidence} confidence of the power law")
     return "\n".join(lines)
 
 
@@ -83,7 +95,7 @@ def _label_axes(axes: Any, sizes: Sequence[int], split: str) -> None:
     axes.grid(True, which="both", alpha=0.25)
 
 
-def _draw_law(axes: Any, losses: dict[int, list[float]], fit: dict[str, Any], law: ScalingLaw, style: dict[str, Any]) -> str:
+def _draw_law(axes: Any, losses: dict[int, list[float]], fit: dict[str, Any], law: ScalingLaw, style: dict[str, Any], line: Any) -> str:
     """Draws, and returns the legend's text."""
     sizes = np.array(list(losses))
     means, below, above = mean_intervals(law, list(losses.values()))
@@ -91,7 +103,7 @@ def _draw_law(axes: Any, losses: dict[int, list[float]], fit: dict[str, Any], la
     axes.errorbar(sizes, means, yerr=bars, linestyle="", capsize=2.5, markersize=5, **style)
     at = np.geomspace(sizes[0], sizes[-1], 100)
     band = law.predict(at, min(law.repetitions))
-    axes.plot(at, band.loss, color=style["color"])
+    axes.plot(at, band.loss, color=style["color"], linestyle=line)
     if band.lower is not None and band.upper is not None:
         axes.fill_between(at, band.lower, band.upper, color=style["color"], alpha=0.15, linewidth=0)
     held = fit["held_out"]
@@ -114,7 +126,9 @@ def _draw_law(axes: Any, losses: dict[int, list[float]], fit: dict[str, Any], la
     return "; ".join([f"{alpha}, {floor}, $A$ = {law.amplitude:.2g}", *doubts])
 
 
-def _draw_line(axes: Any, losses: dict[int, list[float]], fit: dict[str, Any], confidence: float, style: dict[str, Any]) -> str:
+def _draw_power_law(
+    axes: Any, losses: dict[int, list[float]], fit: dict[str, Any], confidence: float, style: dict[str, Any], line: Any
+) -> str:
     """Draws, and returns the legend's text."""
     points = [(size, loss) for size, values in losses.items() for loss in values]
     sizes, values = zip(*points, strict=True)
@@ -122,7 +136,7 @@ def _draw_line(axes: Any, losses: dict[int, list[float]], fit: dict[str, Any], c
     if fit["b"] is None:
         return "no fit"
     at = np.geomspace(min(sizes), max(sizes), 100)
-    axes.plot(at, fit["a"] * at ** -fit["b"], color=style["color"])
+    axes.plot(at, fit["a"] * at ** -fit["b"], color=style["color"], linestyle=line)
     if fit["b_interval"] is not None:
         axes.fill_between(at, *confidence_band(sizes, fit, confidence, at), color=style["color"], alpha=0.15, linewidth=0)
     return f"$b$ = {fit['b']:.2f}{_brackets(fit['b_interval'], '.2f')}"

@@ -1,4 +1,4 @@
-"""The cost of sweeps and dataset-size studies on this machine, from a few steps of real networks."""
+"""The cost of a sweep on this machine, from a few steps of networks of its space."""
 
 import heapq
 import os
@@ -13,13 +13,9 @@ import torch
 
 from ..physics.files import write_json
 from ..platform.config import Config
-from ..platform.data.manifest import read_manifest
 from ..platform.planning import RAY_STARTUP_SECONDS, STARTUP_SECONDS, plan_train
-from ..platform.training.runs import steps_of
-from .contestants import Contestant, read_contestants
 from .folders import PLAN_FILE, resolve
 from .resources import share_cluster
-from .scaling import cell_config, check_grid
 from .search_spaces import parse_space
 from .stopping import STOPPERS, Stopper
 from .study import Study
@@ -119,32 +115,3 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def plan_scale(config: Config, dataset: Path, names: list[str], sizes: list[int], seeds: int) -> dict[str, Any]:
-    """A row for each contestant: its runs, their steps and seconds together; and the sums.
-
-    A contestant's steps all cost the same, so those of its largest cell are timed and the others worked out. InputError as in `scale`.
-    """
-    counts = read_manifest(dataset)["counts"]
-    check_grid(sizes, seeds, counts["train"])
-    rows = [_plan_contestant(contestant, dataset, counts, sizes, seeds) for contestant in read_contestants(config, names)]
-    total = {key: sum(row[key] for row in rows) for key in ("runs", "seconds", "disk_bytes")}
-    return {"contestants": rows, **total, "memory_bytes": max(row["memory_bytes"] for row in rows)}
-
-
-def _plan_contestant(contestant: Contestant, dataset: Path, counts: dict[str, int], sizes: list[int], seeds: int) -> dict[str, Any]:
-    largest = plan_train(cell_config(contestant.config, counts, max(sizes), 0), dataset)
-    seconds_a_step = largest["seconds"] / largest["steps"]  # with validation and checkpoints
-    steps = seeds * sum(steps_of(cell_config(contestant.config, counts, size, 0)) for size in sizes)
-    runs = seeds * len(sizes)
-    return {
-        "name": contestant.name,
-        "parameters": largest["parameters"],
-        "runs": runs,
-        "steps": steps,
-        "seconds_per_step": largest["seconds_per_step"],
-        "seconds": steps * seconds_a_step,
-        "disk_bytes": runs * largest["disk_bytes"],
-        "memory_bytes": largest["memory_bytes"],
-    }

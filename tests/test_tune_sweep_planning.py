@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from neural_hamilton.platform.config import load_config
-from neural_hamilton.tune.planning import plan_sweep, simulate_stopping
 from neural_hamilton.tune.stopping import STOPPERS
+from neural_hamilton.tune.sweep_planning import plan_sweep, simulate_stopping
 
 
 def test_without_stopping_every_trial_trains_its_budget() -> None:

@@ -1,0 +1,118 @@
+"""The cost of a dataset-size study on this machine, from a few steps of each contestant."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..platform.config import Config
+from ..platform.data.manifest import read_manifest
+from ..platform.planning import RAY_STARTUP_SECONDS, STARTUP_SECONDS, plan_train
+from ..platform.training.runs import steps_of
+from .cells import Cell, Grid, Pool, cell_config, check_grid
+from .conclusions import run_of
+from .contestants import Contestant, read_contestants, vary_trajectories
+from .folders import claimed, resolve
+from .scaling import identity, measured_split, record_cost
+from .scores import is_scored
+
+
+def plan_scale(
+    config: Config,
+    dataset: Path,
+    names: list[str],
+    sizes: list[int],
+    seeds: int,
+    *,
+    draws: int = 1,
+    trajectories: list[int] | None = None,
+    out: Path | None = None,
+    local: bool = False,
+) -> dict[str, Any]:
+    """A row for each contestant: its runs, their steps and seconds of work together; and the whole, with `seconds` by the clock.
+
+    The parameters are those of `scale`, and what is measured in `out` is not planned again; the plan is kept there. Steps of a contestant
+    all cost the same, so those of its largest cell are timed and the others worked out. InputError as in `scale`.
+    """
+    grid = Grid(sizes, seeds, draws)
+    contestants = vary_trajectories(read_contestants(config, names), trajectories)
+    pool = Pool.of(dataset, max(1, draws))
+    check_grid(grid, contestants, pool)
+    pending = [cell for cell in grid.cells([each.name for each in contestants]) if out is None or not is_scored(run_of(out, cell))]
+    measured_rows = min(read_manifest(dataset)["counts"][measured_split(dataset)], config.evaluation.max_rows or 1 << 62)
+    with _one_thread() if not local else _as_it_is():
+        rows = [
+            _plan_contestant(contestant, dataset, pool, [cell for cell in pending if cell.contestant == contestant.name], measured_rows)
+            for contestant in contestants
+        ]
+    at_once = 1 if local else max(1, min(config.scaling.max_concurrent or os.cpu_count() or 1, len(pending)))
+    startup = STARTUP_SECONDS if local else RAY_STARTUP_SECONDS + 2 * STARTUP_SECONDS  # of this process, and of its workers
+    startup += sum(row["prepare_seconds"] for row in rows)  # of run folders, one after another
+    longest = max((row["longest_seconds"] for row in rows), default=0.0)
+    result = {
+        "contestants": rows,
+        "runs": len(pending),
+        "at_once": at_once,
+        "startup_seconds": startup,
+        "seconds": startup + max(sum(row["seconds"] for row in rows) / at_once, longest),
+        "disk_bytes": sum(row["disk_bytes"] for row in rows),
+        "memory_bytes": at_once * max((row["memory_bytes"] for row in rows), default=0),
+    }
+    if out is not None:
+        with claimed(out.absolute(), identity(config, dataset.absolute())):
+            record_cost(out, plan={"cells": len(pending), "seconds": result["seconds"]})
+    return result
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Ray gives each worker as many threads as CPUs: one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _as_it_is() -> Iterator[None]:
+    yield
+
+
+def _plan_contestant(contestant: Contestant, dataset: Path, pool: Pool, cells: list[Cell], measured_rows: int) -> dict[str, Any]:
+    if not cells:
+        return {"name": contestant.name, "parameters": None, "runs": 0, "steps": 0, "seconds_per_step": None} | dict.fromkeys(
+            ("seconds", "longest_seconds", "prepare_seconds", "disk_bytes", "memory_bytes"), 0
+        )
+    base = resolve(contestant.config, dataset)
+    configs = sorted((cell_config(base, pool, cell) for cell in cells), key=lambda config: config.training.train_rows or 0)
+    plan_train(configs[0], dataset)  # warms up, as the first cell of a worker does for the others
+    largest = plan_train(configs[-1], dataset)
+    started = time.perf_counter()
+    resolve(configs[-1], dataset)
+    prepare = time.perf_counter() - started
+
+    def seconds_of(config: Config) -> float:
+        settings = config.training
+        an_epoch = (settings.val_rows or 0) * largest["seconds_per_row"] + largest["seconds_per_record"]
+        work = steps_of(config) * largest["seconds_per_step"] + settings.epochs * an_epoch
+        return largest["seconds_setup"] + work + measured_rows * largest["seconds_per_row"]
+
+    seconds = [seconds_of(config) for config in configs]
+    return {
+        "name": contestant.name,
+        "parameters": largest["parameters"],
+        "runs": len(cells),
+        "steps": sum(map(steps_of, configs)),
+        "seconds_per_step": largest["seconds_per_step"],
+        "seconds": sum(seconds),
+        "longest_seconds": max(seconds),
+        "prepare_seconds": len(cells) * prepare,
+        "disk_bytes": len(cells) * largest["disk_bytes"],
+        "memory_bytes": largest["memory_bytes"],
+    }
