@@ -32,6 +32,7 @@ TINY = {
     "training.epochs": 3,
     "training.batch_size": 16,
     "sweep.epochs": 2,
+    "sweep.grace_epochs": 2,
 }
 BROKEN_RATE = 1e30
 SPACE = {"training.learning_rate": {"choices": [0.001, BROKEN_RATE, 0.003]}, "architecture.width": {"low": 4, "high": 8}}
@@ -134,14 +135,14 @@ class Tags(HTMLParser):
 def test_the_page_stands_alone(swept: tuple[Path, dict[str, Any]], pareto: tuple[Path, dict[str, Any]]) -> None:
     for out, titles in (
         (swept[0], ["History of validation_loss", "Importance of the parameters", "Parallel coordinates", "Slices", "so far, by epoch"]),
-        (pareto[0], ["Pareto front", "History of num_parameters", "Slices, energy_drift"]),
+        (pareto[0], ["Rungs", "Pareto front", "History of num_parameters", "Slices, energy_drift"]),
     ):
         page = (out / "sweep.html").read_text()
         tags = Tags()
         tags.feed(page)
         assert tags.loaded == []
         assert "Plotly.newPlot" in page and "plotly.js v" in page
-        for title in ["Leaderboard", "Rungs", *titles]:
+        for title in ["Leaderboard", *titles]:
             assert f"{title}" in page, title
 
 
@@ -224,7 +225,7 @@ def test_a_trial_of_several_workers(dataset: Path, tmp_path: Path) -> None:
 def test_the_best_configuration_is_ready_to_train(swept: tuple[Path, dict[str, Any]]) -> None:
     out, result = swept
     config = load_config(out / "best.yaml")
-    assert config.training.learning_rate == 0.003
+    assert config.training.learning_rate == result["best"]["parameters"]["training.learning_rate"]
     assert config.dump()["architecture"]["width"] == result["best"]["parameters"]["architecture.width"]
     assert config.training.epochs == 3  # a trial had sweep.epochs = 2
     assert load_model(result["best_model"]).config == config.architecture
