@@ -67,9 +67,7 @@ RICH = {
 def pareto(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """Of three objectives, two seeds a trial, a space with a condition and two numbers of sensors, in a database of its own."""
     folder = tmp_path_factory.mktemp("tune")
-    config = tiny(
-        sweep__space=RICH, sweep__objectives=["median_loss", "num_parameters", "energy_drift"], sweep__seeds=2, sweep__grace_epochs=1
-    )
+    config = tiny(sweep__space=RICH, sweep__objectives=["median_loss", "num_parameters", "energy_drift"], sweep__seeds=2)
     return folder / "pareto", sweep(config, dataset, folder / "pareto", 6, f"sqlite:///{folder / 'shared.db'}")
 
 
@@ -135,7 +133,7 @@ class Tags(HTMLParser):
 def test_the_page_stands_alone(swept: tuple[Path, dict[str, Any]], pareto: tuple[Path, dict[str, Any]]) -> None:
     for out, titles in (
         (swept[0], ["History of validation_loss", "Importance of the parameters", "Parallel coordinates", "Slices", "so far, by epoch"]),
-        (pareto[0], ["Rungs", "Pareto front", "History of num_parameters", "Slices, energy_drift"]),
+        (pareto[0], ["Pareto front", "History of num_parameters", "Slices, energy_drift"]),
     ):
         page = (out / "sweep.html").read_text()
         tags = Tags()
@@ -174,9 +172,7 @@ def test_other_sensors_see_the_same_problems(pareto: tuple[Path, dict[str, Any]]
 
 
 def test_a_sweep_without_its_database_is_refused(pareto: tuple[Path, dict[str, Any]], dataset: Path) -> None:
-    config = tiny(
-        sweep__space=RICH, sweep__objectives=["median_loss", "num_parameters", "energy_drift"], sweep__seeds=2, sweep__grace_epochs=1
-    )
+    config = tiny(sweep__space=RICH, sweep__objectives=["median_loss", "num_parameters", "energy_drift"], sweep__seeds=2)
     with pytest.raises(InputError, match="no study of them; give the --storage"):
         sweep(config, dataset, pareto[0], 6)
     for url, words in (("nonsense", "nonsense"), ("postgresql+nodriver://host/name", "cannot be opened")):
