@@ -183,7 +183,13 @@ def test_a_sweep_without_its_database_is_refused(pareto: tuple[Path, dict[str, A
 def test_finals_name_a_winner_only_where_it_is_significant(swept: tuple[Path, dict[str, Any]], dataset: Path, tmp_path: Path) -> None:
     """A useless learning rate loses against a usable one; two equal configurations do not differ."""
     rates = {"training.learning_rate": {"choices": [0.01, 1e-7]}}
-    settings = {"sweep__sampler": "grid", "sweep__stopper": "none", "sweep__finalists": 2, "sweep__final_seeds": 4}
+    settings = {
+        "sweep__sampler": "grid",
+        "sweep__stopper": "none",
+        "sweep__grace_epochs": None,
+        "sweep__finalists": 2,
+        "sweep__final_seeds": 4,
+    }
     result = sweep(tiny(sweep__space=rates, **settings), dataset, tmp_path / "clear", 2)
     first, second = result["finals"]["finalists"]
     assert result["finals"]["winner"] == first["trial"] == result["best"]["trial"]
