@@ -20,7 +20,6 @@ from ..physics.bounded_motion import BoundedMotion, find_motion
 from ..physics.potentials.expressions import Expression
 from ..physics.potentials.functions import FunctionPotential
 from ..physics.potentials.tables import TablePotential, is_table_path, read_table
-from ..physics.systems.well.system import Well
 from .model import Model, Verify, check_number_of_times
 from .orbit import Orbit, Trust
 from .problems import DEFAULT_TIMES, Problem, as_numbers, read_times
@@ -184,12 +183,12 @@ def motion(
 
 def find_well_model(model: str | Path | None) -> Path:
     """The folder of a model given by folder or name; None: the most accurate shipped one that predicts motions."""
-    return SHIPPED_MODELS / most_accurate_model(Well.name, 0.0, 0.0) if model is None else find_model(model)
+    return SHIPPED_MODELS / most_accurate_model("well", 0.0, 0.0) if model is None else find_model(model)
 
 
 def predict_motions(model: Model, problems: Sequence[MotionProblem], verify: Verify = "energy") -> list[Motion]:
     """One motion for each problem, in order; InputError as `motion`, with the problem's own names."""
-    if not (isinstance(model.system, Well) and accepts(model.trained_for, 0.0, 0.0)):
+    if not (hasattr(model.system, "depths") and accepts(model.trained_for, 0.0, 0.0)):
         raise InputError(
             f"the model in {str(model.folder)!r} was not trained for particles that start at rest at the wall of a well, to which motions "
             "in other units are reduced; use one that was, such as orbitnet"
@@ -222,6 +221,7 @@ class _Reduced:
     time_scale: float
     is_known: bool
     names: MotionNames
+    wall_height: float
 
     @classmethod
     def of(cls, problem: MotionProblem, model: Model) -> "_Reduced":
@@ -230,16 +230,17 @@ class _Reduced:
         with _calling_them(names):
             potential, domain = _read_potential(problem)
             bounded = find_motion(potential, q0, p0, mass=float(problem.mass), domain=domain)
-        usual, deepest = Well.depths
+        system: Any = model.system
+        usual, deepest = system.depths
         per_root_depth = bounded.width * math.sqrt(bounded.mass / bounded.depth)
         fastest = bounded.half_period / (_PART_OF_HORIZON * model.task.horizon)
         scale = max(math.sqrt(usual) * per_root_depth, fastest)
         is_known = (scale / per_root_depth) ** 2 <= deepest
-        return cls(bounded, domain, _read_times(problem, bounded.period), scale, is_known, names)
+        return cls(bounded, domain, _read_times(problem, bounded.period), scale, is_known, names, system.wall_height)
 
     @property
     def well(self) -> Callable[[np.ndarray], np.ndarray]:
-        return self.bounded.well(self.time_scale, Well.wall_height)
+        return self.bounded.well(self.time_scale, self.wall_height)
 
     @property
     def times_of_the_network(self) -> np.ndarray:

@@ -130,7 +130,7 @@ def read_times(times: Any, horizon: float, name: str) -> np.ndarray:
     bad = np.flatnonzero(~((times >= 0.0) & (times <= horizon)))
     if bad.size:
         upper = f"be between 0 and {horizon:g}" if np.isfinite(horizon) else "be finite and not negative"
-        raise InputError(f"{name}[{bad[0]}] is {np.format_float_positional(times[bad[0]], trim='-')}; times must {upper}")
+        raise InputError(f"{name}[{bad[0]}] is {times[bad[0]]:.12g}; times must {upper}")
     return times
 
 

@@ -87,7 +87,7 @@ def test_the_title_says_what_was_given(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--p0", "5,0"], r"--potential gives \|p0\|\*\*2/2 \+ V\(q0\) = 12\.\d+; from 2 on the particle can cross the rim"),
+        (["--p0", "5,0"], r"--q0 and --p0 give \|p0\|\*\*2/2 \+ V\(q0\) = 12\.\d+; from 2 on the particle can cross the rim"),
         (["--potential", "q1+q2"], r"--potential is [02](\.\d+)? on the rim of the square; a surface has V = 2 there"),
         (
             ["--potential", HARMONIC],

@@ -39,7 +39,8 @@ SPACE = {"training.learning_rate": {"choices": [0.001, BROKEN_RATE, 0.003]}, "ar
 
 
 def tiny(**overrides: Any) -> Config:
-    return load_config(overrides=TINY | {"sweep.space": SPACE} | {key.replace("__", "."): value for key, value in overrides.items()})
+    base = {key: value for key, value in TINY.items() if "sweep__stopper" not in overrides or key != "sweep.grace_epochs"}
+    return load_config(overrides=base | {"sweep.space": SPACE} | {key.replace("__", "."): value for key, value in overrides.items()})
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,9 @@ def problems_hash(split: Split) -> str:
     digest = hashlib.sha256()
     for array in (split.potential, split.times, split.initial):
         # Offset, as many values are round numbers: these would lie on the border of two steps.
-        single = array.astype(np.float32)  # as the tasks are stored, so that a dataset in double precision has the same hash
+        single = (
+            array if array is split.initial else array.astype(np.float32)
+        )  # as the tasks are stored, so that a dataset in double precision has the same hash
         digest.update(np.floor(single.astype(np.float64) / _STEP + _OFFSET).astype("<i8").tobytes())
     return digest.hexdigest()[:16]
 
