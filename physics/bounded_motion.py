@@ -34,7 +34,7 @@ Function = Callable[[np.ndarray], np.ndarray]
 _PLACES = 4_001  # at which the domain is searched for places where U = E
 _FEWEST_NODES, _MOST_NODES = 64, 16_384
 _GOAL, _WORST = 1e-12, 1e-6  # relative error of the integrand's series: where doubling the nodes ends, and what is accepted
-_REFINEMENT = 64  # of the grid on which the series is inverted
+_REFINEMENT, _LARGEST_GRID = 64, 131_072  # of the grid on which the series is inverted; coarser for a long series, whose tail is small
 _REST = 1e-12  # of the energies in the domain, by which a particle at rest may miss its turning point
 
 
@@ -91,26 +91,30 @@ class BoundedMotion:
     def solve(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """x and P at any times, (T,) each: to 1e-9 of their ranges, or to `accuracy` times the number of periods."""
         times_T, direction_T = self.fold(np.asarray(times, dtype=np.float64))
-        angle_of_time, rate_of_angle = self._inverse
-        angle_T = np.clip(angle_of_time(times_T), 0.0, math.pi)
+        angle_of_phase, rate_of_angle = self._invert()
+        angle_T = np.clip(angle_of_phase(times_T / self.half_period), 0.0, math.pi)
         left, right = self.turning_points
         x_T = 0.5 * (left + right) - 0.5 * self.width * np.cos(angle_T)
-        return x_T, direction_T * self.mass * 0.5 * self.width * np.sin(angle_T) / rate_of_angle(angle_T)
+        speed_T = 0.5 * self.width * np.sin(angle_T) / rate_of_angle(angle_T) * (math.pi / self.half_period)
+        return x_T, direction_T * self.mass * speed_T
 
-    @cached_property
-    def _inverse(self) -> tuple[CubicHermiteSpline, CubicSpline]:
-        """θ(t), and dt/dθ as a function of θ, on a grid so much finer than the series that cubics are exact to 1e-9."""
-        count = _REFINEMENT * max(self._series.size, 2)
+    def _invert(self) -> tuple[CubicHermiteSpline, CubicSpline]:
+        """θ of t / half_period, and dt/dθ over its mean as a function of θ, on a grid so fine that cubics are exact to 1e-9.
+
+        Not kept: it takes as much memory as thousands of trajectories.
+        """
+        series = self._series / self._series[0]
+        count = max(min(_REFINEMENT * series.size, _LARGEST_GRID), 2 * series.size)
         angle = np.linspace(0.0, math.pi, count + 1)
         cosines, sines = np.zeros(count + 1), np.zeros(count - 1)
-        order = np.arange(1, self._series.size)
-        cosines[: self._series.size] = self._series
+        order = np.arange(1, series.size)
+        cosines[: series.size] = series
         cosines[0] *= 2.0
-        sines[: order.size] = self._series[1:] / order
+        sines[: order.size] = series[1:] / order
         rate = 0.5 * np.asarray(dct(cosines, type=1))
-        time = self._series[0] * angle
+        time = angle.copy()
         time[1:-1] += 0.5 * np.asarray(dst(sines, type=1))
-        return CubicHermiteSpline(time, angle, 1.0 / rate), CubicSpline(angle, rate)
+        return CubicHermiteSpline(time / math.pi, angle, math.pi / rate), CubicSpline(angle, rate)
 
     def well(self, time_scale: float, wall_height: float) -> Function:
         """V of the equivalent well, at places between 0 and 1."""
@@ -183,6 +187,7 @@ def _turning_points(
         return float(potential(np.array([x]))[0]) - energy
 
     left, right = places[places < q0][::-1], places[places > q0]
+    rounding = float(np.finfo(float).eps) * (domain[1] - domain[0])  # relative to x, as is usual, it would be none at x = 0
     ends = []
     at_rest = p0 == 0.0
     inward = [above(side[0]) < -_REST * scale if side.size else False for side in (left, right)]
@@ -202,7 +207,7 @@ def _turning_points(
             raise InputError(f"q0 and p0 give energy {energy:.9g}, {leaves}; widen it or lower p0")
         first = beyond[0]
         inside = side[first - 1] if first else q0
-        ends.append(float(side[first]) if heights[first] == 0.0 else brentq(above, inside, side[first], xtol=1e-300))
+        ends.append(float(side[first]) if heights[first] == 0.0 else brentq(above, inside, side[first], xtol=rounding))
     return ends[0], ends[1]
 
 

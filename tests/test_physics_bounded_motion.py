@@ -89,6 +89,16 @@ def test_a_kink_costs_accuracy_and_not_the_period():
     assert 1e-12 < motion.accuracy < 1e-6
 
 
+@pytest.mark.parametrize("unit", [1e-300, 1e-12, 1e12, 1e300])
+def test_any_unit_of_energy_will_do(unit):
+    motion = find_motion(lambda x: unit * (x - 0.5) ** 2, 1.0, 0.0, mass=1.0, domain=(-0.7, 2.0))
+    assert motion.turning_points == pytest.approx((0.0, 1.0), abs=1e-15)
+    assert motion.period == pytest.approx(2.0 * math.pi / math.sqrt(2.0 * unit), rel=1e-12)
+    q, p = motion.solve(motion.period * np.array([0.0, 0.25, 0.5]))
+    np.testing.assert_allclose(q, [1.0, 0.5, 0.0], atol=1e-9)
+    np.testing.assert_allclose(p / math.sqrt(2.0 * unit), [0.0, -0.5, 0.0], atol=1e-9)
+
+
 def test_a_barrier_between_two_places_of_the_search_is_found():
     def value(x):
         return x * x + 10.0 * np.exp(-(((x - 0.30001) / 1e-4) ** 2))
