@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> int:
 
 
 def search(config: Config, dataset: Path, runs: Path, num_trials: int | None, num_epochs: int | None) -> Study:
-    """A sweep of so many trials, or until so many epochs are trained, in this process."""
+    """A sweep of `num_trials` trials, or until `num_epochs` epochs are trained, in this process."""
     config = resolve(config, dataset)
     settings, space = config.sweep, parse_space(config)
     count = num_trials or TRIALS

@@ -7,8 +7,7 @@ Shapes: T query times.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from ..physics.potentials.functions import FunctionPotential
 from ..physics.potentials.tables import TablePotential, is_table_path, read_table
 from .model import Model, Verify, check_number_of_times
 from .orbit import Orbit, Trust
-from .problems import DEFAULT_TIMES, Problem, as_numbers, read_times
+from .problems import DEFAULT_TIMES, Problem, as_numbers, read_times, renaming
 from .shipped import SHIPPED_MODELS, accepts, find_model, most_accurate_model
 
 if TYPE_CHECKING:
@@ -188,7 +187,7 @@ def find_well_model(model: str | Path | None) -> Path:
 
 def predict_motions(model: Model, problems: Sequence[MotionProblem], verify: Verify = "energy") -> list[Motion]:
     """One motion for each problem, in order; InputError as `motion`, with the problem's own names."""
-    if not (hasattr(model.system, "depths") and accepts(model.trained_for, 0.0, 0.0)):
+    if not (model.system.equivalent_well and accepts(model.trained_for, 0.0, 0.0)):
         raise InputError(
             f"the model in {str(model.folder)!r} was not trained for particles that start at rest at the wall of a well, to which motions "
             "in other units are reduced; use one that was, such as orbitnet"
@@ -227,16 +226,20 @@ class _Reduced:
     def of(cls, problem: MotionProblem, model: Model) -> "_Reduced":
         names = problem.names
         q0, p0 = _read_number(problem.q0, names.q0), _read_number(problem.p0, names.p0)
-        with _calling_them(names):
+        mass = _read_number(problem.mass, names.mass)
+        # What the physics calls the parts of a problem, by the caller's names.
+        parts = {name: getattr(names, name) for name in ("domain", "mass", "q0", "p0")}
+        parts |= {"parameter": names.parameters} | dict.fromkeys(("expression", "potential", "table"), names.potential)
+        with renaming(parts):
             potential, domain = _read_potential(problem)
-            bounded = find_motion(potential, q0, p0, mass=float(problem.mass), domain=domain)
-        system: Any = model.system
-        usual, deepest = system.depths
+            bounded = find_motion(potential, q0, p0, mass=mass, domain=domain)
+        well = model.system.equivalent_well
+        assert well is not None
         per_root_depth = bounded.width * math.sqrt(bounded.mass / bounded.depth)
         fastest = bounded.half_period / (_PART_OF_HORIZON * model.task.horizon)
-        scale = max(math.sqrt(usual) * per_root_depth, fastest)
-        is_known = (scale / per_root_depth) ** 2 <= deepest
-        return cls(bounded, domain, _read_times(problem, bounded.period), scale, is_known, names, system.wall_height)
+        scale = max(math.sqrt(well.usual_depth) * per_root_depth, fastest)
+        is_known = (scale / per_root_depth) ** 2 <= well.largest_depth
+        return cls(bounded, domain, _read_times(problem, bounded.period), scale, is_known, names, well.wall_height)
 
     @property
     def well(self) -> Callable[[np.ndarray], np.ndarray]:
@@ -313,17 +316,6 @@ def _read_potential(problem: MotionProblem) -> tuple[Callable[[np.ndarray], np.n
     return FunctionPotential(potential, (high - low,)).value, (low, high)  # its gradient is not asked for
 
 
-@contextmanager
-def _calling_them(names: MotionNames) -> Iterator[None]:
-    """Refusals that begin with what the physics calls a part of a problem get the caller's name for it."""
-    try:
-        yield
-    except InputError as error:
-        word, space, rest = str(error).partition(" ")
-        called = {"parameter": names.parameters} | dict.fromkeys(("expression", "potential", "table"), names.potential)
-        raise InputError(f"{called.get(word, getattr(names, word, word))}{space}{rest}") from None
-
-
 def _read_times(problem: MotionProblem, period: float) -> np.ndarray:
     if problem.times is not None:
         return read_times(problem.times, np.inf, problem.names.times)
@@ -334,12 +326,14 @@ def _read_times(problem: MotionProblem, period: float) -> np.ndarray:
 
 
 def _read_number(value: Any, name: str) -> float:
-    if np.size(value) != 1:
+    numbers = as_numbers(value, name)
+    if numbers.size != 1:
         raise InputError(f"{name} is {str(value)[:60]}; give one number")
-    return float(np.ravel(value)[0])
+    return float(numbers.ravel()[0])
 
 
 def _read_domain(domain: Any, names: MotionNames) -> tuple[float, float]:
     if domain is None or np.shape(domain) != (2,):
         raise InputError(f"{names.domain} is {domain}; give two numbers between which the particle moves, the smaller first")
-    return float(domain[0]), float(domain[1])
+    low, high = as_numbers(domain, names.domain).tolist()
+    return low, high

@@ -4,7 +4,7 @@ Shapes: R problems, T query times, d degrees of freedom.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -195,10 +195,15 @@ def _counted(shape: tuple[int, ...]) -> str:
 
 
 @contextmanager
-def calling_it(name: str) -> Iterator[None]:
-    """Refusals of an "expression ..." or a "potential ..." get the caller's name for it."""
+def renaming(parts: Mapping[str, str]) -> Iterator[None]:
+    """Refusals that begin with one of `parts` begin with what it stands for."""
     try:
         yield
     except InputError as error:
         subject, space, rest = str(error).partition(" ")
-        raise InputError(f"{name if subject in ('expression', 'potential') else subject}{space}{rest}") from None
+        raise InputError(f"{parts.get(subject, subject)}{space}{rest}") from None
+
+
+def calling_it(name: str) -> AbstractContextManager[None]:
+    """Refusals of an "expression ..." or a "potential ..." get the caller's name for it."""
+    return renaming(dict.fromkeys(("expression", "potential"), name))

@@ -59,7 +59,7 @@ class Sweep:
             time.sleep(0.05)
 
     def wait_for_epochs(self, count: int) -> None:
-        """Until so many more epochs are trained, or the sweep ends."""
+        """Until `count` more epochs are trained, or the sweep ends."""
         before = sum(map(len, self.histories().values()))
         self.wait_for(lambda: sum(map(len, self.histories().values())) >= before + count or self.driver.poll() == 0)
 
@@ -138,11 +138,12 @@ def check_whole(sweep: Sweep, num_trials: int) -> None:
     best = result["best"]["trial"]
     kept = [run.name for run in (sweep.out / "trials").iterdir() if (run / CHECKPOINTS_FOLDER).exists()]
     assert kept == [best]
+    assert "<h2>Rungs</h2>" in (sweep.out / "sweep.html").read_text()
 
 
 def test_a_sweep_survives_an_interruption_and_kills(tiny_dataset: Path, tmp_path: Path) -> None:
     sweep = Sweep(tiny_dataset, tmp_path, 4)
-    disturb(sweep, ("interrupt", "worker", "driver"), random.Random(0))
+    assert disturb(sweep, ("interrupt", "worker", "driver"), random.Random(0)) == 3
     check_whole(sweep, 4)
 
 

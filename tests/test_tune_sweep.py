@@ -32,15 +32,14 @@ TINY = {
     "training.epochs": 3,
     "training.batch_size": 16,
     "sweep.epochs": 2,
-    "sweep.grace_epochs": 2,
+    "sweep.stopper": "none",
 }
 BROKEN_RATE = 1e30
 SPACE = {"training.learning_rate": {"choices": [0.001, BROKEN_RATE, 0.003]}, "architecture.width": {"low": 4, "high": 8}}
 
 
 def tiny(**overrides: Any) -> Config:
-    base = {key: value for key, value in TINY.items() if "sweep__stopper" not in overrides or key != "sweep.grace_epochs"}
-    return load_config(overrides=base | {"sweep.space": SPACE} | {key.replace("__", "."): value for key, value in overrides.items()})
+    return load_config(overrides=TINY | {"sweep.space": SPACE} | {key.replace("__", "."): value for key, value in overrides.items()})
 
 
 @pytest.fixture(scope="module")
@@ -184,13 +183,7 @@ def test_a_sweep_without_its_database_is_refused(pareto: tuple[Path, dict[str, A
 def test_finals_name_a_winner_only_where_it_is_significant(swept: tuple[Path, dict[str, Any]], dataset: Path, tmp_path: Path) -> None:
     """A useless learning rate loses against a usable one; two equal configurations do not differ."""
     rates = {"training.learning_rate": {"choices": [0.01, 1e-7]}}
-    settings = {
-        "sweep__sampler": "grid",
-        "sweep__stopper": "none",
-        "sweep__grace_epochs": None,
-        "sweep__finalists": 2,
-        "sweep__final_seeds": 4,
-    }
+    settings = {"sweep__sampler": "grid", "sweep__finalists": 2, "sweep__final_seeds": 4}
     result = sweep(tiny(sweep__space=rates, **settings), dataset, tmp_path / "clear", 2)
     first, second = result["finals"]["finalists"]
     assert result["finals"]["winner"] == first["trial"] == result["best"]["trial"]

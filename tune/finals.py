@@ -46,7 +46,8 @@ def run_final(run: Path, dataset: Path, report: Any) -> None:
         config = load_config(run / CONFIG_FILE)
         result = train(config, dataset, run, report)
         about = {"validation_loss": result["validation_loss"], "seconds": result["seconds"], "steps": steps_of(config)}
-        score_cell(run, dataset, "val", config.training.val_rows, config.evaluation.batch_size, about)
+        settings = config.training
+        score_cell(run, dataset, "val", settings.val_rows, config.evaluation.batch_size, about, start=settings.val_start)
         shutil.rmtree(run / CHECKPOINTS_FOLDER)
 
     attempt(run, work)

@@ -41,9 +41,9 @@ def measure_run(run: Path, dataset: Path, config: Config, objectives: tuple[str,
 
 
 def _measure_model(run: Path, dataset: Path, config: Config) -> dict[str, float]:
-    model, manifest = load_model(run / MODEL_FOLDER), read_manifest(dataset)
-    split = read_split(dataset, "val", config.training.val_rows or manifest["counts"]["val"])
-    problems = read_problems(split, read_config(manifest))
+    model, settings = load_model(run / MODEL_FOLDER), config.training
+    split = read_split(dataset, "val", settings.val_rows, start=settings.val_start)
+    problems = read_problems(split, read_config(read_manifest(dataset)))
     predictions = [predict(model, problems, config.evaluation.batch_size) for _ in range(_TIMINGS)]
     metrics = measure(problems, predictions[0].q, predictions[0].p)
     return {

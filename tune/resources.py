@@ -9,7 +9,7 @@ from ..platform.config import SweepConfig
 
 @dataclass(frozen=True)
 class Share:
-    """`concurrent` trials at once, of `workers` workers with so many `cpus` and `gpus` each."""
+    """`concurrent` trials at once, of `workers` workers with `cpus` and `gpus` each."""
 
     concurrent: int
     workers: int

@@ -2,15 +2,13 @@
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..platform.config import Config
 from ..platform.data.manifest import read_manifest
+from ..platform.machine import torch_threads
 from ..platform.planning import RAY_STARTUP_SECONDS, STARTUP_SECONDS, plan_train
 from ..platform.training.runs import steps_of
 from .cells import Cell, Grid, Pool, cell_config, check_grid
@@ -44,7 +42,8 @@ def plan_scale(
     check_grid(grid, contestants, pool)
     pending = [cell for cell in grid.cells([each.name for each in contestants]) if out is None or not is_scored(run_of(out, cell))]
     measured_rows = min(read_manifest(dataset)["counts"][measured_split(dataset)], config.evaluation.max_rows or 1 << 62)
-    with _one_thread() if not local else _as_it_is():
+    # Ray gives each worker as many threads as CPUs: one.
+    with nullcontext() if local else torch_threads(1):
         rows = [
             _plan_contestant(contestant, dataset, pool, [cell for cell in pending if cell.contestant == contestant.name], measured_rows)
             for contestant in contestants
@@ -66,22 +65,6 @@ def plan_scale(
         with claimed(out.absolute(), identity(config, dataset.absolute())):
             record_cost(out, plan={"cells": len(pending), "seconds": result["seconds"]})
     return result
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Ray gives each worker as many threads as CPUs: one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _as_it_is() -> Iterator[None]:
-    yield
 
 
 def _plan_contestant(contestant: Contestant, dataset: Path, pool: Pool, cells: list[Cell], measured_rows: int) -> dict[str, Any]:

@@ -23,11 +23,13 @@ STATISTICS = ("median", "mean", "p99")
 FIGURES = (*STATISTICS, "energy_drift", "seconds_per_trajectory", "rows")
 
 
-def score_cell(run: Path, dataset: Path, split_name: str, max_rows: int | None, batch_size: int, about: dict[str, Any]) -> None:
-    """Measure the model of a run on the first `max_rows` rows of a split; leaves its files, the one that counts last."""
+def score_cell(
+    run: Path, dataset: Path, split_name: str, max_rows: int | None, batch_size: int, about: dict[str, Any], *, start: int = 0
+) -> None:
+    """Measure the model of a run on at most `max_rows` rows of a split, from `start` on; leaves its files, the one that counts last."""
     manifest = read_manifest(dataset)
-    available = manifest["counts"][split_name]
-    split = read_split(dataset, split_name, min(max_rows or available, available))
+    available = manifest["counts"][split_name] - start
+    split = read_split(dataset, split_name, min(max_rows or available, available), start=start)
     problems = read_problems(split, read_config(manifest))
     predicted = predict(load_model(run / "model"), problems, batch_size)
     metrics = measure(problems, predicted.q, predicted.p)

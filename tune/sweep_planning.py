@@ -2,8 +2,6 @@
 
 import heapq
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 
 from ..physics.files import write_json
 from ..platform.config import Config
+from ..platform.machine import torch_threads
 from ..platform.planning import RAY_STARTUP_SECONDS, STARTUP_SECONDS, plan_train
 from .folders import PLAN_FILE, resolve
 from .resources import share_cluster
@@ -37,7 +36,7 @@ def plan_sweep(config: Config, dataset: Path, num_trials: int, out: Path | None 
     settings, budget, stopper = resolved.sweep, trial_epochs(resolved), stopper_of(resolved)
     node = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
     share = share_cluster([node], settings, num_trials)
-    with _threads(share.cpus):
+    with torch_threads(share.cpus):
         networks = [plan_train(trial, dataset) for trial in _sample_trials(resolved, dataset)]
     epoch, setup, disk, memory = (
         float(np.mean([network[key] for network in networks]))
@@ -105,13 +104,3 @@ def _sample_trials(config: Config, dataset: Path) -> list[Config]:
     study = Study(optuna.storages.InMemoryStorage(), space, STOPPERS["none"](1, 1), sampler, refusal)
     budget = {"training.epochs": trial_epochs(config)}
     return [config.override(budget | study.propose().parameters) for _ in range(_SAMPLED_TRIALS)]
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -157,6 +157,14 @@ class Group(NamedTuple):
     rows: dict[str, np.ndarray]
 
 
+class EquivalentWell(NamedTuple):
+    """The wells of a system to which any bounded motion along a line can be reduced: particles start from rest at a wall."""
+
+    wall_height: float
+    usual_depth: float
+    largest_depth: float  # of those that are common in training
+
+
 class System(ABC):
     """A Hamiltonian system: one instance, without state.
 
@@ -177,6 +185,7 @@ class System(ABC):
     requirements: ClassVar[str] = ""  # what a potential must satisfy to be one of this system's, as a noun phrase for users
     examples: ClassVar[Mapping[str, str]] = {}  # potentials as expressions, by name, for a user to try
     energy_scale_name: ClassVar[str] = "the energy scale"
+    equivalent_well: ClassVar[EquivalentWell | None] = None
     # The value of the first coordinate on the plane of Poincaré sections; None: its mean along each exact orbit.
     section_plane: ClassVar[float | None] = None
     default_sensors: ClassVar[int] = 100  # along each axis

@@ -159,11 +159,11 @@ def read_rows(files: list[RowFile]) -> TrainingRows:
     return TrainingRows.from_table(pa.concat_tables([file.read(training_columns(system)) for file in files]), system)
 
 
-def read_split(folder: str | Path, split: str, max_rows: int | None = None) -> Split:
-    """The first `max_rows` rows of a split (all by default); InputError as `list_files` and `RowFile.read`."""
+def read_split(folder: str | Path, split: str, max_rows: int | None = None, *, start: int = 0) -> Split:
+    """The `max_rows` rows of a split from row `start` on (all by default); InputError as `list_files` and `RowFile.read`."""
     config = read_config(read_manifest(Path(folder)))
     system = config.get_system()
-    table = pa.concat_tables([file.read() for file in list_files(Path(folder), split, max_rows)])
+    table = pa.concat_tables([file.read() for file in list_files(Path(folder), split, max_rows, start=start)])
     return Split(
         **_training_columns(table, system),
         **{name: np.asarray(table.column(name)) for name in ("trajectory_id", "energy", "integration_error")},

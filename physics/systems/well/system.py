@@ -16,7 +16,7 @@ from ...solvers.certify import CERTIFYING_METHODS, certify
 from ...solvers.reference import solve_control_polygon
 from ...solvers.solve import solve
 from ...solvers.tangents import solve_tangents
-from ..base import Column, Ensemble, Group, NamedCase, Names, Shapes, State, System, Trajectories
+from ..base import Column, Ensemble, EquivalentWell, Group, NamedCase, Names, Shapes, State, System, Trajectories
 from .polygons import WALL_HEIGHT
 
 if TYPE_CHECKING:
@@ -80,8 +80,7 @@ V is a clamped cubic B-spline curve (q(s), V(s)) with uniform knots over a contr
 rebuilds the exact potential; the sensors are what a network sees of it."""
     domain = ((0.0, 1.0),)
     horizon = 2.0
-    wall_height: ClassVar[float] = WALL_HEIGHT
-    depths: ClassVar[tuple[float, float]] = (2.0, 3.5)  # of the wells of `paper`: the usual one, and of the deep ones that are common
+    equivalent_well = EquivalentWell(WALL_HEIGHT, usual_depth=2.0, largest_depth=3.5)  # those of `paper`
     columns = (
         Column("control_q", "list", "abscissae of the control polygon of the exact potential"),
         Column("control_v", "list", "its heights"),
