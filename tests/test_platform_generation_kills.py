@@ -1,15 +1,13 @@
 """Generation under kill -9, at random moments, of real processes: the dataset comes out the same, byte for byte."""
 
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
+from process_helpers import end_session, ray_workers
 
 # A slow way to the truth, so that there is something to interrupt: about 4 ms a row.
 _FIELDS = {"train": 700, "val": 100, "integrator": "rk4", "shard_rows": 20}
@@ -86,7 +84,7 @@ def test_ray_workers_and_the_driver_killed(undisturbed, tmp_path):
         for _ in range(2):
             wait_for_a_new_shard(folder, process, num_shards(folder))
             time.sleep(moments.uniform(0.0, 0.1))
-            while not (workers := busy_workers(process.pid)):
+            while not (workers := ray_workers(process.pid, "Map")):
                 assert process.poll() is None, "it must still be at work to be killed"
             moments.choice(workers).kill()
         wait_for_a_new_shard(folder, process, num_shards(folder))
@@ -97,25 +95,3 @@ def test_ray_workers_and_the_driver_killed(undisturbed, tmp_path):
         end_session(process.pid)
     finish(local_command(folder))
     assert file_bytes(folder) == file_bytes(undisturbed)
-
-
-def busy_workers(driver):
-    """The Ray workers below `driver` that are inside a task of Ray Data's map."""
-    found = []
-    for process in psutil.Process(driver).children(recursive=True):
-        try:
-            if process.name().startswith("ray::") and "Map" in process.name():
-                found.append(process)
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
-def end_session(session):
-    """The processes a killed driver left behind; only those of its session."""
-    for pid in psutil.pids():
-        try:
-            if os.getsid(pid) == session:
-                os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue

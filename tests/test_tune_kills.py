@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import optuna
-import psutil
 import pytest
+from process_helpers import ray_workers
 
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.training.run_folder import CHECKPOINTS_FOLDER, History
@@ -80,14 +80,7 @@ class Sweep:
         self.start()
 
     def kill_worker(self, draw: random.Random) -> None:
-        processes = psutil.Process(self.driver.pid).children(recursive=True) if self.driver.poll() is None else []
-        workers = []
-        for process in processes:
-            try:
-                if "ImplicitFunc" in " ".join(process.cmdline()):
-                    workers.append(process)
-            except psutil.Error:  # it has ended
-                continue
+        workers = ray_workers(self.driver.pid, "ImplicitFunc") if self.driver.poll() is None else []
         if workers:
             os.kill(draw.choice(workers).pid, signal.SIGKILL)
 

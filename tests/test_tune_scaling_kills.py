@@ -1,9 +1,7 @@
 """Dataset-size studies under kill -9 at random moments: they end with exactly the cells that were asked for, and with the same losses."""
 
 import multiprocessing
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -12,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from process_helpers import end_session, ray_workers
 
 from neural_hamilton.platform.config import Config, load_config
 from neural_hamilton.tune.scaling import scale
@@ -81,28 +80,6 @@ def ray_command(dataset: Path, out: Path, steps: int) -> list[str]:
     return [sys.executable, "-m", "neural_hamilton.platform", "scale", str(dataset), "--out", str(out), *grid, *assignments]
 
 
-def workers_of(driver: int) -> list[psutil.Process]:
-    """The Ray processes below a driver that train cells."""
-    found = []
-    for process in psutil.Process(driver).children(recursive=True):
-        try:
-            if process.name().startswith("ray::") and "ImplicitFunc" in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
-def end_session(session: int) -> None:
-    """What a killed driver left behind, and nothing else."""
-    for pid in psutil.pids():
-        try:
-            if os.getsid(pid) == session:
-                os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-
-
 @pytest.mark.slow
 def test_a_study_on_ray_whose_workers_and_drivers_are_killed(tiny_dataset: Path, tmp_path: Path) -> None:
     """Ten kills: in each of five drivers a worker, then the driver. A last call finishes what is left."""
@@ -119,7 +96,7 @@ def test_a_study_on_ray_whose_workers_and_drivers_are_killed(tiny_dataset: Path,
                 if not wait_for_progress(out, before, lambda process=process: process.poll() is None):
                     break
                 time.sleep(moments.uniform(0.0, 0.5))
-                victims = workers_of(process.pid) if kind == "worker" else [psutil.Process(process.pid)]
+                victims = ray_workers(process.pid, "ImplicitFunc") if kind == "worker" else [psutil.Process(process.pid)]
                 if victims:
                     moments.choice(victims).kill()
                     kills[kind] += 1
