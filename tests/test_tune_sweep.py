@@ -283,9 +283,12 @@ def test_bad_requests_are_refused_before_anything_is_written(dataset: Path, tmp_
         (tiny(), dataset, 0, "--trials is 0"),
         (tiny(), tmp_path / "none", 1, "does not exist"),
         (tiny(training__train_rows=33), dataset, 1, "has 32 training rows"),
+        (tiny(sweep__start_from=["nowhere.yaml"]), dataset, 1, "sweep.start_from 'nowhere.yaml' cannot be read"),
     ):
         with pytest.raises(InputError, match=words):
             sweep(config, folder, tmp_path / "out", trials)
+    with pytest.raises(InputError, match="the database 'nothing://here' cannot be opened"):
+        sweep(tiny(), dataset, tmp_path / "out", 1, "nothing://here")
     assert not (tmp_path / "out").exists()
 
 

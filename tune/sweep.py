@@ -63,8 +63,9 @@ def sweep(config: Config, dataset: Path, out: Path, num_trials: int, storage: st
     settings = resolved.sweep
     sampler = partial(make_sampler, settings.sampler, space, num_trials, settings.seed, num_objectives=len(settings.objectives))
     sampler(0)  # refuses what it cannot search, before anything is written
+    held = open_storage(out, storage) if storage else None  # refused, if it must be, before anything is written
     with claimed(out, _identity(resolved, dataset, space, start)):
-        held = open_storage(out, storage)
+        held = held or open_storage(out)
         name = _study_name(held, out, storage)
         study = Study(
             held, space, stopper_of(resolved), sampler, partial(why_not, resolved, dataset, out),
@@ -106,7 +107,7 @@ def _check_seeds(config: Config, space: Space) -> None:
 
 def _known_parameters(source: str, architecture: str, space: Space) -> dict[str, Any]:
     """The parameters of a configuration, for a trial that has them; InputError where the space does not have them."""
-    config = load_config(source)
+    config = load_config(source, given_as="sweep.start_from")
     if config.architecture.name != architecture:
         raise InputError(f"sweep.start_from has {source!r}, a configuration of {config.architecture.name}; this sweep is of {architecture}")
     parameters: dict[str, Any] = {}

@@ -14,15 +14,17 @@ from .values import merge, validate
 SHIPPED_CONFIGS = Path(__file__).parent / "shipped"
 
 
-def load_config(source: str | Path | None = None, overrides: dict[str, Any] | None = None) -> Config:
+def load_config(source: str | Path | None = None, overrides: dict[str, Any] | None = None, *, given_as: str = "--config") -> Config:
     """The tree from a YAML file (a path, or the name of a shipped one) and dotted overrides, defaults elsewhere.
+
+    Messages call the file what it was `given_as`.
 
     Raises
     ------
     InputError
         For an unreadable file, an unknown or ill-typed key, or a key without effect, with its path and the valid choices.
     """
-    return Config.build(_read_yaml(source), overrides or {})
+    return Config.build(_read_yaml(source, given_as), overrides or {})
 
 
 class _DataAlone(Section):
@@ -61,22 +63,22 @@ def _parse_value(text: str) -> Any:
     return value
 
 
-def _read_yaml(source: str | Path | None) -> dict[str, Any]:
+def _read_yaml(source: str | Path | None, given_as: str = "--config") -> dict[str, Any]:
     if source is None:
         return {}
     try:
         values = yaml.safe_load(_find(source).read_text())
     except OSError as error:
         raise InputError(
-            f"--config {str(source)!r} cannot be read ({error.strerror}); give a file, or the name of a shipped configuration: "
+            f"{given_as} {str(source)!r} cannot be read ({error.strerror}); give a file, or the name of a shipped configuration: "
             f"{', '.join(sorted(path.stem for path in SHIPPED_CONFIGS.glob('*.yaml')))}"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"--config {str(source)!r} is not YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{given_as} {str(source)!r} is not YAML: {' '.join(str(error).split())}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise InputError(f"--config {str(source)!r} holds {type(values).__name__}; it must hold a mapping of sections")
+        raise InputError(f"{given_as} {str(source)!r} holds {type(values).__name__}; it must hold a mapping of sections")
     return values
 
 
