@@ -1,7 +1,8 @@
 """`python -m benchmarks.sweeps [NAME ...] [--seeds 0,1,2,3,4]`: what sampler and early stopping are worth on a small problem.
 
 A small DeepONet on 300 rows of `paper`, 24 trials of at most 9 epochs, one at a time and without Ray, so that a sweep differs from another
-in its settings and seed alone. About a minute for each sweep on one core; results go to benchmarks/results/sweeps.json one by one.
+in its settings and seed alone. A quarter of a minute for each sweep on one core; results go to benchmarks/results/sweeps.json one by one.
+NAME `overhead` is a sweep of 40 such trials on Ray, and the time that it spends on other things than training: run it on idle cores.
 """
 
 import argparse
@@ -22,13 +23,14 @@ from scipy.stats import spearmanr
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config import Config, load_config
 from neural_hamilton.platform.data.generation import generate
+from neural_hamilton.platform.ray_runtime import connect
 from neural_hamilton.tune.folders import resolve
-from neural_hamilton.tune.resources import Share
+from neural_hamilton.tune.resources import Share, cluster_nodes, share_cluster
 from neural_hamilton.tune.runs import TrialWork, trained
 from neural_hamilton.tune.samplers import make_sampler
 from neural_hamilton.tune.search_spaces import parse_space
-from neural_hamilton.tune.study import Study
-from neural_hamilton.tune.sweep import stopper_of, why_not
+from neural_hamilton.tune.study import STUDY_NAME, Study, open_storage
+from neural_hamilton.tune.sweep import stopper_of, sweep, why_not
 
 from .timing import add_line, read_lines, whole_numbers
 
@@ -56,7 +58,9 @@ SWEEPS: dict[str, dict[str, Any]] = {
     "tpe, asha": {"sweep.sampler": "tpe", "sweep.stopper": "asha"},
     "pareto": _PARETO | {"sweep.sampler": "tpe", "sweep.stopper": "none"},
     "pareto, asha": _PARETO | {"sweep.sampler": "tpe", "sweep.stopper": "asha"},  # as many epochs, so more trials
+    "overhead": {"sweep.sampler": "tpe", "sweep.stopper": "asha"},
 }
+_RAY_TRIALS, _FIRST_TRIALS = 40, 6  # the first of them start workers
 _WORST = np.log10([100.0, 1e7])  # the reference point of hypervolumes: a loss and a number of parameters that no trial reaches
 
 
@@ -79,7 +83,8 @@ def main(arguments: list[str]) -> int:
         generate(dataset, load_config(None, BASE).data, local=True)
         for name in options.names or SWEEPS:
             for seed in options.seeds:
-                line = _measure(name, seed, dataset, Path(scratch) / "runs")
+                measure = measure_overhead if name == "overhead" else _measure
+                line = measure(name, seed, dataset, Path(scratch) / "runs")
                 add_line("sweeps", line, ("name", "seed"), base=BASE, trials=TRIALS)
                 print(f"{name:14} seed {seed}  {line}", flush=True)
     print("\n".join(summarise(read_lines("sweeps"))))
@@ -149,6 +154,29 @@ def _measure(name: str, seed: int, dataset: Path, runs: Path) -> dict[str, Any]:
     return line
 
 
+def measure_overhead(name: str, seed: int, dataset: Path, folder: Path) -> dict[str, Any]:
+    """The seconds from one trial's end to the next in a slot of a sweep on Ray, and how many of them are not epochs of training."""
+    config = load_config(None, BASE | SWEEPS[name] | {"sweep.seed": seed})
+    out = folder / name
+    sweep(config, dataset, out, _RAY_TRIALS)
+    slots = share_cluster(cluster_nodes(connect()), config.sweep, _RAY_TRIALS).concurrent
+    trials = sorted(optuna.load_study(study_name=STUDY_NAME, storage=open_storage(out)).trials, key=lambda trial: trial.datetime_complete)
+    steady = trials[_FIRST_TRIALS:]
+    elapsed = (steady[-1].datetime_complete - trials[_FIRST_TRIALS - 1].datetime_complete).total_seconds() * slots / len(steady)
+    training = sum(trial.user_attrs["seconds"] for trial in steady) / len(steady)
+    shutil.rmtree(out)
+    return {
+        "name": name,
+        "seed": seed,
+        "changes": SWEEPS[name],
+        "trials": _RAY_TRIALS,
+        "slots": slots,
+        "seconds_per_trial": elapsed,
+        "training_seconds_per_trial": training,
+        "overhead_seconds": (elapsed - training) / slots,  # by the clock: what a sweep takes longer for each trial
+    }
+
+
 def summarise(lines: list[dict[str, Any]]) -> list[str]:
     """The measurements in sentences."""
     of = {name: {line["seed"]: line for line in lines if line["name"] == name} for name in SWEEPS}
@@ -159,11 +187,18 @@ def summarise(lines: list[dict[str, Any]]) -> list[str]:
 
     correlations = [line["rank_correlation"] for name in ("tpe", "random") for line in of[name].values()]
     by_epoch = {epoch: float(np.median([each[epoch] for each in correlations])) for epoch in (correlations[0] if correlations else ())}
+    overheads = [line["overhead_seconds"] for line in of["overhead"].values()]
+    overhead = (
+        f"{np.median(overheads):.2g} s ({min(overheads):.2g} to {max(overheads):.2g} over {len(overheads)} seeds)"
+        if overheads
+        else "not measured"
+    )
     return [
         f"best loss of tpe over that of random: {ratio('validation_loss', 'tpe', 'random')}",
         f"best loss of tpe with asha over that without: {ratio('validation_loss', 'tpe, asha', 'tpe')}",
         f"epochs of tpe with asha over those without: {ratio('epochs', 'tpe, asha', 'tpe')}",
         f"hypervolume with asha over that without, as many epochs: {ratio('hypervolume', 'pareto, asha', 'pareto')}",
+        f"what a sweep on Ray takes longer for each trial: {overhead}",
         "rank correlation with the final loss: " + ", ".join(f"epoch {epoch} {value:.2f}" for epoch, value in by_epoch.items()),
     ]
 

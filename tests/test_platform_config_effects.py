@@ -74,7 +74,7 @@ SWEEP = {
 CONVERGENCE = {"scaling.protocol": "to-convergence", "scaling.steps": 16, "training.schedule": "constant"}
 SCALING = {
     "scaling.steps": 1, "scaling.max_concurrent": 1, "scaling.confidence": 0.5,
-    "scaling.protocol": ("equal-steps", CONVERGENCE), "scaling.patience": (1, CONVERGENCE),
+    "scaling.protocol": ("equal-steps", CONVERGENCE), "scaling.patience": (1, CONVERGENCE), "scaling.retune": 2,
 }  # fmt: skip
 SERVING = {
     "serving.solver_threshold": 0.1, "serving.num_replicas": 2, "serving.max_ongoing_requests": 3, "serving.max_queued_requests": 5,
@@ -260,13 +260,25 @@ def test_a_key_of_scaling_changes_the_study(tiny_dataset, tmp_path, monkeypatch,
         seen.append(max_concurrent)
         for run in param_space["run"]["grid_search"]:
             size = int(run.split("-")[-2])
-            epochs = load_config(Path(run) / "config.yaml").training.epochs
+            training = load_config(Path(run) / "config.yaml").training
+            epochs = training.epochs * (training.patience or 1)
             cell = {key: 1.0 for key in (*scores.FIGURES, "validation_loss", "seconds", "steps", "num_parameters")}
-            epochs *= load_config(Path(run) / "config.yaml").training.patience or 1
-            cell |= {"architecture": "deeponet", "epochs": epochs, "median": 1 / size + epochs * (size == 20), "stopped_early": True}
+            loss = 1 / size + epochs * (size == 20) + training.learning_rate
+            cell |= {"architecture": "deeponet", "epochs": epochs, "median": loss, "stopped_early": True}
             (Path(run) / scores.CELL_FILE).write_text(json.dumps(cell))
             np.save(Path(run) / scores.LOSSES_FILE, np.ones(3))
 
+    found = {
+        "name": "deeponet",
+        "size": 20,
+        "trials": 2,
+        "wall_seconds": 1.0,
+        "at_edges": [],
+        "parameters": {"training.learning_rate": 0.5},
+    }
+    done: list[object] = []
+    monkeypatch.setattr(scaling_module, "retune", lambda *_: done.append(found))
+    monkeypatch.setattr(scaling_module, "read_retuning", lambda _: done)
     monkeypatch.setattr(scaling_module, "run_trials", run_trials)
     for index, config in enumerate(both(SCALING, key, DEEPONET)):
         result = scaling_module.scale(config, tiny_dataset, tmp_path / str(index), ["deeponet"], [10, 20, 40], 1)

@@ -27,12 +27,15 @@ from neural_hamilton.platform.training.loop import train
 from neural_hamilton.platform.training.run_folder import prepare_run
 from neural_hamilton.tune import conclusions, laws
 from neural_hamilton.tune import scaling as scaling_module
+from neural_hamilton.tune import sweep as sweep_module
 from neural_hamilton.tune.cells import Cell
 from neural_hamilton.tune.conclusions import study_tables
-from neural_hamilton.tune.contestants import read_contestants
+from neural_hamilton.tune.contestants import Contestant, read_contestants
 from neural_hamilton.tune.fits import confidence_band, fit_power_law, fit_scaling_law
 from neural_hamilton.tune.law_figure import draw_scaling
 from neural_hamilton.tune.laws import by_size, fit_losses, fit_text
+from neural_hamilton.tune.retuning import with_spaces
+from neural_hamilton.tune.scale_planning import plan_scale
 from neural_hamilton.tune.scaling import scale
 from neural_hamilton.tune.scores import CELL_FILE, FIGURES, LOSSES_FILE, compare_pairs
 from neural_hamilton.tune.trials import read_history
@@ -126,7 +129,7 @@ def concluded(
         values |= {"epochs": 1, "steps": 500, "num_parameters": 7, "rows": 8, "stopped_early": cell.seed == 0}
         (run / CELL_FILE).write_text(json.dumps(values | {"architecture": "fno", "median": loss, "mean": 2 * loss, "p99": 9 * loss}))
         np.save(run / LOSSES_FILE, np.full(8, loss))
-    return conclusions.conclude(tiny(**overrides), out, out, cells, "test", {"new_cells": 0})
+    return conclusions.conclude(tiny(**overrides), out, out, cells, "test", {"new_cells": 0, "retuning": []})
 
 
 def rows_of(result: dict[str, Any], name: str) -> list[dict[str, Any]]:
@@ -244,7 +247,7 @@ def test_a_smaller_grid_leaves_what_is_there_in_the_result(tmp_path: Path, monke
     run = tmp_path / "runs" / "good-9000-0"
     run.mkdir()
     (run / "config.yaml").write_text("begun, and not ended")
-    small = conclusions.conclude(tiny(), tmp_path, tmp_path, [Cell("bad", 250, 1)], "test", {"new_cells": 0})
+    small = conclusions.conclude(tiny(), tmp_path, tmp_path, [Cell("bad", 250, 1)], "test", {"new_cells": 0, "retuning": []})
     assert {row["name"] for row in small["cells"]} == {"good", "bad"} and small["fits"] == large["fits"]
     key = lambda row: (row["name"], row["size"], row["seed"])  # noqa: E731
     assert sorted(small["cells"], key=key) == sorted(large["cells"], key=key)
@@ -376,6 +379,61 @@ def test_a_study_of_a_version_with_fewer_settings_goes_on(studied: tuple[Path, d
     record.write_text(json.dumps(values))
     with pytest.raises(InputError, match=r"training\.gradient_clip 7\.0 \(asked for 1\.0\)"):
         scale(tiny(), dataset, tmp_path / "out", ["deeponet"], [16, 64], 2)
+
+
+SPACE = {"training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "architecture.width": {"low": 4, "high": 8}}
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_sweep_for_each_size_chooses_the_settings_of_its_cells(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, out = tiny(scaling__retune=3, scaling__steps=8, sweep__space=SPACE, sweep__stopper="none"), tmp_path / "out"
+    plan = plan_scale(config, dataset, ["deeponet"], [16, 64], 2, out=out)
+    assert 0 < plan["retuning_seconds"] < plan["seconds"]
+    result = scale(config, dataset, out, ["deeponet"], [16, 64], 2)
+    assert [(row["name"], row["size"], row["trials"]) for row in result["retuning"]] == [("deeponet", 16, 3), ("deeponet", 64, 3)]
+    for row in result["retuning"]:
+        best = load_config(out / "sweeps" / f"deeponet-{row['size']}" / "best.yaml").dump()
+        for seed in range(2):
+            cell = load_config(out / "runs" / f"deeponet-{row['size']}-{seed}" / "config.yaml").dump()
+            assert cell["architecture"] == best["architecture"]
+            assert cell["training"] | {"seed": 0} == best["training"]  # as many steps, on the same rows
+        assert row["parameters"].keys() == SPACE.keys()
+    assert "a sweep of 3 trials" in result["note"]
+    assert "deeponet, 64 rows, 3 trials in" in (out / "scaling.md").read_text()
+    assert result["cost"]["calls"][0]["seconds"] > sum(row["wall_seconds"] for row in result["retuning"])
+    monkeypatch.setattr(scaling_module, "run_trials", lambda *_, **__: pytest.fail("cells ran"))
+    monkeypatch.setattr(sweep_module, "run_trials", lambda *_, **__: pytest.fail("trials ran"))
+    assert scale(config, dataset, out, ["deeponet"], [64], 2) == result | {"new_cells": 0}
+    assert plan_scale(config, dataset, ["deeponet"], [16, 64], 2, out=out)["retuning_seconds"] == 0
+    with pytest.raises(InputError, match=r"retune 3 \(asked for None\)"):
+        scale(tiny(scaling__steps=8), dataset, out, ["deeponet"], [16, 64], 2)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "local", "words"),
+    [
+        ({}, True, "needs Ray: leave out --local"),
+        ({"sweep__space": {"training.batch_size": {"choices": [8, 16]}}}, False, "training.batch_size, which a dataset-size study sets"),
+        ({"sweep__space": {"data.sensors": {"choices": [10, 20]}}}, False, "data.sensors, which a dataset-size study sets"),
+        (
+            {"sweep__space": {"training.schedule": {"choices": ["cosine"]}}, "scaling__protocol": "to-convergence"},
+            False,
+            "training.schedule, which a dataset-size study sets",
+        ),
+    ],
+)
+def test_a_sweep_that_would_break_the_protocol_is_refused(
+    dataset: Path, tmp_path: Path, overrides: dict[str, Any], local: bool, words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        scale(tiny(scaling__retune=2, scaling__steps=8, **overrides), dataset, tmp_path / "out", ["deeponet"], [16], 1, local=local)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_shipped_spaces_leave_out_what_a_study_sets() -> None:
+    (contestant,) = with_spaces([Contestant("fno", load_config(overrides={"architecture.name": "fno", "scaling.retune": 2}))])
+    space = contestant.config.sweep.space
+    assert "training.learning_rate" in space and "architecture.num_modes" in space and "training.batch_size" not in space
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """The plan of a sweep: epochs under early stopping, several trials at once, and what is kept for comparison."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from neural_hamilton.platform.config import load_config
+from neural_hamilton.tune.folders import read_cost
 from neural_hamilton.tune.stopping import STOPPERS
 from neural_hamilton.tune.sweep_planning import plan_sweep, simulate_stopping
 
@@ -37,7 +37,7 @@ def test_a_plan_is_kept_for_the_sweep(tiny_dataset: Path, tmp_path: Path) -> Non
     sizes = {"architecture.name": "deeponet", "training.epochs": 2, "training.batch_size": 32, "sweep.max_concurrent": 1}
     space = {"architecture.width": {"low": 4, "high": 8}, "data.sensors": {"choices": [20, 12]}}
     plan = plan_sweep(load_config(None, sizes | {"sweep.epochs": 6, "sweep.space": space}), tiny_dataset, 5, tmp_path / "sweep")
-    assert json.loads((tmp_path / "sweep" / "plan.json").read_text()) == plan
+    assert read_cost(tmp_path / "sweep") == {"plan": {"trials": 5, "seconds": plan["seconds"]}, "calls": []}
     assert (plan["trials"], plan["concurrent"], plan["epochs_without_stopping"]) == (5, 1, 30)
     assert 5 <= plan["epochs"] < 30
     assert plan["seconds"] > plan["epochs"] * plan["seconds_per_epoch"]

@@ -129,7 +129,7 @@ def _sweep_text(result: dict[str, Any]) -> str:
 
 
 def _scale_text(result: dict[str, Any]) -> str:
-    from .conclusions import STATISTICS, comparison_texts
+    from .conclusions import STATISTICS, comparison_texts, retuning_texts
     from .laws import fit_text
 
     keys = ("name", "size", "draw", "seed", "state", *STATISTICS, "steps", "seconds")
@@ -139,7 +139,7 @@ def _scale_text(result: dict[str, Any]) -> str:
     lines += [f"{row['name']}, {row['size']} rows, draw {row['draw']}, seed {row['seed']} failed: {row['reason']}" for row in failed]
     for name, fits in result["fits"].items():
         lines += [f"{name}, {statistic}: {fit_text(fit, result['confidence'])}" for statistic, fit in fits.items()]
-    for heading, texts in comparison_texts(result):
+    for heading, texts in [*comparison_texts(result), retuning_texts(result)]:
         lines += [heading, *texts] if texts else []
     return "\n".join([*lines, f"tables: {result['files']['md']}", f"plot: {result['files']['png']}"])
 

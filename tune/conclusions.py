@@ -96,6 +96,8 @@ def _row(out: Path, cell: Cell, protocol: str) -> dict[str, Any]:
 
 def _note(config: Config, measured: list[dict[str, Any]]) -> str:
     parts = [protocol_text(config)]
+    if config.scaling.retune:
+        parts.append(f"the settings of each size are the best of a sweep of {config.scaling.retune} trials on its rows of the first draw")
     unfinished = sum(row["converged"] is False for row in measured)
     if unfinished:
         parts.append(f"{unfinished} of {len(measured)} cells reached the most steps before that, so their losses are upper limits")
@@ -201,7 +203,8 @@ def study_tables(result: dict[str, Any]) -> str:
         for statistic, fit in laws.items()
     ]
     compared = [[heading, "", *(f"- {text}" for text in texts)] for heading, texts in comparison_texts(result) if texts]
-    sections = [[about, table], fits, *compared]
+    retuned = [[heading, "", *(f"- {text}" for text in texts)] for heading, texts in [retuning_texts(result)] if texts]
+    sections = [[about, table], fits, *compared, *retuned]
     return "\n".join(line for section in sections for line in [*section, ""])
 
 
@@ -217,6 +220,18 @@ def comparison_texts(result: dict[str, Any]) -> list[tuple[str, list[str]]]:
             [pair_text(pair, confidence) for pair in result["pairs"]],
         ),
     ]
+
+
+def retuning_texts(result: dict[str, Any]) -> tuple[str, list[str]]:
+    """A heading and its lines, for what the sweeps of a study found and cost; no lines without any."""
+    minutes = sum(row["wall_seconds"] for row in result["retuning"]) / 60
+    return f"Settings by size, from sweeps of {minutes:.3g} min in all:", [_retuning_text(row) for row in result["retuning"]]
+
+
+def _retuning_text(row: dict[str, Any]) -> str:
+    settings = ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in row["parameters"].items())
+    cost = f"{row['trials']} trials in {row['wall_seconds'] / 60:.3g} min"
+    return "; ".join([f"{row['name']}, {row['size']:,} rows, {cost}: {settings}", *row["at_edges"]])
 
 
 def pair_text(pair: dict[str, Any], confidence: float) -> str:

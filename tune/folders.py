@@ -17,7 +17,7 @@ from ..platform.config import Config, SweepConfig, TrainingConfig
 from ..platform.provenance import changed_keys
 from ..platform.training.run_folder import prepare_run
 
-RECORD_FILE, PLAN_FILE = "study.json", "plan.json"
+RECORD_FILE, COST_FILE = "study.json", "cost.json"
 _LOCK_FILE = ".lock"
 
 
@@ -53,12 +53,24 @@ def claimed(out: Path, identity: dict[str, Any]) -> Iterator[None]:
         yield
 
 
+def read_cost(out: Path) -> dict[str, Any]:
+    """`plan`, what `plan` expected of a call or None, and `calls`, what each call that did anything took."""
+    return read_json(out / COST_FILE) if (out / COST_FILE).exists() else {"plan": None, "calls": []}
+
+
+def record_cost(out: Path, plan: dict[str, Any] | None = None, call: dict[str, Any] | None = None) -> None:
+    """Keep a plan, the latest one, or a call, in the order of calls. Creates the folder."""
+    cost = read_cost(out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / COST_FILE, {"plan": plan or cost["plan"], "calls": cost["calls"] + ([call] if call else [])})
+
+
 def _check_owner(out: Path, identity: dict[str, Any]) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {str(out)!r} is a file; give a folder")
     record = out / RECORD_FILE
     if not record.exists():
-        others = [path.name for path in out.glob("*") if path.name not in (_LOCK_FILE, PLAN_FILE) and not path.name.endswith(".partial")]
+        others = [path.name for path in out.glob("*") if path.name not in (_LOCK_FILE, COST_FILE) and not path.name.endswith(".partial")]
         if others:
             raise InputError(f"--out {str(out)!r} holds {others[0]!r} and no {identity['kind']}; choose another folder")
         return

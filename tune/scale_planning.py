@@ -14,9 +14,12 @@ from ..platform.training.runs import steps_of
 from .cells import Cell, Grid, Pool, cell_config, check_grid
 from .conclusions import run_of
 from .contestants import Contestant, read_contestants, vary_trajectories
-from .folders import claimed, resolve
-from .scaling import identity, measured_split, record_cost
+from .folders import claimed, record_cost, resolve
+from .retuning import sweep_config, sweep_folder, with_spaces
+from .scaling import identity, measured_split
 from .scores import is_scored
+from .sweep import RESULT_FILE
+from .sweep_planning import plan_sweep
 
 
 def plan_scale(
@@ -38,6 +41,8 @@ def plan_scale(
     """
     grid = Grid(sizes, seeds, draws)
     contestants = vary_trajectories(read_contestants(config, names), trajectories)
+    if config.scaling.retune:
+        contestants = with_spaces(contestants)
     pool = Pool.of(dataset, max(1, draws))
     check_grid(grid, contestants, pool)
     pending = [cell for cell in grid.cells([each.name for each in contestants]) if out is None or not is_scored(run_of(out, cell))]
@@ -52,12 +57,14 @@ def plan_scale(
     startup = STARTUP_SECONDS if local else RAY_STARTUP_SECONDS + 2 * STARTUP_SECONDS  # of this process, and of its workers
     startup += sum(row["prepare_seconds"] for row in rows)  # of run folders, one after another
     longest = max((row["longest_seconds"] for row in rows), default=0.0)
+    retuning = _retuning_seconds(config, contestants, dataset, sizes, pool, out)
     result = {
         "contestants": rows,
         "runs": len(pending),
         "at_once": at_once,
         "startup_seconds": startup,
-        "seconds": startup + max(sum(row["seconds"] for row in rows) / at_once, longest),
+        "retuning_seconds": retuning,
+        "seconds": startup + retuning + max(sum(row["seconds"] for row in rows) / at_once, longest),
         "disk_bytes": sum(row["disk_bytes"] for row in rows),
         "memory_bytes": at_once * max((row["memory_bytes"] for row in rows), default=0),
     }
@@ -65,6 +72,22 @@ def plan_scale(
         with claimed(out.absolute(), identity(config, dataset.absolute())):
             record_cost(out, plan={"cells": len(pending), "seconds": result["seconds"]})
     return result
+
+
+def _retuning_seconds(
+    config: Config, contestants: list[Contestant], dataset: Path, sizes: list[int], pool: Pool, out: Path | None
+) -> float:
+    """Of the sweeps that are not done, by the clock; Ray starts once for all."""
+    trials = config.scaling.retune
+    if not trials:
+        return 0.0
+    pending = [
+        sweep_config(contestant.config, pool, contestant.name, size)
+        for contestant in contestants
+        for size in sizes
+        if out is None or not (sweep_folder(out, contestant.name, size) / RESULT_FILE).exists()
+    ]
+    return sum(plan_sweep(each, dataset, trials)["seconds"] - RAY_STARTUP_SECONDS for each in pending)
 
 
 def _plan_contestant(contestant: Contestant, dataset: Path, pool: Pool, cells: list[Cell], measured_rows: int) -> dict[str, Any]:

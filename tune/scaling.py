@@ -4,6 +4,7 @@ The output folder:
 
     study.json                       what is studied: dataset and settings
     cost.json                        what `plan scale` expected, and what each call took
+    sweeps/<name>-<size>/            the sweep that chose the settings of a size, where `scaling.retune` asks for them
     runs/<name>-<size>-<seed>/ ...   run folders as `training` writes them, -draw1, ... appended for other draws than the first;
                                      test.json and losses.npy once measured
     scaling.json, .csv, .parquet, .md, .png, .svg    what all cells in the folder show
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from ..physics import InputError
-from ..physics.files import read_json, write_json
 from ..platform.config import Config, load_config
 from ..platform.data.manifest import read_manifest
 from ..platform.progress import Progress, track
@@ -27,11 +27,10 @@ from ..platform.training.runs import steps_of
 from .cells import TO_CONVERGENCE, Cell, Grid, Pool, cell_config, check_grid, check_leakage, protocol_of
 from .conclusions import conclude, run_of
 from .contestants import read_contestants, vary_trajectories
-from .folders import claimed, resolve
+from .folders import claimed, read_cost, record_cost, resolve
+from .retuning import read_retuning, retune, settings_of, with_spaces
 from .scores import is_scored, score_cell
 from .trials import attempt, run_trials
-
-COST_FILE = "cost.json"
 
 
 def scale(
@@ -51,8 +50,8 @@ def scale(
     A cell trains on the first `size` rows of its draw, and selects its model by as large a fraction of the draw's validation rows: see
     `Pool`. `scaling.protocol` decides for how long. Each is measured by its best model; on the val split, and the result says so, where
     the dataset has no test rows. `names` are contestants: see `read_contestants`; with `trajectories` each enters once for each of these
-    numbers of trajectories per potential, with as many rows. Cells run under Ray Tune; with `local` one after another in this
-    process, without Ray.
+    numbers of trajectories per potential, with as many rows. With `scaling.retune` a sweep chooses the settings of each contestant and
+    size first: see `retuning`. Cells run under Ray Tune; with `local` one after another in this process, without Ray.
 
     Run again, it skips cells that are done and continues those begun from their checkpoints; sizes, seeds, draws and
     contestants may be added. The result is of all cells in the folder, also of those that this call does not ask for. A cell that
@@ -67,6 +66,10 @@ def scale(
     dataset, out, started = dataset.absolute(), out.absolute(), time.monotonic()
     grid = Grid(sizes, seeds, draws)
     contestants = vary_trajectories(read_contestants(config, names), trajectories)
+    retunes = config.scaling.retune
+    if retunes:
+        _check_ray(local)
+        contestants = with_spaces(contestants)
     pool = Pool.of(dataset, max(1, draws))
     check_grid(grid, contestants, pool)
     split = measured_split(dataset)
@@ -74,16 +77,20 @@ def scale(
     bases = {contestant.name: resolve(contestant.config, dataset) for contestant in contestants}
     cells = grid.cells(list(bases))
     with claimed(out, identity(config, dataset)):
+        if retunes:
+            retune(bases, dataset, out, sizes, pool, retunes)
+        retuning = read_retuning(out)
+        settings = settings_of(retuning)
         pending = [cell for cell in cells if not is_scored(run_of(out, cell))]
         for cell in cells:
-            wanted = cell_config(bases[cell.contestant], pool, cell)
+            wanted = cell_config(bases[cell.contestant], pool, cell).override(settings.get((cell.contestant, cell.size), {}))
             _check_unchanged(run_of(out, cell), wanted)
             if cell in pending:
                 prepare_run(run_of(out, cell), dataset, wanted, resume=True)
         if pending:
             _run(config, dataset, out, pending, split, local)
             record_cost(out, call={"cells": len(pending), "seconds": time.monotonic() - started})
-        about = {"potentials": potentials, "new_cells": len(pending), "cost": read_cost(out)}
+        about = {"potentials": potentials, "new_cells": len(pending), "retuning": retuning, "cost": read_cost(out)}
         return conclude(config, dataset, out, cells, split, about)
 
 
@@ -97,6 +104,7 @@ def identity(config: Config, dataset: Path) -> dict[str, Any]:
     chosen_by_cells = ("train_rows", "train_start", "trajectories_per_potential", "val_rows", "val_start", "seed")
     training = {key: value for key, value in config.dump()["training"].items() if key not in chosen_by_cells}
     patience = {"patience": config.scaling.patience} if protocol_of(config) == TO_CONVERGENCE else {}
+    retuning = {"retune": config.scaling.retune} if config.scaling.retune else {}
     return {
         "kind": "dataset-size study",
         "dataset_hash": read_manifest(dataset)["dataset_hash"],
@@ -104,19 +112,14 @@ def identity(config: Config, dataset: Path) -> dict[str, Any]:
         "training": training,
         "steps": config.scaling.steps,  # null: equal-epochs
         **patience,  # to-convergence, else equal-steps
+        **retuning,
         "max_rows": config.evaluation.max_rows,
     }
 
 
-def read_cost(out: Path) -> dict[str, Any]:
-    """`plan`, what `plan scale` expected of a call or None, and `calls`, what each call that ran cells took."""
-    return read_json(out / COST_FILE) if (out / COST_FILE).exists() else {"plan": None, "calls": []}
-
-
-def record_cost(out: Path, plan: dict[str, Any] | None = None, call: dict[str, Any] | None = None) -> None:
-    """Keep a plan, the latest one, or a call, in the order of calls."""
-    cost = read_cost(out)
-    write_json(out / COST_FILE, {"plan": plan or cost["plan"], "calls": cost["calls"] + ([call] if call else [])})
+def _check_ray(local: bool) -> None:
+    if local:
+        raise InputError("scaling.retune runs a sweep for each size, which needs Ray: leave out --local, or scaling.retune")
 
 
 def _check_unchanged(run: Path, wanted: Config) -> None:

@@ -76,6 +76,7 @@ class Study:
     ) -> None:
         import optuna
 
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._storage, self.space, self.stopper, self._why_not, self._num_objectives = storage, space, stopper, why_not, num_objectives
         directions = [optuna.study.StudyDirection.MINIMIZE] * num_objectives
         self.optuna = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)

@@ -7,9 +7,11 @@ The output folder:
     trials/00000/ ...   run folders, as `training` writes them; checkpoints of the best trial only
     datasets/           where the space varies keys of data
     finals/00003-1/ ... run folders of the finalists, by trial and seed
+    cost.json           what `plan sweep` expected, and what each call took
     sweep.json          the result; and what `leaderboard` writes whenever a trial ends
 """
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,7 +25,7 @@ from ..platform.progress import track
 from ..platform.training.run_folder import DATASET_FILE, MODEL_FOLDER
 from .datasets import dataset_of, generate_datasets
 from .finals import judge_finals, prepare_finals, run_final
-from .folders import PLAN_FILE, claimed, resolve
+from .folders import claimed, read_cost, record_cost, resolve
 from .leaderboard import BEST_FILE, LEADERBOARD_FILE, PAGE_FILE, STATES, TRIALS_FOLDER, Outputs, trial_folder
 from .resources import Share, cluster_nodes, share_cluster
 from .runs import TrialWork, run_folders, trained
@@ -55,7 +57,7 @@ def sweep(config: Config, dataset: Path, out: Path, num_trials: int, storage: st
     """
     if num_trials < 1:
         raise InputError(f"--trials is {num_trials}; ask for at least 1")
-    dataset, out = dataset.absolute(), out.absolute()
+    dataset, out, began = dataset.absolute(), out.absolute(), time.monotonic()
     resolved = resolve(config, dataset)
     space = parse_space(resolved)
     _check_seeds(resolved, space)
@@ -86,6 +88,8 @@ def sweep(config: Config, dataset: Path, out: Path, num_trials: int, storage: st
             first = finals["finalists"][0]["trial"]
             rows.sort(key=lambda row: row["trial"] != first)
             outputs.write_best(rows[0])
+        if missing > 0:
+            record_cost(out, call={"trials": missing, "seconds": time.monotonic() - began})
         return _conclude(resolved, dataset, out, study, rows, finals) | {"new_trials": max(missing, 0)}
 
 
@@ -265,7 +269,6 @@ def _conclude(
     config: Config, dataset: Path, out: Path, study: Study, rows: list[dict[str, Any]], finals: dict[str, Any] | None
 ) -> dict[str, Any]:
     best, states = rows[0], [row["state"] for row in rows]
-    planned = read_json(out / PLAN_FILE)["seconds"] if (out / PLAN_FILE).exists() else None
     result = {
         "out": str(out),
         "dataset": str(dataset),
@@ -282,7 +285,7 @@ def _conclude(
         "page": str(out / PAGE_FILE),
         "seconds": sum(row["seconds"] for row in rows),
         "wall_seconds": study.wall_seconds,
-        "planned_seconds": planned,
+        "cost": read_cost(out),
     }
     write_json(out / RESULT_FILE, result)
     return result

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..physics.files import write_json
 from ..platform.config import Config
 from ..platform.machine import torch_threads
 from ..platform.planning import RAY_STARTUP_SECONDS, STARTUP_SECONDS, plan_train
-from .folders import PLAN_FILE, resolve
+from .folders import record_cost, resolve
 from .resources import share_cluster
 from .search_spaces import parse_space
 from .stopping import STOPPERS, Stopper
@@ -62,8 +61,7 @@ def plan_sweep(config: Config, dataset: Path, num_trials: int, out: Path | None 
         "memory_bytes": round(share.concurrent * share.workers * memory),
     }
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / PLAN_FILE, result)
+        record_cost(out, plan={"trials": num_trials, "seconds": seconds})
     return result
 
 

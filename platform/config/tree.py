@@ -157,6 +157,11 @@ class ScalingConfig(Section):
         default=None, ge=1, description="steps of every run, to a whole epoch; with to-convergence the most steps; not with equal-epochs"
     )
     patience: int = Field(default=1000, ge=1, description="steps without a smaller validation loss that end a run; with to-convergence")
+    retune: int | None = Field(
+        default=None,
+        ge=1,
+        description="trials of a sweep that chooses the settings for each contestant and size; null: all share one",
+    )
     max_concurrent: int | None = Field(default=None, ge=1, description="runs at once; null: as many as the cluster has CPUs")
     confidence: float = Field(default=0.95, gt=0, lt=1, description="of the intervals")
 

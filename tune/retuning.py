@@ -1,0 +1,78 @@
+"""Hyperparameters for each size of a dataset-size study: a sweep for every contestant and size, whose best trial all its cells use.
+
+Without it all sizes share settings, which may suit one size better than another; with it the law is that of the best that each size
+allows. A sweep trains on the rows of the first draw as a cell does, and its trials are judged by the validation rows of that draw.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..physics import InputError
+from ..physics.files import read_json
+from ..platform.config import Config
+from .cells import TO_CONVERGENCE, Cell, Pool, cell_config, protocol_of
+from .contestants import Contestant
+from .search_spaces import default_space
+from .sweep import RESULT_FILE, sweep
+
+SWEEPS_FOLDER = "sweeps"
+Settings = dict[tuple[str, int], dict[str, Any]]  # parameters by contestant and size
+# A trial that chose its own rows or steps would not be compared at the study's.
+_OF_THE_STUDY = (
+    "training.batch_size", "training.passes", "training.warmup_epochs", "training.patience", "training.seed", "training.train_rows",
+    "training.train_start", "training.val_rows", "training.val_start", "training.trajectories_per_potential",
+)  # fmt: skip
+
+
+def with_spaces(contestants: list[Contestant]) -> list[Contestant]:
+    """The contestants, each with the space that its sweeps search: `sweep.space`, or the shipped one without what the study sets.
+
+    Raises InputError for a space that holds such a key.
+    """
+    return [replace(each, config=each.config.override({"sweep.space": _space_of(each)})) for each in contestants]
+
+
+def sweep_config(base: Config, pool: Pool, name: str, size: int) -> Config:
+    """What the sweep for a size varies: the first cell of that size, trained as long as all are."""
+    return cell_config(base, pool, Cell(name, size, 0)).override({"sweep.epochs": None})
+
+
+def retune(bases: dict[str, Config], dataset: Path, out: Path, sizes: list[int], pool: Pool, trials: int) -> None:
+    """Complete a sweep of `trials` trials for each contestant and size."""
+    for name, base in bases.items():
+        for size in sizes:
+            sweep(sweep_config(base, pool, name, size), dataset, sweep_folder(out, name, size), trials)
+
+
+def read_retuning(out: Path) -> list[dict[str, Any]]:
+    """What each sweep of a study found and what it cost, by contestant and size; of all in the folder."""
+    results = sorted((out / SWEEPS_FOLDER).glob(f"*/{RESULT_FILE}"))
+    return sorted((_row(result) for result in results), key=lambda row: (row["name"], row["size"]))
+
+
+def settings_of(rows: list[dict[str, Any]]) -> Settings:
+    """The parameters that the sweeps found, by contestant and size."""
+    return {(row["name"], row["size"]): row["parameters"] for row in rows}
+
+
+def sweep_folder(out: Path, name: str, size: int) -> Path:
+    """The folder of the sweep for a contestant and a size."""
+    return out / SWEEPS_FOLDER / f"{name}-{size}"
+
+
+def _row(path: Path) -> dict[str, Any]:
+    result, (name, _, size) = read_json(path), path.parent.name.rpartition("-")
+    best = {"parameters": result["best"]["parameters"], "objectives": {key: result["best"][key] for key in result["objectives"]}}
+    return {"name": name, "size": int(size)} | {key: result[key] for key in ("trials", "seconds", "wall_seconds", "at_edges")} | best
+
+
+def _space_of(contestant: Contestant) -> dict[str, Any]:
+    config = contestant.config
+    fixed = (*_OF_THE_STUDY, *(["training.schedule"] if protocol_of(config) == TO_CONVERGENCE else []))
+    if not config.sweep.space:
+        return {key: form for key, form in default_space(config.architecture.name).items() if key not in fixed}
+    chosen = [key for key in config.sweep.space if key in fixed or key.startswith("data.")]
+    if chosen:
+        raise InputError(f"sweep.space has {chosen[0]}, which a dataset-size study sets for all its cells: leave it out")
+    return config.sweep.space
