@@ -50,6 +50,16 @@ def ray_session() -> Iterator[Any]:
     ray.shutdown()
 
 
+@pytest.fixture
+def nodes() -> Iterator[Any]:
+    """A `process_helpers.Nodes`: a cluster whose nodes a test may kill."""
+    from process_helpers import Nodes
+
+    cluster = Nodes()
+    yield cluster
+    cluster.close()
+
+
 @pytest.fixture(scope="session")
 def run_cli() -> RunCli:
     """Run `python -m neural_hamilton.platform ARGS` from the repository root: `run_cli(*args, timeout=300, env=None)`."""

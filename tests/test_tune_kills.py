@@ -1,4 +1,4 @@
-"""Sweeps whose driver is interrupted or killed, and whose workers are killed: real processes, real signals."""
+"""Sweeps whose driver, workers and nodes are killed, and that are interrupted: real processes, real signals."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from process_helpers import ray_workers
+from process_helpers import Nodes, ray_workers
 
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.training.run_folder import CHECKPOINTS_FOLDER, History
@@ -35,16 +35,22 @@ _PATIENCE = 600.0  # seconds in which a sweep must get on
 class Sweep:
     """A sweep as a user runs it, in a process of its own."""
 
-    def __init__(self, dataset: Path, folder: Path, num_trials: int) -> None:
+    def __init__(self, dataset: Path, folder: Path, num_trials: int, nodes: Nodes | None = None) -> None:
         load_config(None, CONFIG).save(folder / "config.yaml", ("architecture", "training", "sweep"))
         self.out = folder / "sweep"
         arguments = ["sweep", dataset, "--trials", num_trials, "--out", self.out, "--config", folder / "config.yaml", "--json"]
         self._command = [sys.executable, "-m", "neural_hamilton.platform", *map(str, arguments)]
+        self._nodes = nodes
         self.driver = self.start()
 
     def start(self) -> "subprocess.Popen[str]":
         self.driver = subprocess.Popen(
-            self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_allow_interruption
+            self._command,
+            env=os.environ | (self._nodes.environment if self._nodes else {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=_allow_interruption,
         )
         return self.driver
 
@@ -80,9 +86,14 @@ class Sweep:
         self.start()
 
     def kill_worker(self, draw: random.Random) -> None:
-        workers = ray_workers(self.driver.pid, "ImplicitFunc") if self.driver.poll() is None else []
+        above = os.getpid() if self._nodes else self.driver.pid  # whose descendants the workers are
+        workers = ray_workers(above, "ImplicitFunc") if self.driver.poll() is None else []
         if workers:
             os.kill(draw.choice(workers).pid, signal.SIGKILL)
+
+    def kill_node(self) -> None:
+        assert self._nodes
+        self._nodes.replace()
 
     def study(self) -> optuna.Study:
         return optuna.load_study(study_name="sweep", storage=f"sqlite:///{self.out / 'optuna.db'}")
@@ -105,7 +116,8 @@ def disturb(sweep: Sweep, events: Sequence[str], draw: random.Random) -> int:
         if sweep.driver.poll() == 0:
             return count
         before = sweep.histories()
-        {"driver": sweep.kill_driver, "interrupt": sweep.interrupt_driver, "worker": lambda: sweep.kill_worker(draw)}[event]()
+        kills = {"driver": sweep.kill_driver, "interrupt": sweep.interrupt_driver, "node": sweep.kill_node}
+        kills.get(event, lambda: sweep.kill_worker(draw))()
         sweep.wait_for_epochs(1)
         for name, lines in sweep.histories().items():  # continued from a checkpoint, which is one epoch behind at most
             known = before.get(name, [])[:-1]
@@ -141,10 +153,10 @@ def test_a_sweep_survives_an_interruption_and_kills(tiny_dataset: Path, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_sweep_survives_twenty_random_kills(tiny_dataset: Path, tmp_path: Path, seed: int) -> None:
-    draw = random.Random(seed)
-    sweep = Sweep(tiny_dataset, tmp_path, 16)
-    events = draw.choices(("driver", "worker", "interrupt"), weights=(3, 3, 1), k=20)
-    assert disturb(sweep, events, draw) >= 10
-    check_whole(sweep, 16)
+def test_a_sweep_survives_twenty_random_kills(nodes: Nodes, tiny_dataset: Path, tmp_path: Path) -> None:
+    """On a cluster of three nodes, of drivers, workers and nodes, with interruptions among them."""
+    draw = random.Random(1)
+    sweep = Sweep(tiny_dataset, tmp_path, 20, nodes)
+    events = draw.choices(("driver", "worker", "node", "interrupt"), weights=(3, 3, 3, 1), k=20)
+    assert disturb(sweep, events, draw) == 20
+    check_whole(sweep, 20)

@@ -1,6 +1,7 @@
 """Dataset-size studies under kill -9 at random moments: they end with exactly the cells that were asked for, and with the same losses."""
 
 import multiprocessing
+import os
 import random
 import subprocess
 import sys
@@ -8,9 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from process_helpers import end_session, ray_workers
+from process_helpers import Nodes, ray_workers
 
 from neural_hamilton.platform.config import Config, load_config
 from neural_hamilton.tune.scaling import scale
@@ -81,31 +81,42 @@ def ray_command(dataset: Path, out: Path, steps: int) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_study_on_ray_whose_workers_and_drivers_are_killed(tiny_dataset: Path, tmp_path: Path) -> None:
-    """Ten kills: in each of five drivers a worker, then the driver. A last call finishes what is left."""
+def test_a_study_on_ray_whose_workers_nodes_and_drivers_are_killed(nodes: Nodes, tiny_dataset: Path, tmp_path: Path) -> None:
+    """Up to fifteen kills: under each of five drivers a worker, then a node, then the driver. A last call finishes what is left."""
     steps = 600
     undisturbed = study(tiny_dataset, tmp_path / "undisturbed", steps)
-    out, moments, kills = tmp_path / "killed", random.Random(1), {"worker": 0, "driver": 0}
+    out, moments, kills = tmp_path / "killed", random.Random(1), {"worker": 0, "node": 0, "driver": 0}
+    environment = os.environ | nodes.environment
     for _ in range(5):
         before = num_epochs(out)
         process = subprocess.Popen(
-            ray_command(tiny_dataset, out, steps), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            ray_command(tiny_dataset, out, steps), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        try:
-            for kind in kills:
-                if not wait_for_progress(out, before, lambda process=process: process.poll() is None):
-                    break
-                time.sleep(moments.uniform(0.0, 0.5))
-                victims = ray_workers(process.pid, "ImplicitFunc") if kind == "worker" else [psutil.Process(process.pid)]
-                if victims:
-                    moments.choice(victims).kill()
-                    kills[kind] += 1
-                before = num_epochs(out)
-        finally:
-            end_session(process.pid)
-            process.wait()
+        for kind in kills:
+            if not wait_for_progress(out, before, lambda process=process: process.poll() is None):
+                break
+            time.sleep(moments.uniform(0.0, 0.5))
+            kills[kind] += _kill(kind, process, nodes, moments)
+            before = num_epochs(out)
+        process.kill()
+        process.wait()
     assert min(kills.values()) >= 2, kills
-    subprocess.run(ray_command(tiny_dataset, out, steps), check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(ray_command(tiny_dataset, out, steps), env=environment, check=True, stdout=subprocess.DEVNULL)
     result = study(tiny_dataset, out, steps)
     assert result["new_cells"] == 0 and result["failed_cells"] == 0
     assert outcome(result) == outcome(undisturbed)
+
+
+def _kill(kind: str, driver: "subprocess.Popen[bytes]", nodes: Nodes, moments: random.Random) -> bool:
+    """Whether there was anything to kill."""
+    if kind == "node":
+        nodes.replace()
+        return True
+    workers = ray_workers(os.getpid(), "ImplicitFunc")
+    if kind == "worker" and workers:
+        moments.choice(workers).kill()
+        return True
+    if kind == "driver" and driver.poll() is None:
+        driver.kill()
+        return True
+    return False

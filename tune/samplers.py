@@ -24,7 +24,7 @@ def make_sampler(name: str, space: Space, num_trials: int, seed: int, num_held: 
 
     # A sampler seeded alike in every driver would propose its first trials again after an interruption.
     fresh = int(np.random.SeedSequence([seed, num_held]).generate_state(1)[0])
-    startup = max(2, min(_MOST_STARTUP_TRIALS, num_trials // 4))  # random trials, before there is something to learn from
+    startup = num_startup_trials(num_trials)
     if name == "tpe":
         return samplers.TPESampler(n_startup_trials=startup, seed=fresh)
     if name == "random":
@@ -37,6 +37,11 @@ def make_sampler(name: str, space: Space, num_trials: int, seed: int, num_held: 
         _check_cmaes(space, num_objectives)
         return samplers.CmaEsSampler(n_startup_trials=startup, warn_independent_sampling=False, seed=fresh)
     return _grid(space, num_trials, seed)
+
+
+def num_startup_trials(num_trials: int) -> int:
+    """The random trials of a sweep of `num_trials`, before there is something to learn from."""
+    return max(2, min(_MOST_STARTUP_TRIALS, num_trials // 4))
 
 
 def _check_cmaes(space: Space, num_objectives: int) -> None:

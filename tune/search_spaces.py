@@ -39,6 +39,11 @@ _ARCHITECTURES: dict[str, dict[str, dict[str, Any]]] = {
         "architecture.num_channels": {"choices": [32, 64, 128]},
         "architecture.num_frequencies": {"choices": [8, 16, 32]},
     },
+    "fieldnet": {
+        "architecture.num_fine": {"choices": [37, 49, 61]},
+        "architecture.width": {"choices": [8, 16, 32]},
+        "architecture.num_layers": {"low": 2, "high": 5},
+    },
     "fno": _DECODER
     | {
         "architecture.num_fourier_layers": {"low": 2, "high": 5},
@@ -144,7 +149,7 @@ def at_edges(space: Space, parameters: Mapping[str, Any]) -> list[str]:
 
 
 def default_space(architecture: str) -> dict[str, dict[str, Any]]:
-    """The shipped space in the form of `sweep.space`; the optimiser's settings alone for architectures without one."""
+    """The shipped space in the form of `sweep.space`; the optimiser's settings alone for architectures registered elsewhere."""
     return _OPTIMISER | _ARCHITECTURES.get(architecture, {})
 
 

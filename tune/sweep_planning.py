@@ -14,13 +14,17 @@ from ..platform.machine import torch_threads
 from ..platform.planning import RAY_STARTUP_SECONDS, STARTUP_SECONDS, plan_train
 from .folders import record_cost, resolve
 from .resources import share_cluster
+from .samplers import num_startup_trials
 from .search_spaces import parse_space
 from .stopping import STOPPERS, Stopper
 from .study import Study
 from .sweep import stopper_of, trial_epochs, why_not
 
-_SAMPLED_TRIALS = 3  # networks of the space that are timed
-_SIMULATIONS = 10  # of early stopping
+_SAMPLED_TRIALS = 6  # networks of the space that are timed
+_SIMULATIONS = 20  # of early stopping
+# A trial that a learning sampler proposes is as good as the best of this many random ones, so that more trials pass a rung than at random.
+# Simulated so, ASHA leaves as many epochs as TPE's sweeps took in benchmarks/sweeps.py.
+_LEARNED, _UNLEARNED = 3, ("random", "grid")
 _TRIAL_SECONDS, _REPORT_SECONDS = 0.5, 0.03  # what a trial and an epoch cost beside training: Ray Tune, the storage, outputs
 
 
@@ -41,7 +45,9 @@ def plan_sweep(config: Config, dataset: Path, num_trials: int, out: Path | None 
         float(np.mean([network[key] for network in networks]))
         for key in ("seconds_per_epoch", "seconds_setup", "disk_bytes", "memory_bytes")
     )
-    epochs, lengths = simulate_stopping(stopper, num_trials, share.concurrent, budget, len(settings.objectives))
+    epochs, lengths = simulate_stopping(
+        stopper, num_trials, share.concurrent, budget, len(settings.objectives), learns=settings.sampler not in _UNLEARNED
+    )
     per_trial, per_epoch = setup + _TRIAL_SECONDS, settings.seeds * epoch + _REPORT_SECONDS
     seconds = RAY_STARTUP_SECONDS + STARTUP_SECONDS + lengths * per_epoch + -(-num_trials // share.concurrent) * settings.seeds * per_trial
     finals = settings.finalists * settings.final_seeds
@@ -65,15 +71,27 @@ def plan_sweep(config: Config, dataset: Path, num_trials: int, out: Path | None 
     return result
 
 
-def simulate_stopping(stopper: Stopper, num_trials: int, concurrent: int, budget: int, num_objectives: int = 1) -> tuple[float, float]:
-    """Epochs of all trials together, and of the longest chain of trials one after another, `concurrent` at a time: means of simulations."""
-    outcomes = [_simulate(stopper, num_trials, concurrent, budget, num_objectives, seed) for seed in range(_SIMULATIONS)]
-    total, longest = np.mean(outcomes, axis=0)
+def simulate_stopping(
+    stopper: Stopper, num_trials: int, concurrent: int, budget: int, num_objectives: int = 1, *, learns: bool = False
+) -> tuple[float, float]:
+    """Epochs of all trials together, and of the longest chain of trials one after another, `concurrent` at a time: means of simulations.
+
+    `learns`: the trials get better once a sampler has seen some.
+    """
+    generators = [np.random.default_rng(seed) for seed in range(_SIMULATIONS)]
+    qualities = [_draw_quality(generator, num_trials, num_objectives, learns) for generator in generators]
+    total, longest = np.mean([_simulate(stopper, concurrent, budget, quality) for quality in qualities], axis=0)
     return float(total), float(longest)
 
 
-def _simulate(stopper: Stopper, num_trials: int, concurrent: int, budget: int, num_objectives: int, seed: int) -> tuple[int, float]:
-    quality = np.random.default_rng(seed).random((num_trials, num_objectives))
+def _draw_quality(generator: np.random.Generator, num_trials: int, num_objectives: int, learns: bool) -> np.ndarray:
+    draws = generator.random((_LEARNED, num_trials, num_objectives))
+    startup = num_startup_trials(num_trials) if learns else num_trials
+    return np.where(np.arange(num_trials)[:, None] < startup, draws[0], draws.min(axis=0))
+
+
+def _simulate(stopper: Stopper, concurrent: int, budget: int, quality: np.ndarray) -> tuple[int, float]:
+    num_trials = len(quality)
     curves: dict[int, dict[int, tuple[float, ...]]] = {}
     # Each entry is a trial at an epoch, and when it got there.
     running = [(0.0, number, 0) for number in range(min(concurrent, num_trials))]
