@@ -26,7 +26,7 @@ from neural_hamilton.platform.evaluation.problems import read_problems
 from neural_hamilton.platform.evaluation.studies.rollouts import measure_rollouts
 from neural_hamilton.platform.training.run_folder import History
 from neural_hamilton.platform.training.runs import run_training
-from neural_hamilton.tune.laws import fit_losses, fit_text
+from neural_hamilton.tune.scaling.laws import fit_losses, fit_text
 
 from .timing import add_line, read_lines, whole_numbers
 

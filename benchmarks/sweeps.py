@@ -25,12 +25,12 @@ from neural_hamilton.platform.config import Config, load_config
 from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.ray_runtime import connect
 from neural_hamilton.tune.folders import resolve
-from neural_hamilton.tune.resources import Share, cluster_nodes, share_cluster
-from neural_hamilton.tune.runs import TrialWork, trained
-from neural_hamilton.tune.samplers import make_sampler
-from neural_hamilton.tune.search_spaces import parse_space
-from neural_hamilton.tune.study import STUDY_NAME, Study, open_storage
-from neural_hamilton.tune.sweep import stopper_of, sweep, why_not
+from neural_hamilton.tune.sweeps.resources import Share, cluster_nodes, share_cluster
+from neural_hamilton.tune.sweeps.runs import TrialWork, trained
+from neural_hamilton.tune.sweeps.samplers import make_sampler
+from neural_hamilton.tune.sweeps.search_spaces import parse_space
+from neural_hamilton.tune.sweeps.study import STUDY_NAME, Study, open_storage
+from neural_hamilton.tune.sweeps.sweep import stopper_of, sweep, why_not
 
 from .timing import add_line, read_lines, whole_numbers
 

@@ -13,17 +13,21 @@ class Progress:
 
     def __init__(self, description: str, total: int, done: int = 0) -> None:
         self.description, self.total = description, total
-        self.done = self._before = done
-        self._started = self._last_line = time.monotonic()
+        self.done = self._before = done  # before: work that the estimate leaves out
+        self._last_line = time.monotonic()
+        self._first: float | None = None  # when the first work was done: what comes before it is start-up
 
     def advance(self, amount: int = 1, note: str = "") -> None:
         self.done += amount
         now = time.monotonic()
+        if self._first is None:
+            self._first, self._before = now, self.done
         if now - self._last_line >= _QUIET_PERIOD:
             self._last_line = now
-            elapsed = now - self._started
-            remaining = elapsed / max(self.done - self._before, 1) * (self.total - self.done)
-            print(f"{self.description}: {self.done}/{self.total}, {remaining:.0f} s left {note}".rstrip(), file=sys.stderr, flush=True)
+            left = ""
+            if self.done > self._before:
+                left = f", {(now - self._first) / (self.done - self._before) * (self.total - self.done):.0f} s left"
+            print(f"{self.description}: {self.done}/{self.total}{left} {note}".rstrip(), file=sys.stderr, flush=True)
 
 
 class _Bar(Progress):

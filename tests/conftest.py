@@ -45,6 +45,7 @@ def ray_session() -> Iterator[Any]:
     """The `ray` module, connected to a two-CPU session that lasts as long as this process of pytest."""
     import ray
 
+    ray.shutdown()  # a command that ran in this process may have left its own
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()

@@ -15,7 +15,7 @@ from neural_hamilton.architectures.registry import ENTRY_POINTS
 from neural_hamilton.architectures.testing import TASKS, oscillators
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config import load_config
-from neural_hamilton.tune.search_spaces import parse_space
+from neural_hamilton.tune.sweeps.search_spaces import parse_space
 
 
 @pytest.fixture

@@ -31,9 +31,9 @@ from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.training.loop import train
 from neural_hamilton.platform.training.run_folder import prepare_run
 from neural_hamilton.platform.training.trained_for import task_of, trained_for
-from neural_hamilton.tune import scaling as scaling_module
 from neural_hamilton.tune import scores
-from neural_hamilton.tune import sweep as sweep_module
+from neural_hamilton.tune.scaling import scale as scaling_module
+from neural_hamilton.tune.sweeps import sweep as sweep_module
 
 DEEPONET = {"architecture.name": "deeponet", "architecture.width": 8, "architecture.num_layers": 1, "architecture.num_channels": 4}
 VARONET = {

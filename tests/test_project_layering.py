@@ -84,7 +84,7 @@ def test_imports_point_one_way(path):
         ("physics/x.py", "from ..architectures.mamba import Mamba"),
         ("architectures/x.py", "def f():\n    import ray.train"),
         ("architectures/x.py", "from .. import platform"),
-        ("platform/x.py", "def f():\n    from ..tune.sweep import run"),
+        ("platform/x.py", "def f():\n    from ..tune.sweeps.sweep import run"),
         ("platform/commands/demo.py", "from ...serve.application import run"),
         ("tune/x.py", "from ..serve.model import Model"),
         ("serve/x.py", "from neural_hamilton.physics import InputError"),
@@ -101,7 +101,7 @@ def test_the_check_sees_violations(path, source, tmp_path, monkeypatch):
 @pytest.mark.parametrize("root", COMPOSITION_ROOTS, ids=str)
 def test_a_composition_root_may_import_inside_functions(tmp_path, monkeypatch, root):
     (tmp_path / root).parent.mkdir(parents=True)
-    (tmp_path / root).write_text("import platform\ndef f():\n    from ...tune.sweep import run")
+    (tmp_path / root).write_text("import platform\ndef f():\n    from ...tune.sweeps.sweep import run")
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     assert not list(violations(root))
 

@@ -16,9 +16,9 @@ from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.training.batches import rows_of, training_files, validation_files
 from neural_hamilton.platform.training.run_folder import prepare_run
 from neural_hamilton.platform.training.runs import steps_of
-from neural_hamilton.tune import cells as cells_module
-from neural_hamilton.tune.cells import Cell, Grid, Pool, cell_config, check_grid, check_leakage, protocol_of, protocol_text
-from neural_hamilton.tune.contestants import Contestant, vary_trajectories
+from neural_hamilton.tune.scaling import cells as cells_module
+from neural_hamilton.tune.scaling.cells import Cell, Grid, Pool, cell_config, check_grid, check_leakage, protocol_of, protocol_text
+from neural_hamilton.tune.scaling.contestants import Contestant, vary_trajectories
 
 ORBITS = 4  # of a potential, in ensemble phase-space
 

@@ -11,7 +11,7 @@ from scipy import optimize, stats
 
 from neural_hamilton.physics import InputError
 from neural_hamilton.tune.fits import ScalingLaw, fit_scaling_law, mean_intervals
-from neural_hamilton.tune.laws import compare_laws
+from neural_hamilton.tune.scaling.laws import compare_laws
 
 SIX = np.geomspace(100, 10_000, 6)
 FOUR = np.geomspace(100, 10_000, 4)

@@ -83,6 +83,8 @@ class Sweep:
         ended = [trial for trial in self.study().trials if trial.state.is_finished()]
         assert sorted(int(row["trial"]) for row in rows) == sorted(trial.number for trial in ended)
         assert (self.out / "sweep.html").exists()
+        assert self.driver.returncode == 0 or f"what is done is kept in {self.out}" in errors
+        assert json.loads((self.out / "cost.json").read_text())["calls"][-1]["seconds"] > 0
         self.start()
 
     def kill_worker(self, draw: random.Random) -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config import SweepConfig
-from neural_hamilton.tune.resources import Share, share_cluster
+from neural_hamilton.tune.sweeps.resources import Share, share_cluster
 
 
 @pytest.mark.parametrize(

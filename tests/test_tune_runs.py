@@ -10,9 +10,9 @@ from neural_hamilton.architectures import load_model
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.training.run_folder import History
 from neural_hamilton.tune.folders import resolve
-from neural_hamilton.tune.objectives import measure_run
-from neural_hamilton.tune.resources import Share
-from neural_hamilton.tune.runs import TrialWork, run_folders, trained
+from neural_hamilton.tune.sweeps.objectives import measure_run
+from neural_hamilton.tune.sweeps.resources import Share
+from neural_hamilton.tune.sweeps.runs import TrialWork, run_folders, trained
 
 TINY = {
     "architecture.name": "deeponet",

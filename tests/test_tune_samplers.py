@@ -9,11 +9,11 @@ import pytest
 
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config import SweepConfig
-from neural_hamilton.tune import samplers
-from neural_hamilton.tune.samplers import make_sampler
-from neural_hamilton.tune.search_spaces import Choices, Range, Space
-from neural_hamilton.tune.stopping import STOPPERS
-from neural_hamilton.tune.study import Study
+from neural_hamilton.tune.sweeps import samplers
+from neural_hamilton.tune.sweeps.samplers import make_sampler
+from neural_hamilton.tune.sweeps.search_spaces import Choices, Range, Space
+from neural_hamilton.tune.sweeps.stopping import STOPPERS
+from neural_hamilton.tune.sweeps.study import Study
 
 RANGES: Space = {"x": Range(-1.0, 1.0, log=False, integer=False), "y": Range(1e-4, 1.0, log=True, integer=False)}
 GRID: Space = {"width": Range(3, 6, log=False, integer=True), "rate": Choices((0.1, 0.2, 0.3))}

@@ -25,19 +25,19 @@ from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.evaluation import predict_split
 from neural_hamilton.platform.training.loop import train
 from neural_hamilton.platform.training.run_folder import prepare_run
-from neural_hamilton.tune import conclusions, laws
-from neural_hamilton.tune import scaling as scaling_module
-from neural_hamilton.tune import sweep as sweep_module
-from neural_hamilton.tune.cells import Cell
-from neural_hamilton.tune.conclusions import study_tables
-from neural_hamilton.tune.contestants import Contestant, read_contestants
 from neural_hamilton.tune.fits import confidence_band, fit_power_law, fit_scaling_law
-from neural_hamilton.tune.law_figure import draw_scaling
-from neural_hamilton.tune.laws import by_size, fit_losses, fit_text
-from neural_hamilton.tune.retuning import with_spaces
-from neural_hamilton.tune.scale_planning import plan_scale
-from neural_hamilton.tune.scaling import scale
+from neural_hamilton.tune.scaling import conclusions, laws
+from neural_hamilton.tune.scaling import scale as scaling_module
+from neural_hamilton.tune.scaling.cells import Cell
+from neural_hamilton.tune.scaling.conclusions import study_tables
+from neural_hamilton.tune.scaling.contestants import Contestant, read_contestants
+from neural_hamilton.tune.scaling.law_figure import draw_scaling
+from neural_hamilton.tune.scaling.laws import by_size, fit_losses, fit_text
+from neural_hamilton.tune.scaling.planning import plan_scale
+from neural_hamilton.tune.scaling.retuning import with_spaces
+from neural_hamilton.tune.scaling.scale import scale
 from neural_hamilton.tune.scores import CELL_FILE, FIGURES, LOSSES_FILE, compare_pairs
+from neural_hamilton.tune.sweeps import sweep as sweep_module
 from neural_hamilton.tune.trials import read_history
 
 TINY = {

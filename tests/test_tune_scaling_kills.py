@@ -13,7 +13,7 @@ import pytest
 from process_helpers import Nodes, ray_workers
 
 from neural_hamilton.platform.config import Config, load_config
-from neural_hamilton.tune.scaling import scale
+from neural_hamilton.tune.scaling.scale import scale
 
 NAMES, SIZES, SEEDS, DRAWS = ["deeponet"], [8, 32], 2, 2
 SETTINGS = {

@@ -10,7 +10,7 @@ import torch
 from neural_hamilton.architectures import Task, available_architectures, build_operator, get_architecture
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config import Config, load_config
-from neural_hamilton.tune.search_spaces import Choices, Range, at_edges, default_space, dump_space, parse_space, suggest
+from neural_hamilton.tune.sweeps.search_spaces import Choices, Range, at_edges, default_space, dump_space, parse_space, suggest
 
 TASK, PLANE = Task((100,), ((0.0, 1.0),), 2.0), Task((12, 12), ((0.0, 1.0),) * 2, 2.0)
 
@@ -135,9 +135,15 @@ def test_a_condition_that_never_holds_is_refused() -> None:
 
 
 def test_values_at_the_end_of_a_range_are_named() -> None:
-    space = {"a": Range(1e-4, 1e-2, log=True, integer=False), "b": Range(2, 5, log=False, integer=True), "c": Choices((1, 2))}
-    assert at_edges(space, {"a": 1.2e-4, "b": 5, "c": 1}) == [
+    space = {
+        "a": Range(1e-4, 1e-2, log=True, integer=False),
+        "b": Range(2, 5, log=False, integer=True),
+        "c": Choices((1, 2)),
+        "d": Choices((32, 8, 16)),
+    }
+    assert at_edges(space, {"a": 1.2e-4, "b": 5, "c": 1, "d": 32}) == [
         "a = 0.00012 lies at the lower end of its range, 0.0001 to 0.01; widen it",
         "b = 5 lies at the upper end of its range, 2 to 5; widen it",
+        "d = 32 lies at the upper end of its choices, 32, 8, 16; add others beyond",
     ]
-    assert at_edges(space, {"a": 1e-3, "b": 3}) == []
+    assert at_edges(space | {"e": Choices(("adamw", "soap", "muon"))}, {"a": 1e-3, "b": 3, "d": 16, "e": "adamw"}) == []

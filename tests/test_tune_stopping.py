@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from neural_hamilton.physics import InputError
-from neural_hamilton.tune.fronts import front_numbers, order_by_fronts
-from neural_hamilton.tune.samplers import make_sampler
-from neural_hamilton.tune.search_spaces import Choices, Range
-from neural_hamilton.tune.stopping import STOPPERS, Stopper
-from neural_hamilton.tune.study import Study
+from neural_hamilton.tune.sweeps.fronts import front_numbers, order_by_fronts
+from neural_hamilton.tune.sweeps.samplers import make_sampler
+from neural_hamilton.tune.sweeps.search_spaces import Choices, Range
+from neural_hamilton.tune.sweeps.stopping import STOPPERS, Stopper
+from neural_hamilton.tune.sweeps.study import Study
 
 BUDGET, GRACE = 20, 2
 SPACE = {"rate": Range(1e-4, 1e-2, log=True, integer=False), "width": Choices((16, 32))}

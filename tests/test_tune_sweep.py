@@ -19,9 +19,9 @@ from neural_hamilton.platform.config import Config, DataConfig, load_config
 from neural_hamilton.platform.data.datasets import read_split
 from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.progress import Progress
-from neural_hamilton.tune import sweep as sweep_module
 from neural_hamilton.tune.folders import claimed
-from neural_hamilton.tune.sweep import sweep
+from neural_hamilton.tune.sweeps import sweep as sweep_module
+from neural_hamilton.tune.sweeps.sweep import sweep
 from neural_hamilton.tune.trials import attempt, read_failure, read_history, run_trials, trial_resources
 
 TINY = {

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from neural_hamilton.physics.files import write_json
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.tune.folders import read_cost
-from neural_hamilton.tune.stopping import STOPPERS
-from neural_hamilton.tune.sweep_planning import plan_sweep, simulate_stopping
+from neural_hamilton.tune.sweeps.planning import plan_sweep, simulate_stopping
+from neural_hamilton.tune.sweeps.stopping import STOPPERS
 
 
 def test_without_stopping_every_trial_trains_its_budget() -> None:
@@ -46,7 +47,14 @@ def test_a_plan_is_kept_for_the_sweep(tiny_dataset: Path, tmp_path: Path) -> Non
     sizes = {"architecture.name": "deeponet", "training.epochs": 2, "training.batch_size": 32, "sweep.max_concurrent": 1}
     space = {"architecture.width": {"low": 4, "high": 8}, "data.sensors": {"choices": [20, 12]}}
     plan = plan_sweep(load_config(None, sizes | {"sweep.epochs": 6, "sweep.space": space}), tiny_dataset, 5, tmp_path / "sweep")
-    assert read_cost(tmp_path / "sweep") == {"plan": {"trials": 5, "seconds": plan["seconds"]}, "calls": []}
+    assert read_cost(tmp_path / "sweep") == {"plan": {"trials": 5, "epochs_each": 6, "seconds": plan["seconds"]}, "calls": []}
     assert (plan["trials"], plan["concurrent"], plan["epochs_without_stopping"]) == (5, 1, 30)
     assert 5 <= plan["epochs"] < 30
     assert plan["seconds"] > plan["epochs"] * plan["seconds_per_epoch"]
+
+
+def test_trials_that_ended_are_not_planned_again(tiny_dataset: Path, tmp_path: Path) -> None:
+    config = load_config(None, {"architecture.name": "deeponet", "architecture.width": 4, "training.epochs": 2})
+    write_json(tmp_path / "leaderboard.json", [{}, {}, {}])
+    assert plan_sweep(config, tiny_dataset, 5, tmp_path)["trials"] == 2
+    assert plan_sweep(config, tiny_dataset, 2, tmp_path)["epochs"] == 0

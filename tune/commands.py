@@ -1,6 +1,8 @@
 """The commands `sweep` and `scale`."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +44,10 @@ def sweep_command(
     Ray Tune runs trials that Optuna proposes and ASHA ends early; the result is best.yaml, a leaderboard and sweep.html.
     The space is sweep.space, or the one shipped for the architecture.
     """
-    from .sweep import sweep
+    from .sweeps.sweep import sweep
 
-    result = sweep(resolve_config(config_source, assignments, **flags), dataset, out, num_trials, storage)
+    with _kept(out):
+        result = sweep(resolve_config(config_source, assignments, **flags), dataset, out, num_trials, storage)
     emit(result, as_json, _sweep_text(result))
 
 
@@ -72,14 +75,24 @@ def scale_command(
     Contestants are trained on several draws of the rows with several seeds, measured on the same test rows and compared by the law
     that is fitted to each. scaling.protocol decides how long a cell trains.
     """
-    from .scaling import scale
+    from .scaling.scale import scale
 
     listed = parse_names(names)
     config = scale_config(config_source, assignments, listed)
     numbers = parse_numbers("--sizes", sizes)
     per_potential = None if trajectories is None else parse_numbers("--trajectories", trajectories)
-    result = scale(config, dataset, out, listed, numbers, seeds, draws=draws, trajectories=per_potential, local=local)
+    with _kept(out):
+        result = scale(config, dataset, out, listed, numbers, seeds, draws=draws, trajectories=per_potential, local=local)
     emit(result, as_json, _scale_text(result))
+
+
+@contextmanager
+def _kept(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"what is done is kept in {out}; the same command goes on from there", err=True)
+        raise
 
 
 def scale_config(config_source: str | None, assignments: tuple[str, ...], names: list[str]) -> Config:
@@ -106,19 +119,23 @@ def parse_numbers(option: str, text: str) -> list[int]:
 
 
 def _sweep_text(result: dict[str, Any]) -> str:
-    from .finals import finals_text
+    from .sweeps.finals import finals_text
 
     rows = json.loads(Path(result["leaderboard"]).read_text())
     keys = list(dict.fromkeys(key for row in rows for key in row["parameters"]))  # a parameter may depend on another
+    fronts = ["front"] if len(result["objectives"]) > 1 else []
     table = [
         {"rank": rank}
-        | {key: row[key] for key in ("trial", "state", *result["objectives"], "epochs", "seconds")}
+        | {key: row[key] for key in ("trial", "state", *fronts, *result["objectives"], "epochs", "seconds")}
         | {key.rpartition(".")[2]: row["parameters"].get(key) for key in keys}
         for rank, row in enumerate(rows[:_SHOWN_TRIALS], start=1)
     ]
     states = ", ".join(f"{count} {state}" for state, count in result["states"].items() if count)
     failures = [f"trial {row['trial']} failed: {row['reason']}" for row in rows if row["reason"]]
-    lines = [f"{result['trials']} trials ({states}), {result['new_trials']} of them new", format_table(table), *failures[:_SHOWN_TRIALS]]
+    lines = [f"{result['trials']} trials ({states}), {result['new_trials']} of them new", format_table(table)]
+    if len(rows) > _SHOWN_TRIALS:
+        lines.append(f"and {len(rows) - _SHOWN_TRIALS} more in the file of all trials")
+    lines += failures[:_SHOWN_TRIALS]
     lines += [f"the best trial's {sentence}" for sentence in result["at_edges"]]
     if len(result["objectives"]) > 1:
         lines.append(f"Pareto front: {', '.join(row['trial'] for row in rows if row['front'])}")
@@ -129,8 +146,8 @@ def _sweep_text(result: dict[str, Any]) -> str:
 
 
 def _scale_text(result: dict[str, Any]) -> str:
-    from .conclusions import STATISTICS, comparison_texts, retuning_texts
-    from .laws import fit_text
+    from .scaling.conclusions import STATISTICS, comparison_texts, retuning_texts
+    from .scaling.laws import fit_text
 
     keys = ("name", "size", "draw", "seed", "state", *STATISTICS, "steps", "seconds")
     lines = [f"total loss on the {result['dataset']['split']} split; {result['note']}"]

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,6 +64,17 @@ def record_cost(out: Path, plan: dict[str, Any] | None = None, call: dict[str, A
     cost = read_cost(out)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / COST_FILE, {"plan": plan or cost["plan"], "calls": cost["calls"] + ([call] if call else [])})
+
+
+@contextmanager
+def recorded(out: Path, started: float) -> Iterator[dict[str, Any]]:
+    """Record a call that did something: what the work inside puts into the dictionary, and its seconds since `started`, however it ends."""
+    call: dict[str, Any] = {}
+    try:
+        yield call
+    finally:
+        if call:
+            record_cost(out, call=call | {"seconds": time.monotonic() - started})
 
 
 def _check_owner(out: Path, identity: dict[str, Any]) -> None:

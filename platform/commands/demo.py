@@ -36,8 +36,8 @@ def demo(out: Path, as_json: bool) -> None:
 
 def run_demo(out: Path) -> dict[str, Any]:
     """Every stage in turn, each the function behind its own command; returns a table and the report's path."""
-    from ...tune.scaling import scale
-    from ...tune.sweep import sweep
+    from ...tune.scaling.scale import scale
+    from ...tune.sweeps.sweep import sweep
     from ..data.generation import generate
     from ..evaluation import evaluate
     from ..ray_runtime import connect

@@ -67,9 +67,9 @@ def plan_sweep(
     dataset: Path, trials: int, out: Path | None, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any
 ) -> None:
     """Estimate the cost of a sweep on this machine, early stopping included."""
-    from ...tune import sweep_planning
+    from ...tune.sweeps import planning
 
-    _emit(sweep_planning.plan_sweep(resolve_config(config_source, assignments, **flags), dataset, trials, out), as_json)
+    _emit(planning.plan_sweep(resolve_config(config_source, assignments, **flags), dataset, trials, out), as_json)
 
 
 @plan.command("scale")
@@ -93,7 +93,7 @@ def plan_scale(
 ) -> None:
     """Estimate the cost of a dataset-size study on the CPUs of this machine; takes the options of `scale`."""
     from ...tune.commands import parse_names, parse_numbers, scale_config
-    from ...tune.scale_planning import plan_scale
+    from ...tune.scaling.planning import plan_scale
 
     listed = parse_names(names)
     result = plan_scale(

@@ -154,7 +154,9 @@ class ScalingConfig(Section):
         default=None, description="how long runs of different sizes train; null: equal-steps where steps is given, else equal-epochs"
     )
     steps: int | None = Field(
-        default=None, ge=1, description="steps of every run, to a whole epoch; with to-convergence the most steps; not with equal-epochs"
+        default=None,
+        ge=1,
+        description="steps of every run, in whole epochs; with to-convergence the most steps; not with equal-epochs",
     )
     patience: int = Field(default=1000, ge=1, description="steps without a smaller validation loss that end a run; with to-convergence")
     retune: int | None = Field(

@@ -9,16 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..physics import InputError
-from ..physics.files import atomic_file, write_file, write_json
-from ..platform.config import Config
-from ..platform.data.manifest import read_manifest
-from ..platform.provenance import code_version
+from ...physics import InputError
+from ...physics.files import atomic_file, write_file, write_json
+from ...platform.config import Config
+from ...platform.data.manifest import read_manifest
+from ...platform.provenance import code_version
+from ..fits import ScalingLaw
+from ..scores import FIGURES, LOSSES_FILE, STATISTICS, compare_pairs, is_scored, read_score, summarise_seeds
+from ..trials import read_failure
 from .cells import TO_CONVERGENCE, Cell, budget_text, protocol_of, protocol_text
-from .fits import ScalingLaw
 from .laws import by_size, compare_all, comparison_text, fit_losses, fit_text
-from .scores import FIGURES, LOSSES_FILE, STATISTICS, compare_pairs, is_scored, read_score, summarise_seeds
-from .trials import read_failure
 
 RUNS_FOLDER = "runs"
 _KINDS = ("json", "csv", "parquet", "md")

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..architectures import load_model
-from ..physics import InputError
-from ..platform.config import Config
-from ..platform.data.datasets import read_split
-from ..platform.data.manifest import read_config, read_manifest
-from ..platform.evaluation.metrics import measure
-from ..platform.evaluation.predictions import predict
-from ..platform.evaluation.problems import read_problems
-from ..platform.training.run_folder import MODEL_FOLDER, History
+from ...architectures import load_model
+from ...physics import InputError
+from ...platform.config import Config
+from ...platform.data.datasets import read_split
+from ...platform.data.manifest import read_config, read_manifest
+from ...platform.evaluation.metrics import measure
+from ...platform.evaluation.predictions import predict
+from ...platform.evaluation.problems import read_problems
+from ...platform.training.run_folder import MODEL_FOLDER, History
 
 VALIDATION_LOSS = ("validation_loss",)  # alone, it needs no measurement: training has it
 _TIMINGS = 3  # of which the fastest counts, since other trials run beside

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..physics import InputError
-from ..platform.config import Config
+from ...physics import InputError
+from ...platform.config import Config
 
 _FORMS = "{low: 1.0e-4, high: 1.0e-2, log: true} or {choices: [16, 32, 64]}"
 # Fixed by the dataset, by the sweep itself, or by what a sweep is: one architecture and one budget.
@@ -94,6 +94,9 @@ class Range:
         fraction = (at - low) / (high - low)
         return "lower" if fraction <= _EDGE else "upper" if fraction >= 1 - _EDGE else None
 
+    def extent(self) -> str:
+        return f"range, {self.low:g} to {self.high:g}; widen it"
+
     def dump(self) -> dict[str, Any]:
         return {"low": self.low, "high": self.high, "log": self.log} | _dump_when(self.when)
 
@@ -113,8 +116,13 @@ class Choices:
         return value in self.values
 
     def edge(self, value: Any) -> str | None:
-        """None: choices have no order."""
-        return None
+        """The end, lower or upper, at which `value` stands among three or more numbers; None where choices have no order."""
+        if len(self.values) < 3 or not all(isinstance(each, int | float) and not isinstance(each, bool) for each in self.values):
+            return None
+        return "lower" if value == min(self.values) else "upper" if value == max(self.values) else None
+
+    def extent(self) -> str:
+        return f"choices, {', '.join(map(str, self.values))}; add others beyond"
 
     def dump(self) -> dict[str, Any]:
         return {"choices": list(self.values)} | _dump_when(self.when)
@@ -139,13 +147,9 @@ def is_active(domain: Range | Choices, drawn: Mapping[str, Any]) -> bool:
 
 
 def at_edges(space: Space, parameters: Mapping[str, Any]) -> list[str]:
-    """A sentence for each parameter at an end of its range: better values may lie beyond."""
-    found = [(key, space[key], value, space[key].edge(value)) for key, value in parameters.items()]
-    return [
-        f"{key} = {value:.4g} lies at the {end} end of its range, {domain.low:g} to {domain.high:g}; widen it"
-        for key, domain, value, end in found
-        if end and isinstance(domain, Range)
-    ]
+    """A sentence for each parameter at an end of its range or of its choices: better values may lie beyond."""
+    ends = [(key, value, space[key], space[key].edge(value)) for key, value in parameters.items()]
+    return [f"{key} = {value:.4g} lies at the {end} end of its {domain.extent()}" for key, value, domain, end in ends if end]
 
 
 def default_space(architecture: str) -> dict[str, dict[str, Any]]:

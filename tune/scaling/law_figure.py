@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from .fits import ScalingLaw, confidence_band, mean_intervals
+from ..fits import ScalingLaw, confidence_band, mean_intervals
 from .laws import by_size
 
 FORMATS = ("png", "svg")
@@ -71,7 +71,8 @@ _HELD_OUT = "largest size, held out: predicted from the smaller ones, with its i
 
 def _caption(result: dict[str, Any], laws: Mapping[str, ScalingLaw | None]) -> str:
     confidence = f"{result['confidence']:.0%}"
-    lines = [f"protocol {result['protocol']}: {result['budget']} at every size"]
+    retuned = ", with settings of its own" if result["retuning"] else ""
+    lines = [f"protocol {result['protocol']}: {result['budget']} at every size{retuned}"]
     each = result["repetitions"]
     if any(laws.values()):
         lines.append(f"points: geometric means over {each}, with {confidence} intervals; bands: {confidence} prediction of such means")

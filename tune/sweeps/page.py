@@ -7,8 +7,8 @@ from typing import Any
 
 import jinja2
 
-from ..platform import evaluation
-from ..platform.config import Config
+from ...platform import evaluation
+from ...platform.config import Config
 from .search_spaces import at_edges
 from .study import Study
 

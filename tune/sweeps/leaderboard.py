@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..physics.files import write_file, write_json
-from ..platform.config import Config, load_config
-from ..platform.training.run_folder import CHECKPOINTS_FOLDER, CONFIG_FILE
+from ...physics.files import write_file, write_json
+from ...platform.config import Config, load_config
+from ...platform.training.run_folder import CHECKPOINTS_FOLDER, CONFIG_FILE
 from .fronts import order_by_fronts
 from .page import render_page
 from .runs import run_folders

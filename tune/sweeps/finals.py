@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ..platform.config import Config, load_config
-from ..platform.training.loop import train
-from ..platform.training.run_folder import CHECKPOINTS_FOLDER, CONFIG_FILE, prepare_run
-from ..platform.training.runs import steps_of
+from ...platform.config import Config, load_config
+from ...platform.training.loop import train
+from ...platform.training.run_folder import CHECKPOINTS_FOLDER, CONFIG_FILE, prepare_run
+from ...platform.training.runs import steps_of
+from ..scores import LOSSES_FILE, compare_pairs, is_scored, read_score, score_cell
+from ..trials import attempt, read_failure
 from .datasets import dataset_of
-from .scores import LOSSES_FILE, compare_pairs, is_scored, read_score, score_cell
-from .trials import attempt, read_failure
 
 FINALS_FOLDER = "finals"
 

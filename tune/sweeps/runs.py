@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ..platform.config import Config
-from ..platform.progress import Progress
-from ..platform.training.loop import train
-from ..platform.training.run_folder import History, prepare_run
+from ...platform.config import Config
+from ...platform.progress import Progress
+from ...platform.training.loop import train
+from ...platform.training.run_folder import History, prepare_run
 from .objectives import VALIDATION_LOSS, measure_run
 from .resources import Share
 
@@ -120,7 +120,7 @@ def _train_until(config: Config, dataset: Path, run: Path, target: int) -> None:
 
 
 def _train_with_workers(work: TrialWork, reports: _Reports) -> None:
-    from ..platform.training.distributed import train_with_ray
+    from ...platform.training.distributed import train_with_ray
 
     ended = threading.Event()
 

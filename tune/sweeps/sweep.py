@@ -17,15 +17,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..physics import InputError
-from ..physics.files import read_json, write_json
-from ..platform.config import Config, load_config
-from ..platform.data.manifest import read_manifest
-from ..platform.progress import track
-from ..platform.training.run_folder import DATASET_FILE, MODEL_FOLDER
+from ...physics import InputError
+from ...physics.files import read_json, write_json
+from ...platform.config import Config, load_config
+from ...platform.data.manifest import read_manifest
+from ...platform.progress import track
+from ...platform.training.run_folder import DATASET_FILE, MODEL_FOLDER
+from ..folders import claimed, read_cost, recorded, resolve
+from ..trials import attempt, read_failure, run_trials, scheduler, searcher
 from .datasets import dataset_of, generate_datasets
 from .finals import judge_finals, prepare_finals, run_final
-from .folders import claimed, read_cost, record_cost, resolve
 from .leaderboard import BEST_FILE, LEADERBOARD_FILE, PAGE_FILE, STATES, TRIALS_FOLDER, Outputs, trial_folder
 from .resources import Share, cluster_nodes, share_cluster
 from .runs import TrialWork, run_folders, trained
@@ -33,7 +34,6 @@ from .samplers import make_sampler
 from .search_spaces import Space, at_edges, dump_space, is_active, parse_space
 from .stopping import STOPPERS, Stopper
 from .study import STUDY_NAME, Study, open_storage
-from .trials import attempt, read_failure, run_trials, scheduler, searcher
 
 RESULT_FILE = "sweep.json"
 _RECORD_VERSION = 3  # of what the storage holds
@@ -75,21 +75,21 @@ def sweep(config: Config, dataset: Path, out: Path, num_trials: int, storage: st
         )  # fmt: skip
         outputs = Outputs(out, resolved, study)
         missing = num_trials - len(study.ended())
-        try:
-            if missing > 0:
-                _search(resolved, dataset, out, study, outputs, missing)
-        finally:  # also after Ctrl-C
-            if missing > 0:
-                study.count_seconds()
-            rows = outputs.write(at_end=True)
-        _check_any_succeeded(out, rows)
-        finals = _hold_finals(resolved, dataset, out, study, rows)
-        if finals:
-            first = finals["finalists"][0]["trial"]
-            rows.sort(key=lambda row: row["trial"] != first)
-            outputs.write_best(rows[0])
-        if missing > 0:
-            record_cost(out, call={"trials": missing, "seconds": time.monotonic() - began})
+        with recorded(out, began) as call:
+            try:
+                if missing > 0:
+                    _search(resolved, dataset, out, study, outputs, missing)
+            finally:  # also after Ctrl-C
+                if missing > 0:
+                    study.count_seconds()
+                    call["trials"] = len(study.ended()) - num_trials + missing
+                rows = outputs.write(at_end=True)
+            _check_any_succeeded(out, rows)
+            finals = _hold_finals(resolved, dataset, out, study, rows)
+            if finals:
+                first = finals["finalists"][0]["trial"]
+                rows.sort(key=lambda row: row["trial"] != first)
+                outputs.write_best(rows[0])
         return _conclude(resolved, dataset, out, study, rows, finals) | {"new_trials": max(missing, 0)}
 
 
@@ -151,7 +151,7 @@ def _study_name(held: Any, out: Path, url: str | None) -> str:
 
 
 def _search(config: Config, dataset: Path, out: Path, study: Study, outputs: Outputs, count: int) -> None:
-    from ..platform.ray_runtime import connect
+    from ...platform.ray_runtime import connect
 
     ray = connect()  # before Ray is imported: it reads its settings once
     from ray import tune
@@ -246,7 +246,7 @@ def _check_any_succeeded(out: Path, rows: list[dict[str, Any]]) -> None:
 def _hold_finals(config: Config, dataset: Path, out: Path, study: Study, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     pending = prepare_finals(config, dataset, out, rows)
     if pending:
-        from ..platform.ray_runtime import connect
+        from ...platform.ray_runtime import connect
 
         ray = connect()
         from ray import tune

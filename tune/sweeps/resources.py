@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ..physics import InputError
-from ..platform.config import SweepConfig
+from ...physics import InputError
+from ...platform.config import SweepConfig
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,20 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from ..platform.config import Config
-from ..platform.data.manifest import read_manifest
-from ..platform.machine import torch_threads
-from ..platform.planning import RAY_STARTUP_SECONDS, STARTUP_SECONDS, plan_train
-from ..platform.training.runs import steps_of
+from ...platform.config import Config
+from ...platform.data.manifest import read_manifest
+from ...platform.machine import torch_threads
+from ...platform.planning import RAY_STARTUP_SECONDS, STARTUP_SECONDS, plan_train
+from ...platform.training.runs import steps_of
+from ..folders import claimed, record_cost, resolve
+from ..scores import is_scored
+from ..sweeps.planning import plan_sweep
+from ..sweeps.sweep import RESULT_FILE
 from .cells import Cell, Grid, Pool, cell_config, check_grid
 from .conclusions import run_of
 from .contestants import Contestant, read_contestants, vary_trajectories
-from .folders import claimed, record_cost, resolve
 from .retuning import sweep_config, sweep_folder, with_spaces
-from .scaling import identity, measured_split
-from .scores import is_scored
-from .sweep import RESULT_FILE
-from .sweep_planning import plan_sweep
+from .scale import identity, measured_split
 
 
 def plan_scale(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..physics import InputError
+from ...physics import InputError
 from .search_spaces import Choices, Range, Space
 
 _MOST_STARTUP_TRIALS, _LARGEST_POPULATION = 10, 50  # Optuna's defaults, for sweeps that are long enough

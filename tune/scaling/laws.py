@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .fits import NUM_SIZES, ScalingLaw, confidence_band, fit_power_law, fit_scaling_law
+from ..fits import NUM_SIZES, ScalingLaw, confidence_band, fit_power_law, fit_scaling_law
 
 
 def by_size(rows: list[dict[str, Any]], statistic: str) -> dict[int, list[float]]:

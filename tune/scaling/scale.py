@@ -16,21 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..physics import InputError
-from ..platform.config import Config, load_config
-from ..platform.data.manifest import read_manifest
-from ..platform.progress import Progress, track
-from ..platform.provenance import changed_keys
-from ..platform.training.loop import Report, train
-from ..platform.training.run_folder import CONFIG_FILE, prepare_run
-from ..platform.training.runs import steps_of
+from ...physics import InputError
+from ...platform.config import Config, load_config
+from ...platform.data.manifest import read_manifest
+from ...platform.progress import Progress, track
+from ...platform.provenance import changed_keys
+from ...platform.training.loop import Report, train
+from ...platform.training.run_folder import CONFIG_FILE, prepare_run
+from ...platform.training.runs import steps_of
+from ..folders import claimed, read_cost, recorded, resolve
+from ..scores import is_scored, score_cell
+from ..trials import attempt, run_trials
 from .cells import TO_CONVERGENCE, Cell, Grid, Pool, cell_config, check_grid, check_leakage, protocol_of
 from .conclusions import conclude, run_of
 from .contestants import read_contestants, vary_trajectories
-from .folders import claimed, read_cost, record_cost, resolve
 from .retuning import read_retuning, retune, settings_of, with_spaces
-from .scores import is_scored, score_cell
-from .trials import attempt, run_trials
 
 
 def scale(
@@ -88,8 +88,11 @@ def scale(
             if cell in pending:
                 prepare_run(run_of(out, cell), dataset, wanted, resume=True)
         if pending:
-            _run(config, dataset, out, pending, split, local)
-            record_cost(out, call={"cells": len(pending), "seconds": time.monotonic() - started})
+            with recorded(out, started) as call:
+                try:
+                    _run(config, dataset, out, pending, split, local)
+                finally:
+                    call["cells"] = sum(is_scored(run_of(out, cell)) for cell in pending)
         about = {"potentials": potentials, "new_cells": len(pending), "retuning": retuning, "cost": read_cost(out)}
         return conclude(config, dataset, out, cells, split, about)
 
@@ -172,7 +175,7 @@ def _run_here(work: Callable[[Path, Report], None], runs: list[Path], progress: 
 def _run_on_tune(
     work: Callable[[Path, Report], None], runs: list[Path], scratch: Path, progress: Progress, max_concurrent: int | None
 ) -> None:
-    from ..platform.ray_runtime import connect
+    from ...platform.ray_runtime import connect
 
     cluster = connect().cluster_resources()  # before Tune is imported: it reads its settings once
     from ray import tune

@@ -1,6 +1,7 @@
 """The cost of a sweep on this machine, from a few steps of networks of its space."""
 
 import heapq
+import json
 import os
 from functools import partial
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..platform.config import Config
-from ..platform.machine import torch_threads
-from ..platform.planning import RAY_STARTUP_SECONDS, STARTUP_SECONDS, plan_train
-from .folders import record_cost, resolve
+from ...platform.config import Config
+from ...platform.machine import torch_threads
+from ...platform.planning import RAY_STARTUP_SECONDS, STARTUP_SECONDS, plan_train
+from ..folders import record_cost, resolve
+from .leaderboard import LEADERBOARD_FILE
 from .resources import share_cluster
 from .samplers import num_startup_trials
 from .search_spaces import parse_space
@@ -29,16 +31,18 @@ _TRIAL_SECONDS, _REPORT_SECONDS = 0.5, 0.03  # what a trial and an epoch cost be
 
 
 def plan_sweep(config: Config, dataset: Path, num_trials: int, out: Path | None = None) -> dict[str, Any]:
-    """Time, memory and disk of a sweep from the start, and how many epochs early stopping leaves; InputError as in `sweep`.
+    """Time, memory and disk of what a sweep has left to do, and how many epochs early stopping leaves; InputError as in `sweep`.
 
-    A few networks drawn at random from the space are timed, with as many threads as a trial has. Early stopping is simulated with
-    trials that keep their order from rung to rung. The plan is kept in `out`, where the sweep compares it with what it took.
+    Trials that ended in `out` are not planned again. A few networks drawn at random from the space are timed, with as many threads as a
+    trial has. Early stopping is simulated with trials that keep their order from rung to rung. The plan is kept in `out`, where the
+    sweep compares it with what it took.
     """
     dataset = dataset.absolute()
     resolved = resolve(config, dataset)
+    num_trials = max(0, num_trials - _num_ended(out))
     settings, budget, stopper = resolved.sweep, trial_epochs(resolved), stopper_of(resolved)
     node = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
-    share = share_cluster([node], settings, num_trials)
+    share = share_cluster([node], settings, max(1, num_trials))
     with torch_threads(share.cpus):
         networks = [plan_train(trial, dataset) for trial in _sample_trials(resolved, dataset)]
     epoch, setup, disk, memory = (
@@ -67,7 +71,7 @@ def plan_sweep(config: Config, dataset: Path, num_trials: int, out: Path | None 
         "memory_bytes": round(share.concurrent * share.workers * memory),
     }
     if out is not None:
-        record_cost(out, plan={"trials": num_trials, "seconds": seconds})
+        record_cost(out, plan={"trials": num_trials, "epochs_each": budget, "seconds": seconds})
     return result
 
 
@@ -107,6 +111,11 @@ def _simulate(stopper: Stopper, concurrent: int, budget: int, quality: np.ndarra
             target = min((rung for rung in stopper.rungs(number) if rung > epoch), default=budget)
             heapq.heappush(running, (now + target - epoch, number, target))
     return total, now
+
+
+def _num_ended(out: Path | None) -> int:
+    table = None if out is None else out / f"{LEADERBOARD_FILE}.json"
+    return len(json.loads(table.read_text())) if table is not None and table.exists() else 0
 
 
 def _sample_trials(config: Config, dataset: Path) -> list[Config]:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..physics import InputError
-from ..platform.config import Config
-from ..platform.data.datasets import RowFile, list_files, row_numbers
-from ..platform.data.manifest import read_config, read_manifest
-from ..platform.training.batches import training_files, validation_files
+from ...physics import InputError
+from ...platform.config import Config
+from ...platform.data.datasets import RowFile, list_files, row_numbers
+from ...platform.data.manifest import read_config, read_manifest
+from ...platform.training.batches import training_files, validation_files
 from .contestants import Contestant
 
 EQUAL_STEPS, EQUAL_EPOCHS, TO_CONVERGENCE = "equal-steps", "equal-epochs", "to-convergence"

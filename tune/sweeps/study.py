@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..physics import InputError
+from ...physics import InputError
 from .search_spaces import Space, suggest
 from .stopping import Stopper
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..architectures import available_architectures
-from ..physics import InputError
-from ..platform.config import Config, load_config
+from ...architectures import available_architectures
+from ...physics import InputError
+from ...platform.config import Config, load_config
 
 # What a cell varies, or the study sets for all; no leftover of a file reaches a run.
 _OF_THE_STUDY: dict[str, Any] = {f"training.{key}": None for key in ("train_rows", "val_rows", "trajectories_per_potential")} | {

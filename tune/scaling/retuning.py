@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..physics import InputError
-from ..physics.files import read_json
-from ..platform.config import Config
+from ...physics import InputError
+from ...physics.files import read_json
+from ...platform.config import Config
+from ..sweeps.search_spaces import default_space
+from ..sweeps.sweep import RESULT_FILE, sweep
 from .cells import TO_CONVERGENCE, Cell, Pool, cell_config, protocol_of
 from .contestants import Contestant
-from .search_spaces import default_space
-from .sweep import RESULT_FILE, sweep
 
 SWEEPS_FOLDER = "sweeps"
 Settings = dict[tuple[str, int], dict[str, Any]]  # parameters by contestant and size

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..platform.config import Config
-from ..platform.data.generation import generate
-from ..platform.data.manifest import MANIFEST_FILE
+from ...platform.config import Config
+from ...platform.data.generation import generate
+from ...platform.data.manifest import MANIFEST_FILE
 from .search_spaces import Choices, Space
 
 DATASETS_FOLDER = "datasets"
