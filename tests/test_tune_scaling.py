@@ -407,6 +407,12 @@ def test_a_sweep_for_each_size_chooses_the_settings_of_its_cells(dataset: Path, 
     assert plan_scale(config, dataset, ["deeponet"], [16, 64], 2, out=out)["retuning_seconds"] == 0
     with pytest.raises(InputError, match=r"retune 3 \(asked for None\)"):
         scale(tiny(scaling__steps=8), dataset, out, ["deeponet"], [16, 64], 2)
+    other = config.override({"sweep.space": {"training.learning_rate": {"low": 1e-6, "high": 1e-5, "log": True}}})
+    with pytest.raises(InputError, match=r"already holds sweeps of deeponet with .*space\.training\.learning_rate\.high 0\.01"):
+        scale(other, dataset, out, ["deeponet"], [32], 2)
+    (out / "sweeps" / "deeponet-16" / "sweep.json").write_text("{}")
+    with pytest.raises(InputError, match="sweep.json holds no result of a sweep; delete it"):
+        scale(config, dataset, out, ["deeponet"], [64], 2)
 
 
 @pytest.mark.parametrize(
@@ -420,18 +426,31 @@ def test_a_sweep_for_each_size_chooses_the_settings_of_its_cells(dataset: Path, 
             False,
             "training.schedule, which a dataset-size study sets",
         ),
+        ({"sweep__space": {"training.endless": {"choices": [True]}}}, False, "training.endless, which a dataset-size study sets"),
+        ({"sweep__epochs": 2}, False, "sweep.epochs is 2; with scaling.retune trials train as long as the cells"),
+        ({"sweep__objectives": ["num_parameters"]}, False, "the validation loss alone judges trials"),
+        (
+            {"sweep__space": {"training.learning_rate": {"choices": [0.1]}}, "sweep__sampler": "grid"},
+            False,
+            "the sweeps of deeponet for scaling.retune cannot begin: 2 trials are more than the 1 combinations",
+        ),
+        ({"sweep__space": {"architecture.d_model": {"choices": [8]}}}, False, "the sweeps of deeponet .* architecture.d_model"),
     ],
 )
 def test_a_sweep_that_would_break_the_protocol_is_refused(
     dataset: Path, tmp_path: Path, overrides: dict[str, Any], local: bool, words: str
 ) -> None:
+    config, out = tiny(scaling__retune=2, scaling__steps=8, **overrides), tmp_path / "out"
     with pytest.raises(InputError, match=words):
-        scale(tiny(scaling__retune=2, scaling__steps=8, **overrides), dataset, tmp_path / "out", ["deeponet"], [16], 1, local=local)
-    assert not (tmp_path / "out").exists()
+        scale(config, dataset, out, ["deeponet"], [16], 1, local=local)
+    with pytest.raises(InputError, match=words):
+        plan_scale(config, dataset, ["deeponet"], [16], 1, out=out, local=local)
+    assert not out.exists()
 
 
 def test_the_shipped_spaces_leave_out_what_a_study_sets() -> None:
-    (contestant,) = with_spaces([Contestant("fno", load_config(overrides={"architecture.name": "fno", "scaling.retune": 2}))])
+    config = load_config(overrides={"architecture.name": "fno", "scaling.retune": 2})
+    (contestant,) = with_spaces(config, [Contestant("fno", config)], local=False)
     space = contestant.config.sweep.space
     assert "training.learning_rate" in space and "architecture.num_modes" in space and "training.batch_size" not in space
 
@@ -479,6 +498,7 @@ def test_contestants_are_architectures_and_configurations(tmp_path: Path) -> Non
     file = tmp_path / "mine.yaml"
     file.write_text(
         "architecture: {name: fno, d_model: 16, num_heads: 2}\ntraining: {epochs: 8, warmup_epochs: 2, optimizer: soap, seed: 5}\n"
+        "sweep: {space: {training.gradient_clip: {choices: [1, 2]}}}\n"
     )
     config = tiny(training__weight_decay=0.5, training__seed=3)
     first, second, third = read_contestants(config, ["deeponet", "varonet", str(file)])
@@ -489,6 +509,7 @@ def test_contestants_are_architectures_and_configurations(tmp_path: Path) -> Non
     settings = third.config.training  # its own, where it says so; the study's elsewhere, and its epochs
     assert (settings.optimizer, settings.weight_decay, settings.epochs, settings.warmup_epochs) == ("soap", 0.5, 3, 0.75)
     assert {contestant.config.training.seed for contestant in (first, second, third)} == {0}
+    assert [list(each.config.sweep.space) for each in (first, third)] == [[], ["training.gradient_clip"]]
     (shipped,) = read_contestants(config, ["study-mambonet"])
     assert shipped.config.training.batch_size == 32
     for names in ([], ["deeponet", "deeponet"], [str(file), str(file)], ["deepnet"], [str(tmp_path / "none.yaml")]):

@@ -20,6 +20,7 @@ from ..platform.training.run_folder import prepare_run
 
 RECORD_FILE, COST_FILE = "study.json", "cost.json"
 _LOCK_FILE = ".lock"
+_OF_A_PLAN = (RECORD_FILE, COST_FILE, _LOCK_FILE)  # all that a plan leaves in a folder
 
 
 def resolve(config: Config, dataset: Path) -> Config:
@@ -36,9 +37,12 @@ def claimed(out: Path, identity: dict[str, Any]) -> Iterator[None]:
     ------
     InputError
         Where `out` holds work of another identity or anything else, is in use, or cannot be written.
+
+    A folder that was only planned belongs to nobody: another identity takes it over.
     """
     identity = json.loads(json.dumps(identity))
     _check_owner(out, identity)
+    read_cost(out)  # refused, if it must be, before anything runs
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = (out / _LOCK_FILE).open("w")
@@ -49,20 +53,25 @@ def claimed(out: Path, identity: dict[str, Any]) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it however the driver ends
         except OSError:
             raise InputError(f"--out {str(out)!r} is in use by another running command; wait for it or choose another folder") from None
-        if not (out / RECORD_FILE).exists():
+        if not (out / RECORD_FILE).exists() or _changes(out, identity):
             write_json(out / RECORD_FILE, identity)
+            (out / COST_FILE).unlink(missing_ok=True)
         yield
 
 
 def read_cost(out: Path) -> dict[str, Any]:
     """`plan`, what `plan` expected of a call or None, and `calls`, what each call that did anything took."""
-    return read_json(out / COST_FILE) if (out / COST_FILE).exists() else {"plan": None, "calls": []}
+    if not (out / COST_FILE).exists():
+        return {"plan": None, "calls": []}
+    cost = read_json(out / COST_FILE)
+    if set(cost) != {"plan", "calls"} or not isinstance(cost["calls"], list):
+        raise InputError(f"{out / COST_FILE} is no record of costs; delete it")
+    return cost
 
 
 def record_cost(out: Path, plan: dict[str, Any] | None = None, call: dict[str, Any] | None = None) -> None:
-    """Keep a plan, the latest one, or a call, in the order of calls. Creates the folder."""
+    """Keep a plan, the latest one, or a call, in the order of calls, in a folder that is `claimed`."""
     cost = read_cost(out)
-    out.mkdir(parents=True, exist_ok=True)
     write_json(out / COST_FILE, {"plan": plan or cost["plan"], "calls": cost["calls"] + ([call] if call else [])})
 
 
@@ -80,19 +89,25 @@ def recorded(out: Path, started: float) -> Iterator[dict[str, Any]]:
 def _check_owner(out: Path, identity: dict[str, Any]) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {str(out)!r} is a file; give a folder")
-    record = out / RECORD_FILE
-    if not record.exists():
-        others = [path.name for path in out.glob("*") if path.name not in (_LOCK_FILE, COST_FILE) and not path.name.endswith(".partial")]
-        if others:
-            raise InputError(f"--out {str(out)!r} holds {others[0]!r} and no {identity['kind']}; choose another folder")
+    work = [path.name for path in out.glob("*") if path.name not in _OF_A_PLAN and not path.name.endswith(".partial")]
+    if not (out / RECORD_FILE).exists():
+        if work:
+            raise InputError(f"--out {str(out)!r} holds {work[0]!r} and no {identity['kind']}; choose another folder")
         return
+    if work and (changes := _changes(out, identity)):
+        kind = read_json(out / RECORD_FILE).get("kind", "study")
+        raise InputError(f"--out {str(out)!r} already holds a {kind} with {changes}; choose another folder")
+
+
+def _changes(out: Path, identity: dict[str, Any]) -> str:
+    """How the work that `out` holds differs from `identity`; empty where it does not."""
     try:
-        before = read_json(record)
+        before = read_json(out / RECORD_FILE)
+        return changed_keys(_with_newer_keys(before, identity), identity)
     except InputError as error:
         raise InputError(f"{error}; choose another folder") from None
-    changes = changed_keys(_with_newer_keys(before, identity), identity)
-    if changes:
-        raise InputError(f"--out {str(out)!r} already holds a {before.get('kind', 'study')} with {changes}; choose another folder")
+    except (AttributeError, TypeError):
+        raise InputError(f"{out / RECORD_FILE} is no record of a sweep or a study; choose another folder") from None
 
 
 def _with_newer_keys(before: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:

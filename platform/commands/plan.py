@@ -60,11 +60,19 @@ def plan_train(
 @click.argument("dataset", type=PATH)
 @architecture_option
 @click.option("--trials", required=True, type=click.IntRange(1))
-@click.option("--out", type=PATH, help="Folder of the sweep: it keeps the plan, and the sweep compares it with what it took.")
+@click.option("--out", type=PATH, help="Folder of the sweep: the plan is kept there, beside what the sweep then takes.")
+@click.option("--storage", metavar="URL", help="Taken, so that a sweep command can be planned as it stands; nothing is written there.")
 @config_options
 @json_option
 def plan_sweep(
-    dataset: Path, trials: int, out: Path | None, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any
+    dataset: Path,
+    trials: int,
+    out: Path | None,
+    storage: str | None,
+    config_source: str | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+    **flags: Any,
 ) -> None:
     """Estimate the cost of a sweep on this machine, early stopping included."""
     from ...tune.sweeps import planning

@@ -26,7 +26,8 @@ def read_contestants(config: Config, names: list[str]) -> list[Contestant]:
     """The contestants of a study with the settings of `config`, one for each of `names`.
 
     An architecture has its default settings, but for the one that `config` is about. A configuration brings its own sections
-    `architecture` and `training`; what it leaves out of the latter is as in `config`, and the epochs always are.
+    `architecture` and `training`; what it leaves out of the latter is as in `config`, and the epochs always are. It may bring its own
+    `sweep.space` too.
 
     Raises
     ------
@@ -73,6 +74,8 @@ def _read(config: Config, name: str) -> Contestant:
     sections = {section: values.get(section, {}) for section in ("architecture", "training")}
     own = {f"{section}.{key}": value for section, content in sections.items() for key, value in content.items()}
     own |= {"architecture.name": given.architecture.name, "training.epochs": config.training.epochs}
+    if given.sweep.space:
+        own["sweep.space"] = given.sweep.space  # what `scaling.retune` searches
     _refuse_endless(own.get("training.endless", config.training.endless), name)
     warmup = given.training.warmup_epochs * config.training.epochs / given.training.epochs
     return Contestant(Path(name).stem, config.override(own | {"training.warmup_epochs": warmup} | _OF_THE_STUDY))

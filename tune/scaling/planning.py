@@ -13,13 +13,12 @@ from ...platform.planning import RAY_STARTUP_SECONDS, STARTUP_SECONDS, plan_trai
 from ...platform.training.runs import steps_of
 from ..folders import claimed, record_cost, resolve
 from ..scores import is_scored
-from ..sweeps.planning import plan_sweep
-from ..sweeps.sweep import RESULT_FILE
-from .cells import Cell, Grid, Pool, cell_config, check_grid
+from ..sweeps.planning import num_ended, plan_trials
+from .cells import Cell, Grid, Pool, cell_config
 from .conclusions import run_of
-from .contestants import Contestant, read_contestants, vary_trajectories
-from .retuning import sweep_config, sweep_folder, with_spaces
-from .scale import identity, measured_split
+from .contestants import Contestant
+from .retuning import sweep_config, sweep_folder
+from .scale import Design, design_study, identity, measured_split
 
 
 def plan_scale(
@@ -39,13 +38,19 @@ def plan_scale(
     The parameters are those of `scale`, and what is measured in `out` is not planned again; the plan is kept there. Steps of a contestant
     all cost the same, so those of its largest cell are timed and the others worked out. InputError as in `scale`.
     """
-    grid = Grid(sizes, seeds, draws)
-    contestants = vary_trajectories(read_contestants(config, names), trajectories)
-    if config.scaling.retune:
-        contestants = with_spaces(contestants)
-    pool = Pool.of(dataset, max(1, draws))
-    check_grid(grid, contestants, pool)
-    pending = [cell for cell in grid.cells([each.name for each in contestants]) if out is None or not is_scored(run_of(out, cell))]
+    design = design_study(config, dataset, names, Grid(sizes, seeds, draws), trajectories, out, local)
+    if out is None:
+        return _plan(config, dataset, design, None, local)
+    with claimed(out.absolute(), identity(config, dataset.absolute())):
+        plan = _plan(config, dataset, design, out, local)
+        record_cost(out, plan={"cells": plan["runs"], "seconds": plan["seconds"]})
+    return plan
+
+
+def _plan(config: Config, dataset: Path, design: Design, out: Path | None, local: bool) -> dict[str, Any]:
+    contestants, pool = design.contestants, design.pool
+    cells = design.grid.cells([each.name for each in contestants])
+    pending = [cell for cell in cells if out is None or not is_scored(run_of(out, cell))]
     measured_rows = min(read_manifest(dataset)["counts"][measured_split(dataset)], config.evaluation.max_rows or 1 << 62)
     # Ray gives each worker as many threads as CPUs: one.
     with nullcontext() if local else torch_threads(1):
@@ -57,8 +62,8 @@ def plan_scale(
     startup = STARTUP_SECONDS if local else RAY_STARTUP_SECONDS + 2 * STARTUP_SECONDS  # of this process, and of its workers
     startup += sum(row["prepare_seconds"] for row in rows)  # of run folders, one after another
     longest = max((row["longest_seconds"] for row in rows), default=0.0)
-    retuning = _retuning_seconds(config, contestants, dataset, sizes, pool, out)
-    result = {
+    retuning = _retuning_seconds(config.scaling.retune, design, dataset, out) if config.scaling.retune else 0.0
+    return {
         "contestants": rows,
         "runs": len(pending),
         "at_once": at_once,
@@ -68,26 +73,18 @@ def plan_scale(
         "disk_bytes": sum(row["disk_bytes"] for row in rows),
         "memory_bytes": at_once * max((row["memory_bytes"] for row in rows), default=0),
     }
-    if out is not None:
-        with claimed(out.absolute(), identity(config, dataset.absolute())):
-            record_cost(out, plan={"cells": len(pending), "seconds": result["seconds"]})
-    return result
 
 
-def _retuning_seconds(
-    config: Config, contestants: list[Contestant], dataset: Path, sizes: list[int], pool: Pool, out: Path | None
-) -> float:
-    """Of the sweeps that are not done, by the clock; Ray starts once for all."""
-    trials = config.scaling.retune
-    if not trials:
-        return 0.0
-    pending = [
-        sweep_config(contestant.config, pool, contestant.name, size)
-        for contestant in contestants
-        for size in sizes
-        if out is None or not (sweep_folder(out, contestant.name, size) / RESULT_FILE).exists()
-    ]
-    return sum(plan_sweep(each, dataset, trials)["seconds"] - RAY_STARTUP_SECONDS for each in pending)
+def _retuning_seconds(trials: int, design: Design, dataset: Path, out: Path | None) -> float:
+    """Of the trials that sweeps have left to do, by the clock; Ray starts once for all."""
+    seconds = 0.0
+    for contestant in design.contestants:
+        for size in design.grid.sizes:
+            left = trials - (num_ended(sweep_folder(out, contestant.name, size)) if out is not None else 0)
+            if left > 0:
+                config = sweep_config(contestant.config, design.pool, contestant.name, size)
+                seconds += plan_trials(config, dataset, left)["seconds"] - RAY_STARTUP_SECONDS
+    return seconds
 
 
 def _plan_contestant(contestant: Contestant, dataset: Path, pool: Pool, cells: list[Cell], measured_rows: int) -> dict[str, Any]:

@@ -29,8 +29,8 @@ from ..scores import is_scored, score_cell
 from ..trials import attempt, run_trials
 from .cells import TO_CONVERGENCE, Cell, Grid, Pool, cell_config, check_grid, check_leakage, protocol_of
 from .conclusions import conclude, run_of
-from .contestants import read_contestants, vary_trajectories
-from .retuning import read_retuning, retune, settings_of, with_spaces
+from .contestants import Contestant, read_contestants, vary_trajectories
+from .retuning import check_retuning, read_retuning, retune, settings_of, with_spaces
 
 
 def scale(
@@ -64,37 +64,55 @@ def scale(
         training rows are among those of the other splits; where `out` holds anything but this study; or where every cell failed.
     """
     dataset, out, started = dataset.absolute(), out.absolute(), time.monotonic()
-    grid = Grid(sizes, seeds, draws)
-    contestants = vary_trajectories(read_contestants(config, names), trajectories)
-    retunes = config.scaling.retune
-    if retunes:
-        _check_ray(local)
-        contestants = with_spaces(contestants)
-    pool = Pool.of(dataset, max(1, draws))
-    check_grid(grid, contestants, pool)
-    split = measured_split(dataset)
-    potentials = check_leakage(dataset, grid, contestants, pool, split)
-    bases = {contestant.name: resolve(contestant.config, dataset) for contestant in contestants}
-    cells = grid.cells(list(bases))
+    design = design_study(config, dataset, names, Grid(sizes, seeds, draws), trajectories, out, local)
+    split, pool = measured_split(dataset), design.pool
+    potentials = check_leakage(dataset, design.grid, design.contestants, pool, split)
+    bases = {contestant.name: resolve(contestant.config, dataset) for contestant in design.contestants}
+    cells = design.grid.cells(list(bases))
     with claimed(out, identity(config, dataset)):
-        if retunes:
-            retune(bases, dataset, out, sizes, pool, retunes)
-        retuning = read_retuning(out)
-        settings = settings_of(retuning)
-        pending = [cell for cell in cells if not is_scored(run_of(out, cell))]
-        for cell in cells:
-            wanted = cell_config(bases[cell.contestant], pool, cell).override(settings.get((cell.contestant, cell.size), {}))
-            _check_unchanged(run_of(out, cell), wanted)
-            if cell in pending:
-                prepare_run(run_of(out, cell), dataset, wanted, resume=True)
-        if pending:
-            with recorded(out, started) as call:
+        with recorded(out, started) as call:
+            if config.scaling.retune:
+                call["cells"] = 0
+                retune(bases, dataset, out, sizes, pool, config.scaling.retune)
+                call.clear()
+            retuning = read_retuning(out)
+            settings = settings_of(retuning)
+            pending = [cell for cell in cells if not is_scored(run_of(out, cell))]
+            for cell in cells:
+                wanted = cell_config(bases[cell.contestant], pool, cell).override(settings.get((cell.contestant, cell.size), {}))
+                _check_unchanged(run_of(out, cell), wanted)
+                if cell in pending:
+                    prepare_run(run_of(out, cell), dataset, wanted, resume=True)
+            if pending:
                 try:
                     _run(config, dataset, out, pending, split, local)
                 finally:
                     call["cells"] = sum(is_scored(run_of(out, cell)) for cell in pending)
         about = {"potentials": potentials, "new_cells": len(pending), "retuning": retuning, "cost": read_cost(out)}
         return conclude(config, dataset, out, cells, split, about)
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a study compares, with how many rows, draws and seeds, and the rows that there are."""
+
+    grid: Grid
+    contestants: list[Contestant]
+    pool: Pool
+
+
+def design_study(
+    config: Config, dataset: Path, names: list[str], grid: Grid, trajectories: list[int] | None, out: Path | None, local: bool
+) -> Design:
+    """The design of a study that can begin in `out`; InputError as in `scale`, before anything is written."""
+    contestants = vary_trajectories(read_contestants(config, names), trajectories)
+    if config.scaling.retune:
+        contestants = with_spaces(config, contestants, local)
+    pool = Pool.of(dataset, max(1, grid.draws))
+    check_grid(grid, contestants, pool)
+    if config.scaling.retune:
+        check_retuning(contestants, dataset, out, grid.sizes, pool, config.scaling.retune)
+    return Design(grid, contestants, pool)
 
 
 def measured_split(dataset: Path) -> str:
@@ -118,11 +136,6 @@ def identity(config: Config, dataset: Path) -> dict[str, Any]:
         **retuning,
         "max_rows": config.evaluation.max_rows,
     }
-
-
-def _check_ray(local: bool) -> None:
-    if local:
-        raise InputError("scaling.retune runs a sweep for each size, which needs Ray: leave out --local, or scaling.retune")
 
 
 def _check_unchanged(run: Path, wanted: Config) -> None:

@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...physics import InputError
 from ...platform.config import Config
 from ...platform.machine import torch_threads
 from ...platform.planning import RAY_STARTUP_SECONDS, STARTUP_SECONDS, plan_train
-from ..folders import record_cost, resolve
+from ..folders import claimed, record_cost, resolve
 from .leaderboard import LEADERBOARD_FILE
 from .resources import share_cluster
 from .samplers import num_startup_trials
 from .search_spaces import parse_space
 from .stopping import STOPPERS, Stopper
 from .study import Study
-from .sweep import stopper_of, trial_epochs, why_not
+from .sweep import check_sweep, stopper_of, trial_epochs, why_not
 
 _SAMPLED_TRIALS = 6  # networks of the space that are timed
 _SIMULATIONS = 20  # of early stopping
@@ -31,15 +32,33 @@ _TRIAL_SECONDS, _REPORT_SECONDS = 0.5, 0.03  # what a trial and an epoch cost be
 
 
 def plan_sweep(config: Config, dataset: Path, num_trials: int, out: Path | None = None) -> dict[str, Any]:
-    """Time, memory and disk of what a sweep has left to do, and how many epochs early stopping leaves; InputError as in `sweep`.
-
-    Trials that ended in `out` are not planned again. A few networks drawn at random from the space are timed, with as many threads as a
-    trial has. Early stopping is simulated with trials that keep their order from rung to rung. The plan is kept in `out`, where the
-    sweep compares it with what it took.
-    """
+    """The plan of what a sweep has left to do, as `plan_trials` gives it, kept in its folder `out`; InputError as in `sweep`."""
     dataset = dataset.absolute()
+    search = check_sweep(config, dataset, num_trials)
+    if out is None:
+        return plan_trials(config, dataset, num_trials)
+    with claimed(out.absolute(), search.identity(dataset)):
+        plan = plan_trials(config, dataset, max(0, num_trials - num_ended(out)))
+        record_cost(out, plan={"trials": plan["trials"], "seconds": plan["seconds"]})
+    return plan
+
+
+def num_ended(out: Path) -> int:
+    """The trials of a sweep's folder that ended."""
+    table = out / f"{LEADERBOARD_FILE}.json"
+    try:
+        return len(json.loads(table.read_text())) if table.exists() else 0
+    except ValueError:
+        raise InputError(f"{table} is not JSON; delete it, and the sweep writes it again") from None
+
+
+def plan_trials(config: Config, dataset: Path, num_trials: int) -> dict[str, Any]:
+    """Time, memory and disk of trials of a sweep, and how many epochs early stopping leaves.
+
+    A few networks drawn at random from the space are timed, with as many threads as a trial has. Early stopping is simulated with
+    trials that keep their order from rung to rung.
+    """
     resolved = resolve(config, dataset)
-    num_trials = max(0, num_trials - _num_ended(out))
     settings, budget, stopper = resolved.sweep, trial_epochs(resolved), stopper_of(resolved)
     node = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
     share = share_cluster([node], settings, max(1, num_trials))
@@ -57,7 +76,7 @@ def plan_sweep(config: Config, dataset: Path, num_trials: int, out: Path | None 
     finals = settings.finalists * settings.final_seeds
     seconds += -(-finals // share.concurrent) * (setup + resolved.training.epochs * epoch)
     checkpoints = resolved.training.keep_checkpoints + 1
-    result = {
+    return {
         "trials": num_trials,
         "concurrent": share.concurrent,
         "workers": share.workers,
@@ -70,9 +89,6 @@ def plan_sweep(config: Config, dataset: Path, num_trials: int, out: Path | None 
         "disk_bytes": round(disk * (share.concurrent + num_trials / (3 * checkpoints))),  # a model beside two moments a weight
         "memory_bytes": round(share.concurrent * share.workers * memory),
     }
-    if out is not None:
-        record_cost(out, plan={"trials": num_trials, "epochs_each": budget, "seconds": seconds})
-    return result
 
 
 def simulate_stopping(
@@ -111,11 +127,6 @@ def _simulate(stopper: Stopper, concurrent: int, budget: int, quality: np.ndarra
             target = min((rung for rung in stopper.rungs(number) if rung > epoch), default=budget)
             heapq.heappush(running, (now + target - epoch, number, target))
     return total, now
-
-
-def _num_ended(out: Path | None) -> int:
-    table = None if out is None else out / f"{LEADERBOARD_FILE}.json"
-    return len(json.loads(table.read_text())) if table is not None and table.exists() else 0
 
 
 def _sample_trials(config: Config, dataset: Path) -> list[Config]:

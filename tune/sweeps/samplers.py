@@ -71,7 +71,7 @@ def _grid(space: Space, num_trials: int, seed: int) -> Any:
     values = {key: _values(key, domain) for key, domain in space.items()}
     size = math.prod(len(each) for each in values.values())
     if num_trials > size:
-        raise InputError(f"--trials is {num_trials}; the grid of sweep.space has {size} combinations: ask for at most {size}")
+        raise InputError(f"{num_trials} trials are more than the {size} combinations in the grid of sweep.space: ask for at most {size}")
     grid = Grid(values, seed)  # in an order that must not change from driver to driver
     grid.size = size
     return grid

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ...physics import InputError
 from .search_spaces import Space, suggest
@@ -48,10 +49,12 @@ def open_storage(out: Path, url: str | None = None) -> Any:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        return optuna.storages.RDBStorage(url or f"sqlite:///{out / STORAGE_FILE}")
+        # A folder's name may hold what means something in a URL.
+        return optuna.storages.RDBStorage(url or f"sqlite:///{quote(str(out / STORAGE_FILE))}")
     except (ImportError, SQLAlchemyError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"the database {url or str(out / STORAGE_FILE)!r} cannot be opened: {reason}") from None
+        remedy = "give another --storage" if url else "choose another folder"
+        raise InputError(f"the database {url or str(out / STORAGE_FILE)!r} cannot be opened: {reason}; {remedy}") from None
 
 
 class Study:

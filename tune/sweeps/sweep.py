@@ -13,6 +13,7 @@ The output folder:
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,23 +56,16 @@ def sweep(config: Config, dataset: Path, out: Path, num_trials: int, storage: st
         For an unusable dataset, configuration or space, where `out` holds anything but this very sweep, where a trial does not
         fit the cluster, or where every trial failed.
     """
-    if num_trials < 1:
-        raise InputError(f"--trials is {num_trials}; ask for at least 1")
     dataset, out, began = dataset.absolute(), out.absolute(), time.monotonic()
-    resolved = resolve(config, dataset)
-    space = parse_space(resolved)
-    _check_seeds(resolved, space)
-    start = [_known_parameters(source, resolved.architecture.name, space) for source in resolved.sweep.start_from]
-    settings = resolved.sweep
-    sampler = partial(make_sampler, settings.sampler, space, num_trials, settings.seed, num_objectives=len(settings.objectives))
-    sampler(0)  # refuses what it cannot search, before anything is written
+    search = check_sweep(config, dataset, num_trials)
+    resolved = search.config
     held = open_storage(out, storage) if storage else None  # refused, if it must be, before anything is written
-    with claimed(out, _identity(resolved, dataset, space, start)):
+    with claimed(out, search.identity(dataset)):
         held = held or open_storage(out)
         name = _study_name(held, out, storage)
         study = Study(
-            held, space, stopper_of(resolved), sampler, partial(why_not, resolved, dataset, out),
-            name=name, num_objectives=len(settings.objectives), start=start,
+            held, search.space, stopper_of(resolved), search.sampler, partial(why_not, resolved, dataset, out),
+            name=name, num_objectives=len(resolved.sweep.objectives), start=search.start,
         )  # fmt: skip
         outputs = Outputs(out, resolved, study)
         missing = num_trials - len(study.ended())
@@ -91,6 +85,44 @@ def sweep(config: Config, dataset: Path, out: Path, num_trials: int, storage: st
                 rows.sort(key=lambda row: row["trial"] != first)
                 outputs.write_best(rows[0])
         return _conclude(resolved, dataset, out, study, rows, finals) | {"new_trials": max(missing, 0)}
+
+
+@dataclass(frozen=True)
+class Search:
+    """A sweep that can begin: its resolved configuration, the parsed space, and the parameters to start from."""
+
+    config: Config
+    space: Space
+    start: list[dict[str, Any]]
+    sampler: Callable[[int], Any]
+
+    def identity(self, dataset: Path) -> dict[str, Any]:
+        """What all trials of the sweep have in common."""
+        values = self.config.dump()
+        keys = ("epochs", "objectives", "seeds", "sampler", "stopper", "grace_fraction", "grace_epochs", "seed")
+        settings = {key: values["sweep"][key] for key in keys if key in values["sweep"]}
+        return {
+            "kind": "sweep",
+            "record_version": _RECORD_VERSION,
+            "dataset_hash": read_manifest(dataset)["dataset_hash"],
+            "architecture": values["architecture"],
+            "training": values["training"],
+            "sweep": settings | {"start_from": self.start},
+            "space": dump_space(self.space),
+        }
+
+
+def check_sweep(config: Config, dataset: Path, num_trials: int) -> Search:
+    """What a sweep needs to begin; InputError as in `sweep`, before anything is written."""
+    if num_trials < 1:
+        raise InputError(f"--trials is {num_trials}; ask for at least 1")
+    resolved = resolve(config, dataset)
+    space, settings = parse_space(resolved), resolved.sweep
+    _check_seeds(resolved, space)
+    start = [_known_parameters(source, resolved.architecture.name, space) for source in settings.start_from]
+    sampler = partial(make_sampler, settings.sampler, space, num_trials, settings.seed, num_objectives=len(settings.objectives))
+    sampler(0)  # refuses what it cannot search
+    return Search(resolved, space, start, sampler)
 
 
 def stopper_of(config: Config) -> Stopper:
@@ -126,27 +158,13 @@ def _known_parameters(source: str, architecture: str, space: Space) -> dict[str,
     return parameters
 
 
-def _identity(config: Config, dataset: Path, space: Space, start: list[dict[str, Any]]) -> dict[str, Any]:
-    values = config.dump()
-    keys = ("epochs", "objectives", "seeds", "sampler", "stopper", "grace_fraction", "grace_epochs", "seed")
-    settings = {key: values["sweep"][key] for key in keys if key in values["sweep"]}
-    return {
-        "kind": "sweep",
-        "record_version": _RECORD_VERSION,
-        "dataset_hash": read_manifest(dataset)["dataset_hash"],
-        "architecture": values["architecture"],
-        "training": values["training"],
-        "sweep": settings | {"start_from": start},
-        "space": dump_space(space),
-    }
-
-
 def _study_name(held: Any, out: Path, url: str | None) -> str:
     """A database may hold many sweeps: there the folder is the name. Trials without their study mean another database."""
     name = str(out) if url else STUDY_NAME
     if (out / TRIALS_FOLDER).exists() and name not in {study.study_name for study in held.get_all_studies()}:
         where = f"the database {url!r}" if url else "optuna.db"
-        raise InputError(f"--out {str(out)!r} holds trials, and {where} no study of them; give the --storage that the sweep began with")
+        remedy = "give the --storage that the sweep began with, or choose another folder"
+        raise InputError(f"--out {str(out)!r} holds trials, and {where} no study of them; {remedy}")
     return name
 
 
@@ -240,7 +258,8 @@ def why_not(config: Config, dataset: Path, out: Path, parameters: dict[str, Any]
 
 def _check_any_succeeded(out: Path, rows: list[dict[str, Any]]) -> None:
     if rows and all(row["state"] == "failed" for row in rows):
-        raise InputError(f"all {len(rows)} trials in {str(out)!r} failed; the first because {rows[0]['reason']}")
+        reason = f"all {len(rows)} trials in {str(out)!r} failed; the first because {rows[0]['reason']}"
+        raise InputError(f"{reason}; choose another space, and another folder")
 
 
 def _hold_finals(config: Config, dataset: Path, out: Path, study: Study, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
