@@ -66,7 +66,7 @@ def test_small_sweeps_begin_to_learn_early() -> None:
     ("name", "space", "trials", "words"),
     [
         ("grid", RANGES, 2, ["sweep.sampler is 'grid'", "sweep.space x", "choices"]),
-        ("grid", GRID, 13, ["--trials is 13", "12 combinations"]),
+        ("grid", GRID, 13, ["13 trials are more than", "12 combinations"]),
         ("cmaes", {"rate": Choices((0.1, 0.2))}, 2, ["'cmaes'", "two or more", "has 0"]),
     ],
 )
