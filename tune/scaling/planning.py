@@ -58,11 +58,14 @@ def _plan(config: Config, dataset: Path, design: Design, out: Path | None, local
             _plan_contestant(contestant, dataset, pool, [cell for cell in pending if cell.contestant == contestant.name], measured_rows)
             for contestant in contestants
         ]
+    retuning = 0.0
+    if config.scaling.retune:
+        retuning, slower = _plan_retuning(config.scaling.retune, design, dataset, out)
+        rows = [row | {key: row[key] * slower[row["name"]] for key in ("seconds", "longest_seconds")} for row in rows]
     at_once = 1 if local else max(1, min(config.scaling.max_concurrent or os.cpu_count() or 1, len(pending)))
     startup = STARTUP_SECONDS if local else RAY_STARTUP_SECONDS + 2 * STARTUP_SECONDS  # of this process, and of its workers
     startup += sum(row["prepare_seconds"] for row in rows)  # of run folders, one after another
     longest = max((row["longest_seconds"] for row in rows), default=0.0)
-    retuning = _retuning_seconds(config.scaling.retune, design, dataset, out) if config.scaling.retune else 0.0
     return {
         "contestants": rows,
         "runs": len(pending),
@@ -75,16 +78,20 @@ def _plan(config: Config, dataset: Path, design: Design, out: Path | None, local
     }
 
 
-def _retuning_seconds(trials: int, design: Design, dataset: Path, out: Path | None) -> float:
-    """Of the trials that sweeps have left to do, by the clock; Ray starts once for all."""
-    seconds = 0.0
+def _plan_retuning(trials: int, design: Design, dataset: Path, out: Path | None) -> tuple[float, dict[str, float]]:
+    """Seconds by the clock of the trials that sweeps have left to do; and, by contestant, how much slower than with its own settings an
+    epoch is on average in the space, from which the settings of its cells will come. Ray starts once for all.
+    """
+    seconds, slower = 0.0, {}
     for contestant in design.contestants:
         for size in design.grid.sizes:
             left = trials - (num_ended(sweep_folder(out, contestant.name, size)) if out is not None else 0)
-            if left > 0:
-                config = sweep_config(contestant.config, design.pool, contestant.name, size)
-                seconds += plan_trials(config, dataset, left)["seconds"] - RAY_STARTUP_SECONDS
-    return seconds
+            config = sweep_config(contestant.config, design.pool, contestant.name, size)
+            plan = plan_trials(config, dataset, max(0, left))
+            seconds += plan["seconds"] - RAY_STARTUP_SECONDS if left > 0 else 0.0
+            if size == max(design.grid.sizes):
+                slower[contestant.name] = plan["seconds_per_epoch"] / plan_train(config, dataset)["seconds_per_epoch"]
+    return seconds, slower
 
 
 def _plan_contestant(contestant: Contestant, dataset: Path, pool: Pool, cells: list[Cell], measured_rows: int) -> dict[str, Any]:
