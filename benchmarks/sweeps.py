@@ -183,24 +183,23 @@ def summarise(lines: list[dict[str, Any]]) -> list[str]:
 
     def ratio(key: str, first: str, second: str) -> str:
         ratios = [of[first][seed][key] / of[second][seed][key] for seed in of[first] if seed in of[second]]
-        return f"{np.median(ratios):.3g} ({min(ratios):.3g} to {max(ratios):.3g} over {len(ratios)} seeds)" if ratios else "not measured"
+        return _spread(ratios)
 
     correlations = [line["rank_correlation"] for name in ("tpe", "random") for line in of[name].values()]
     by_epoch = {epoch: float(np.median([each[epoch] for each in correlations])) for epoch in (correlations[0] if correlations else ())}
     overheads = [line["overhead_seconds"] for line in of["overhead"].values()]
-    overhead = (
-        f"{np.median(overheads):.2g} s ({min(overheads):.2g} to {max(overheads):.2g} over {len(overheads)} seeds)"
-        if overheads
-        else "not measured"
-    )
     return [
         f"best loss of tpe over that of random: {ratio('validation_loss', 'tpe', 'random')}",
         f"best loss of tpe with asha over that without: {ratio('validation_loss', 'tpe, asha', 'tpe')}",
         f"epochs of tpe with asha over those without: {ratio('epochs', 'tpe, asha', 'tpe')}",
         f"hypervolume with asha over that without, as many epochs: {ratio('hypervolume', 'pareto, asha', 'pareto')}",
-        f"what a sweep on Ray takes longer for each trial: {overhead}",
+        f"what a sweep on Ray takes longer for each trial, in seconds: {_spread(overheads)}",
         "rank correlation with the final loss: " + ", ".join(f"epoch {epoch} {value:.2f}" for epoch, value in by_epoch.items()),
     ]
+
+
+def _spread(values: list[float]) -> str:
+    return f"{np.median(values):.3g} ({min(values):.3g} to {max(values):.3g} over {len(values)} seeds)" if values else "not measured"
 
 
 if __name__ == "__main__":

@@ -13,20 +13,18 @@ class Progress:
 
     def __init__(self, description: str, total: int, done: int = 0) -> None:
         self.description, self.total = description, total
-        self.done = self._before = done  # before: work that the estimate leaves out
+        self.done = done
         self._last_line = time.monotonic()
-        self._first: float | None = None  # when the first work was done: what comes before it is start-up
+        self._first: tuple[float, int] | None = None  # when the first work was done, and what was done then: before it is start-up
 
     def advance(self, amount: int = 1, note: str = "") -> None:
         self.done += amount
         now = time.monotonic()
-        if self._first is None:
-            self._first, self._before = now, self.done
+        self._first = self._first or (now, self.done)
         if now - self._last_line >= _QUIET_PERIOD:
             self._last_line = now
-            left = ""
-            if self.done > self._before:
-                left = f", {(now - self._first) / (self.done - self._before) * (self.total - self.done):.0f} s left"
+            since, before = self._first
+            left = f", {(now - since) / (self.done - before) * (self.total - self.done):.0f} s left" if self.done > before else ""
             print(f"{self.description}: {self.done}/{self.total}{left} {note}".rstrip(), file=sys.stderr, flush=True)
 
 

@@ -33,12 +33,12 @@ def resolve(config: Config, dataset: Path) -> Config:
 def claimed(out: Path, identity: dict[str, Any]) -> Iterator[None]:
     """Hold `out` for this driver and for what `identity` (plain nested values) describes.
 
+    A folder that was only planned belongs to nobody: another identity takes it over.
+
     Raises
     ------
     InputError
         Where `out` holds work of another identity or anything else, is in use, or cannot be written.
-
-    A folder that was only planned belongs to nobody: another identity takes it over.
     """
     identity = json.loads(json.dumps(identity))
     _check_owner(out, identity)
@@ -53,6 +53,7 @@ def claimed(out: Path, identity: dict[str, Any]) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it however the driver ends
         except OSError:
             raise InputError(f"--out {str(out)!r} is in use by another running command; wait for it or choose another folder") from None
+        _check_owner(out, identity)  # again: another driver may have begun and ended meanwhile
         if not (out / RECORD_FILE).exists() or _changes(out, identity):
             write_json(out / RECORD_FILE, identity)
             (out / COST_FILE).unlink(missing_ok=True)
@@ -63,7 +64,10 @@ def read_cost(out: Path) -> dict[str, Any]:
     """`plan`, what `plan` expected of a call or None, and `calls`, what each call that did anything took."""
     if not (out / COST_FILE).exists():
         return {"plan": None, "calls": []}
-    cost = read_json(out / COST_FILE)
+    try:
+        cost = read_json(out / COST_FILE)
+    except InputError as error:
+        raise InputError(f"{error}; delete it") from None
     if set(cost) != {"plan", "calls"} or not isinstance(cost["calls"], list):
         raise InputError(f"{out / COST_FILE} is no record of costs; delete it")
     return cost

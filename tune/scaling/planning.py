@@ -60,7 +60,8 @@ def _plan(config: Config, dataset: Path, design: Design, out: Path | None, local
         ]
     retuning = 0.0
     if config.scaling.retune:
-        retuning, slower = _plan_retuning(config.scaling.retune, design, dataset, out)
+        with torch_threads(1):
+            retuning, slower = _plan_retuning(config.scaling.retune, design, dataset, out)
         rows = [row | {key: row[key] * slower[row["name"]] for key in ("seconds", "longest_seconds")} for row in rows]
     at_once = 1 if local else max(1, min(config.scaling.max_concurrent or os.cpu_count() or 1, len(pending)))
     startup = STARTUP_SECONDS if local else RAY_STARTUP_SECONDS + 2 * STARTUP_SECONDS  # of this process, and of its workers
@@ -86,10 +87,13 @@ def _plan_retuning(trials: int, design: Design, dataset: Path, out: Path | None)
     for contestant in design.contestants:
         for size in design.grid.sizes:
             left = trials - (num_ended(sweep_folder(out, contestant.name, size)) if out is not None else 0)
+            is_largest = size == max(design.grid.sizes)
+            if left <= 0 and not is_largest:
+                continue
             config = sweep_config(contestant.config, design.pool, contestant.name, size)
             plan = plan_trials(config, dataset, max(0, left))
             seconds += plan["seconds"] - RAY_STARTUP_SECONDS if left > 0 else 0.0
-            if size == max(design.grid.sizes):
+            if is_largest:
                 slower[contestant.name] = plan["seconds_per_epoch"] / plan_train(config, dataset)["seconds_per_epoch"]
     return seconds, slower
 

@@ -60,10 +60,10 @@ def check_retuning(contestants: list[Contestant], dataset: Path, out: Path | Non
         except InputError as error:
             raise InputError(f"the sweeps of {contestant.name} for scaling.retune cannot begin: {error}") from None
         now = search.identity(dataset)
-        for record in sorted((out / SWEEPS_FOLDER).glob(f"{contestant.name}-*/{RECORD_FILE}") if out is not None else ()):
-            before = read_json(record)
+        own = [record for name, _, record in _files(out, RECORD_FILE) if name == contestant.name] if out is not None else []
+        for before in map(read_json, own):
             changes = changed_keys(*({key: each.get(key) for key in ("space", "sweep")} for each in (before, now)))
-            if changes and re.fullmatch(rf"{re.escape(contestant.name)}-\d+", record.parent.name):
+            if changes:
                 raise InputError(f"{str(out)!r} already holds sweeps of {contestant.name} with {changes}; choose another folder")
 
 
@@ -76,9 +76,7 @@ def retune(bases: dict[str, Config], dataset: Path, out: Path, sizes: list[int],
 
 def read_retuning(out: Path) -> list[dict[str, Any]]:
     """What each sweep of a study found and what it cost, by contestant and size; of all in the folder."""
-    found = [(re.fullmatch(r"(.+)-(\d+)", path.parent.name), path) for path in (out / SWEEPS_FOLDER).glob(f"*/{RESULT_FILE}")]
-    rows = [_row(name[1], int(name[2]), path) for name, path in found if name]
-    return sorted(rows, key=lambda row: (row["name"], row["size"]))
+    return [_row(name, size, path) for name, size, path in _files(out, RESULT_FILE)]
 
 
 def settings_of(rows: list[dict[str, Any]]) -> Settings:
@@ -89,6 +87,12 @@ def settings_of(rows: list[dict[str, Any]]) -> Settings:
 def sweep_folder(out: Path, name: str, size: int) -> Path:
     """The folder of the sweep for a contestant and a size."""
     return out / SWEEPS_FOLDER / f"{name}-{size}"
+
+
+def _files(out: Path, file: str) -> list[tuple[str, int, Path]]:
+    """Contestant, size and path of this file in each sweep of a study, by contestant and size."""
+    found = [(re.fullmatch(r"(.+)-(\d+)", path.parent.name), path) for path in (out / SWEEPS_FOLDER).glob(f"*/{file}")]
+    return sorted((name[1], int(name[2]), path) for name, path in found if name)
 
 
 def _row(name: str, size: int, path: Path) -> dict[str, Any]:

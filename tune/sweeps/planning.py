@@ -27,7 +27,8 @@ _SAMPLED_TRIALS = 6  # networks of the space that are timed
 _SIMULATIONS = 20  # of early stopping
 # A trial that a learning sampler proposes is as good as the best of this many random ones, so that more trials pass a rung than at random.
 # Simulated so, ASHA leaves as many epochs as TPE's sweeps took in benchmarks/sweeps.py.
-_LEARNED, _UNLEARNED = 3, ("random", "grid")
+_BEST_OF = 3
+_NOT_LEARNING = ("random", "grid")  # samplers
 _TRIAL_SECONDS, _REPORT_SECONDS = 0.5, 0.03  # what a trial and an epoch cost beside training: Ray Tune, the storage, outputs
 
 
@@ -69,7 +70,7 @@ def plan_trials(config: Config, dataset: Path, num_trials: int) -> dict[str, Any
         for key in ("seconds_per_epoch", "seconds_setup", "disk_bytes", "memory_bytes")
     )
     epochs, lengths = simulate_stopping(
-        stopper, num_trials, share.concurrent, budget, len(settings.objectives), learns=settings.sampler not in _UNLEARNED
+        stopper, num_trials, share.concurrent, budget, len(settings.objectives), learns=settings.sampler not in _NOT_LEARNING
     )
     per_trial, per_epoch = setup + _TRIAL_SECONDS, settings.seeds * epoch + _REPORT_SECONDS
     seconds = RAY_STARTUP_SECONDS + STARTUP_SECONDS + lengths * per_epoch + -(-num_trials // share.concurrent) * settings.seeds * per_trial
@@ -105,7 +106,7 @@ def simulate_stopping(
 
 
 def _draw_quality(generator: np.random.Generator, num_trials: int, num_objectives: int, learns: bool) -> np.ndarray:
-    draws = generator.random((_LEARNED, num_trials, num_objectives))
+    draws = generator.random((_BEST_OF, num_trials, num_objectives))
     startup = num_startup_trials(num_trials) if learns else num_trials
     return np.where(np.arange(num_trials)[:, None] < startup, draws[0], draws.min(axis=0))
 
