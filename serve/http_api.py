@@ -142,8 +142,8 @@ def _json(content: dict[str, Any]) -> Response:
 
 
 def _predict_arrow(model: Model, body: bytes, verify: Verify) -> Response:
-    orbits = model.predict(read_problems(body, model.system), verify)
-    return Response(write_orbits(orbits, model.system), media_type=MEDIA_TYPE)
+    predicted = predict_all(model, read_problems(body, model.system), verify)
+    return Response(write_orbits(predicted, model.system), media_type=MEDIA_TYPE)
 
 
 def _media_type(request: Request) -> str:

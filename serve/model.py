@@ -6,7 +6,7 @@ Shapes: R problems, B of them in one forward pass, T query times, d degrees of f
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -16,12 +16,10 @@ from ..physics import InputError
 from ..physics.potential_map import potential_on_grid
 from ..physics.systems import Names, System, get_system
 from ..platform.data.datasets import stack_fields
-from .orbit import Orbit, Trust
+from .orbit import Orbit, Trust, Verify
 from .parameters import typical_parameters
 from .problems import Potential, Problem, as_problems, calling_it, exact_hamiltonians, read_fields, read_state, read_times
 from .shipped import accepts, find_model, models_accepting
-
-Verify = Literal["none", "energy", "solver"]
 
 MAX_POINTS = 1_000_000  # query times of one batch, all problems together: bounds memory and the size of a response
 _POINTS_PER_PASS = 5_000  # sensors or query times of one forward pass: the default MambONet then works in about 200 MB

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Source = Literal["model", "solver"]
+Verify = Literal["none", "energy", "solver"]  # how far predictions are checked
 
 
 @dataclass(frozen=True)
