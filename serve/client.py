@@ -20,6 +20,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, Self, get_args
+from urllib.parse import quote
 
 import numpy as np
 
@@ -118,11 +119,12 @@ class Client:
             if not 1 <= value <= most:
                 raise InputError(f"{name} is {value}; give 1 to {most}")
         self._endpoint = Endpoint(url, api_key, timeout, time_limit, connections)
-        self.url, self.model, self.encoding = self._endpoint.url, model, encoding
+        self._given_name = model
+        self.url, self.encoding = self._endpoint.url, encoding
         self.connections, self.rows_per_request = connections, rows_per_request
 
     def __repr__(self) -> str:
-        return f"Client({self.url!r}" + (f", model={self.model!r})" if self.model is not None else ")")
+        return f"Client({self.url!r}" + (f", model={self._given_name!r})" if self._given_name is not None else ")")
 
     def __enter__(self) -> Self:
         return self
@@ -134,6 +136,21 @@ class Client:
         """Close the connections; a later call opens new ones."""
         self._endpoint.close()
 
+    @property
+    def models(self) -> list[str]:
+        """The names of the endpoint's models, the default first."""
+        catalogue = self._endpoint.get_json("/v1/models")
+        try:
+            names = [str(model["name"]) for model in catalogue["models"]]
+            return sorted(names, key=lambda name: name != catalogue["default"])
+        except (KeyError, TypeError):
+            raise EndpointError(f"GET {self.url}/v1/models did not list models; check the address", 200) from None
+
+    @cached_property
+    def name(self) -> str:
+        """The name of the model: the one that was given, else the endpoint's default when it was first used."""
+        return self.models[0] if self._given_name is None else self._given_name
+
     @cached_property
     def description(self) -> dict[str, Any]:
         """The model's card, and at its top level what a client needs to pose problems.
@@ -141,13 +158,14 @@ class Client:
         Raises
         ------
         EndpointError
-            Where the endpoint cannot be reached, or describes no model.
+            Where the endpoint cannot be reached, or has no such model.
         """
-        card = self._endpoint.get_json("/v1/model", self._model_query)
+        path = f"/v1/models/{quote(self.name, safe='')}"
+        card = self._endpoint.get_json(path)
         try:
             ServedTask.of(card)
         except (KeyError, TypeError, ValueError):
-            raise EndpointError(f"GET {self.url}/v1/model did not return a model card; is this a neural-hamilton endpoint?", 200) from None
+            raise EndpointError(f"GET {self.url}{path} did not return a model card", 200) from None
         return card
 
     @property
@@ -172,8 +190,8 @@ class Client:
 
     @property
     def folder(self) -> str:
-        """Where the model is, to show: the address of the endpoint, with the model's name where it was given."""
-        return self.url if self.model is None else f"{self.model} at {self.url}"
+        """Where the model is, to show: its name and the address of the endpoint."""
+        return f"{self.name} at {self.url}"
 
     @property
     def drift_threshold(self) -> float | None:
@@ -276,7 +294,8 @@ class Client:
             raise EndpointError(f"{self.url} returned a trajectory that does not fit its problem", 200)
 
     def _post_arrow(self, rows: Sequence[dict[str, Any]], verify: Verify) -> list[dict[str, Any]]:
-        body = self._endpoint.exchange("POST", "/v1/trajectories", {"verify": verify} | self._model_query, write_problems(rows), MEDIA_TYPE)
+        query = {"verify": verify, "model": self.name}
+        body = self._endpoint.exchange("POST", "/v1/trajectories", query, write_problems(rows), MEDIA_TYPE)
         try:
             received = read_trajectories(body)
         except InputError as error:
@@ -285,7 +304,7 @@ class Client:
 
     def _post_json(self, rows: Sequence[dict[str, Any]], verify: Verify) -> list[dict[str, Any]]:
         plain = [{name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in row.items()} for row in rows]
-        request = {"trajectories": plain, "verify": verify} | self._model_query
+        request = {"trajectories": plain, "verify": verify, "model": self.name}
         body = self._endpoint.exchange("POST", "/v1/trajectories", {}, json.dumps(request, separators=(",", ":")).encode(), JSON)
         try:
             received = json.loads(body)["trajectories"]
@@ -295,10 +314,6 @@ class Client:
             ]
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
             raise EndpointError(f"{self.url} did not return trajectories in JSON, but {excerpt(body)}", 200) from None
-
-    @property
-    def _model_query(self) -> dict[str, str]:
-        return {} if self.model is None else {"model": self.model}
 
 
 def connect(url: str, model: str | None = None, **options: Any) -> Client:

@@ -63,9 +63,9 @@ class Endpoint:
     def close(self) -> None:
         self._pool.clear()
 
-    def get_json(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
+    def get_json(self, path: str) -> dict[str, Any]:
         """The object that GET returns; EndpointError as `exchange`, and where it returns anything else."""
-        body = self.exchange("GET", path, query)
+        body = self.exchange("GET", path, {})
         try:
             content = json.loads(body)
         except ValueError:

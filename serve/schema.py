@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from ..physics import InputError
@@ -52,6 +53,7 @@ _Q0 = (
     "inside the domain; a list with several degrees of freedom; by default the model's only initial state, "
     "else 0, or the centre of the domain with several degrees of freedom"
 )
+_MODEL = "a name of GET /v1/models; by default the best for what is asked"
 _P0 = "like q0, by default the model's only initial state, else 0"
 
 
@@ -102,6 +104,7 @@ class TrajectoriesRequest(_Strict):
 
     trajectories: list[TrajectoryRequest] = Field(min_length=1, max_length=MAX_TRAJECTORIES)
     verify: Verify = "energy"
+    model: str | None = Field(None, description=_MODEL)
 
 
 class PotentialRequest(_Strict):
@@ -110,6 +113,7 @@ class PotentialRequest(_Strict):
     expression: str = Field(description=_EXPRESSION, examples=["8*(q-0.5)**2"])
     q0: Coordinates | None = Field(None, description=_Q0)
     p0: Coordinates | None = Field(None, description=_P0)
+    model: str | None = Field(None, description=_MODEL)
     places: int = Field(65, ge=2, le=MAX_PLACES, description="along each axis, uniform, ends of the domain included")
 
     def to_problem(self) -> Problem:
@@ -148,6 +152,7 @@ class TrajectoryBody(_Strict):
 
 
 class ModelSummary(_Strict):
+    name: str
     architecture: str
     system: str
     num_sensors: int
@@ -232,7 +237,9 @@ def to_response(model: dict[str, Any], predicted: Sequence[Orbit | Motion], veri
 
 
 def _trajectory(predicted: Orbit | Motion, verify: Verify) -> dict[str, Any]:
-    body: dict[str, Any] = {name: getattr(predicted, name).tolist() for name in ("times", "q", "p")}
+    body: dict[str, Any] = {name: np.ascontiguousarray(getattr(predicted, name)) for name in ("times", "q", "p")}
+    if not all(np.isfinite(values).all() for values in body.values()):
+        raise ValueError("a predicted trajectory is not finite")  # JSON has no word for it
     body["trust"] = trust_of(predicted.trust, verify)
     if isinstance(predicted, Motion):
         body |= {"energy": predicted.energy, "period": predicted.period, "turning_points": list(predicted.turning_points)}

@@ -20,15 +20,17 @@ import pytest
 import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving import HARMONIC, SENSORS, save_plane, save_tiny
+from serving import HARMONIC, SENSORS, api_of, save_plane, save_tiny
 
 import neural_hamilton as nh
 from neural_hamilton.physics.systems import get_system
 from neural_hamilton.serve.arrow_stream import MEDIA_TYPE, read_problems, read_trajectories, write_problems
+from neural_hamilton.serve.catalogue import Catalogue
 from neural_hamilton.serve.client import Client
 from neural_hamilton.serve.endpoint import Endpoint
 from neural_hamilton.serve.http_api import build_api
 from neural_hamilton.serve.motion import MotionProblem
+from neural_hamilton.serve.service import Limits, Service
 
 ROOT = Path(__file__).resolve().parent.parent
 MORSE = {
@@ -66,13 +68,10 @@ class Scripted:
         self._app = app
         self.script: list[tuple[int, dict[str, str], bytes]] = []
         self.arrivals: list[float] = []
-        self.requests: list[dict[str, Any]] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["path"] == "/v1/trajectories":
             self.arrivals.append(time.monotonic())
-            headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-            self.requests.append({"query": scope["query_string"].decode(), "headers": headers})
             if self.script:
                 status, headers, body = self.script.pop(0)
                 pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -143,7 +142,7 @@ def orbitnet() -> nh.Model:
 
 @pytest.fixture(scope="module")
 def app(model: nh.Model) -> Scripted:
-    return Scripted(build_api(lambda: model))
+    return Scripted(api_of(tiny=model))
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +153,7 @@ def url(app: Scripted) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def orbitnet_url(orbitnet: nh.Model) -> Iterator[str]:
-    with listening(build_api(lambda: orbitnet)) as url:
+    with listening(api_of(orbitnet=orbitnet)) as url:
         yield url
 
 
@@ -211,7 +210,7 @@ class TestLikeALocalModel:
                 remote, local = (nh.motion(**example, times=[0.0, 33.3, 4.0], model=one, verify=verify) for one in (client, orbitnet))
                 same(remote, local)
                 assert (remote.period, remote.turning_points, remote.energy) == (local.period, local.turning_points, local.energy)
-        assert remote.model == orbitnet_url and remote.plot().axes
+        assert remote.model == f"orbitnet at {orbitnet_url}" and remote.plot().axes
         mixed = client.predict([nh.Problem(HARMONIC), MotionProblem(**MORSE), nh.Problem(SENSORS, times=TIMES)])
         assert [type(one).__name__ for one in mixed] == ["Orbit", "Motion", "Orbit"]
         same(mixed[1], nh.motion(**MORSE, model=orbitnet))
@@ -249,7 +248,7 @@ class TestLikeALocalModel:
 @pytest.mark.parametrize("encoding", ["arrow", "json"])
 def test_two_degrees_of_freedom(tmp_path, encoding):
     model = nh.load(save_plane(tmp_path / "surface"))
-    with listening(build_api(lambda: model)) as url:
+    with listening(api_of(tiny=model)) as url:
         client = nh.connect(url, encoding=encoding)
         for potential in ("2 - 48*q1*(1-q1)*q2*(1-q2)", lambda a, b: 2 - 48 * a * (1 - a) * b * (1 - b)):
             arguments = (potential, [0.3, 0.4], [0.5, 0.0], TIMES)
@@ -257,7 +256,7 @@ def test_two_degrees_of_freedom(tmp_path, encoding):
             same(orbit, model(*arguments, verify="solver"))
             assert orbit.q.shape == (4, 2) and list(orbit.columns) == ["t", "q1", "q2", "p1", "p2"]
     pendulum = nh.load(save_plane(tmp_path / "pendulum", "double-pendulum"))
-    with listening(build_api(lambda: pendulum)) as url:
+    with listening(api_of(pendulum=pendulum)) as url:
         client = nh.connect(url, encoding=encoding)
         same(client("mass=1, length=0.8", [0.5, -0.3]), pendulum("mass=1, length=0.8", [0.5, -0.3]))
         with pytest.raises(
@@ -271,8 +270,8 @@ class TestStreams:
         client = Client(url, rows_per_request=7, connections=3)
         problems = [nh.Problem(SENSORS, 0.5, 0.01 * k, np.linspace(0, 2, 1 + k % 5)) for k in range(100)]
         for orbit, local in zip(client.stream(problems, "none"), model.predict(problems, "none"), strict=True):
-            np.testing.assert_allclose(orbit.q, local.q, atol=1e-6)  # a batch of another size rounds differently
-            assert (orbit.p0, orbit.times.size) == (local.p0, local.times.size)
+            same(orbit, local)
+            assert orbit.p0 == local.p0
 
     def test_any_number_of_problems_in_constant_memory(self):
         """A stub endpoint, so that what is measured is the client: how many problems are read ahead of the results."""
@@ -283,12 +282,14 @@ class TestStreams:
             nonlocal body, most
             while (event := await receive())["type"] == "http.request" and event["more_body"]:
                 pass
-            content, kind = (json.dumps(card).encode(), b"application/json") if scope["method"] == "GET" else (body, MEDIA_TYPE.encode())
+            described = json.dumps(card if scope["path"].endswith("/stub") else catalogue).encode()
+            content, kind = (described, b"application/json") if scope["method"] == "GET" else (body, MEDIA_TYPE.encode())
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
             await send({"type": "http.response.body", "body": content})
 
         task = {"sensors": [100], "domain": [[0.0, 1.0]], "horizon": 2.0, "channels": 1, "noise": 0.0, "initial_state": None}
         card = {"trained_for": task | {"system": "well", "ensemble": {"name": "phase-space"}}}
+        catalogue = {"default": "stub", "models": [{"name": "other"}, {"name": "stub"}]}
         row = {"times": [0.0], "q": [0.5], "p": [0.0], "energy_drift": 0.0, "solver_error": None, "source": "model"}
         columns = {name: [value] * 1000 for name, value in row.items()}
         sink = pa.BufferOutputStream()
@@ -337,11 +338,11 @@ class TestStreams:
         client = Client(url, encoding="json")
         app.script[:] = [(413, {}, b'{"detail": "body is too large"}')] * 2
         problems = [nh.Problem(SENSORS, 0.5, 0.1 * k) for k in range(3)] + [nh.Problem("1/0")]
-        before = len(app.requests)
+        before = len(app.arrivals)
         with pytest.raises(nh.InputError, match="^potential '1/0' is not finite"):
             client.predict(problems, "none")
         assert [orbit.p0 for orbit in client.predict(problems[:3], "none")] == [0.0, 0.1, 0.2]
-        assert len(app.requests) - before == 2 + 3 + 1
+        assert len(app.arrivals) - before == 2 + 3 + 1
         app.script[:] = [(413, {}, b"")]
         with pytest.raises(nh.EndpointError, match="single problem too large"):
             client.predict(problems[:1])
@@ -468,12 +469,19 @@ class TestFaults:
         assert sum(1 for _ in client.stream([SENSORS] * 30, "none")) == 30
 
 
-def test_requests_carry_the_key_and_the_name_of_the_model(app, url):
-    for encoding in ("arrow", "json"):
-        client = Client(url, encoding=encoding, api_key="s3cret")
-        client(HARMONIC, verify="none")
-        assert app.requests[-1]["headers"]["authorization"] == "Bearer s3cret"
-    assert "s3cret" not in repr(client)
+@pytest.mark.parametrize("encoding", ["arrow", "json"])
+def test_several_models_by_name_behind_a_key(model, orbitnet, encoding):
+    models = Catalogue({"tiny": model, "orbitnet": orbitnet})
+    with listening(build_api(Service(models, Limits(api_key="s3cret")))) as url:
+        with pytest.raises(nh.EndpointError, match="401: .* has an API key.*; give a valid api_key"):
+            nh.connect(url, encoding=encoding)
+        options = {"encoding": encoding, "api_key": "s3cret"}
+        client = nh.connect(url, **options)
+        assert client.name == "tiny" and client.models == ["tiny", "orbitnet"] and "s3cret" not in repr(client)
+        same(client(HARMONIC), model(HARMONIC))
+        same(nh.connect(url, "orbitnet", **options)(HARMONIC), orbitnet(HARMONIC))
+        with pytest.raises(nh.EndpointError, match="404: model is 'other'; this endpoint has tiny, orbitnet"):
+            nh.connect(url, "other", **options)
 
 
 @pytest.mark.parametrize(
