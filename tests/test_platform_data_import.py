@@ -208,7 +208,7 @@ REFUSALS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "q of another length": (lambda r: r | {"q": r["q"][:, :-1]}, {}, r"column 'q' has the shape 11 a row; there are 12 query times"),
     "rows of another number": (lambda r: r | {"q": r["q"][:-1]}, {}, r"59 of q.*; every column needs as many rows"),
     "outside the domain": (lambda r: broken(r, "q", 30, 4, value=1.5), {}, r"q\[30\] reaches 1\.5; the domain .* from 0 to 1"),
-    "another start": (lambda r: r | {"times": np.linspace(0, 2, TIMES), "q0": r["q0"] * 0 + 0.9}, {}, r"q\[\d+\] begins .* from q0 at t = 0"),
+    "another start": (lambda r: r | {"times": np.linspace(0, 2, TIMES), "q0": r["q0"] * 0 + 0.9}, {}, r"q\[\d+\] begins .* from q0 at"),
     "no start": (lambda r: r | {"q0": None, "p0": None, "times": r["times"] / 2 + 0.5}, {}, r"times\[0\] begins at 0\.\d+; give"),
     "half a start": (lambda r: r | {"p0": None}, {}, "column 'q0' holds q0, and there is none for p0; name it with --column p0=NAME"),
     "no times": (lambda r: r | {"times": None}, {}, "no column 'times'"),
