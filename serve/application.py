@@ -59,7 +59,7 @@ class ServeOptions(BaseModel):
     solver_threshold: float = Field(0.05, ge=0, description="with verify=solver, predictions further off are replaced by the solver's")
     num_replicas: int = Field(1, ge=1, description="processes that predict, each on one core")
     max_replicas: int | None = Field(None, ge=1, description="where more requests come, up to so many")
-    max_queued_requests: int = Field(64, ge=1, description="requests that a replica works on or keeps waiting; beyond them, 503")
+    max_queued_requests: int = Field(128, ge=1, description="requests that a replica works on or keeps waiting; beyond them, 503")
     request_timeout_seconds: float = Field(60.0, gt=0, description="from the first byte to the response")
     max_body_mb: float = Field(32.0, gt=0, description="of a request, unpacked, in MiB")
     api_key_file: str | None = Field(None, description="file with a key that every request to /v1 must bring")

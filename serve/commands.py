@@ -46,7 +46,11 @@ def serve_command(
         load_model(folder)  # report a damaged model here, not in the log of a replica
     from ..platform.ray_runtime import connect
 
-    prepare_ray_serve()
+    prepare_ray_serve(
+        max_requests=settings.max_queued_requests * (settings.max_replicas or settings.num_replicas),
+        max_body_mb=settings.max_body_mb,
+        request_timeout_seconds=settings.request_timeout_seconds,
+    )
     with _until_signal() as wait:
         connect()
         from . import application
