@@ -65,7 +65,7 @@ class ServeOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     num_replicas: int = Field(1, ge=1, description="processes that predict, each on one core")
-    max_replicas: int | None = Field(None, ge=1, description="where more requests come, up to so many")
+    max_replicas: int | None = Field(None, ge=1, description="under load, at most this number")
     max_queued_requests: int = Field(128, ge=1, description="requests that a replica works on or keeps waiting; beyond them, 503")
     request_timeout_seconds: float = Field(60.0, gt=0, description="from the first byte to the response")
     max_body_mb: float = Field(32.0, gt=0, description="of a request, unpacked, in MiB")
