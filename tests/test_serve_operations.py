@@ -401,10 +401,16 @@ class Process:
         return httpx.post(f"{self.url}/v1/trajectories", json=body, trust_env=False, timeout=60)
 
     def find(self, title: str) -> psutil.Process:
-        return next(process for process in self.family() if title in " ".join(process.cmdline()))
+        while True:  # a moment after it was lost there is none
+            for process in self.family():
+                with contextlib.suppress(psutil.Error):
+                    if title in " ".join(process.cmdline()):
+                        return process
+            time.sleep(0.1)
 
     def family(self) -> list[psutil.Process]:
-        self._family += [child for child in psutil.Process(self.popen.pid).children(recursive=True) if child not in self._family]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._family += [child for child in psutil.Process(self.popen.pid).children(recursive=True) if child not in self._family]
         return [process for process in self._family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
     def ended(self) -> tuple[int, str, float]:
