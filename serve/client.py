@@ -30,7 +30,7 @@ from .arrow_stream import MEDIA_TYPE, read_trajectories, write_problems
 from .endpoint import JSON, Endpoint, EndpointError, TooLarge, excerpt
 from .motion import Motion, MotionNames, MotionProblem, predict_motions
 from .orbit import Orbit, Source, Trust, Verify
-from .problems import Potential, Problem, as_problems, read_fields, read_state, read_times
+from .problems import Potential, Problem, as_problems, calling_it, exact_hamiltonians, read_fields, read_state, read_times
 from .schema import MAX_TRAJECTORIES
 
 _VALUES_PER_REQUEST = 1_000_000  # sensors and query times together: some 8 MB as Arrow, 25 MB as JSON
@@ -378,7 +378,7 @@ class _Batch:
         if isinstance(problem.potential, str):
             parts["expression"] = problem.potential
         else:
-            sensed = read_fields(problem, system, client.task.sensors)
+            sensed = _sense(problem, system, client.task.sensors)
             if sensed.keys() != {"potential"}:
                 raise InputError(
                     f"{names.potential} is not text; of system {system.name!r}, an endpoint takes the parameters only, as text"
@@ -424,7 +424,7 @@ class _Batch:
 
 
 class _Sensed:
-    """The Hamiltonian of one problem, interpolated between the sensors as a local model does; made when it is asked for."""
+    """The Hamiltonian of one problem, exact or interpolated between the sensors; made when it is asked for."""
 
     def __init__(self, problem: Problem, client: Client) -> None:
         self._problem, self._system, self._sensors = problem, client.system, client.task.sensors
@@ -433,8 +433,21 @@ class _Sensed:
         return 1
 
     def take(self, rows: np.ndarray) -> Any:
-        sensed = read_fields(self._problem, self._system, self._sensors)
-        return self._system.from_sensors({name: values[None] for name, values in sensed.items()}).take(rows)
+        problem, system = self._problem, self._system
+        exact = exact_hamiltonians(problem.potential, system, problem.names)
+        if exact is not None:
+            return exact.take(rows)
+        sensed = read_fields(problem, system, self._sensors)
+        return system.from_sensors({name: values[None] for name, values in sensed.items()}).take(rows)
+
+
+def _sense(problem: Problem, system: System, sensors: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """The fields of a problem at the sensors, without the rows: read, where they were given, and else computed."""
+    exact = exact_hamiltonians(problem.potential, system, problem.names)
+    if exact is None:
+        return read_fields(problem, system, sensors)
+    with calling_it(problem.names.potential):
+        return {name: values[0] for name, values in exact.sense(sensors).items()}
 
 
 def _in_background(batch: _Batch, verify: Verify) -> Future[list[Orbit | Motion]]:
