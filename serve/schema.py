@@ -103,20 +103,21 @@ class TrajectoryRequest(_Strict):
     def to_problem(self, index: int) -> Problem | MotionProblem:
         """The problem, with its fields named as in the request."""
         potential = next(name for name in ("potential", "expression", "table") if getattr(self, name) is not None)
+        times = None if self.times is None else np.array(self.times)  # a fifth of the memory of a list, while it waits
         if self.has_own_units:
             fields = (potential, "parameters", "domain", "mass", "q0", "p0", "times")
             return MotionProblem(
                 getattr(self, potential),
                 self.q0,
                 0.0 if self.p0 is None else self.p0,
-                self.times,
+                times,
                 mass=1.0 if self.mass is None else self.mass,
                 domain=self.domain,
                 parameters=self.parameters or {},
                 names=MotionNames(*(f"trajectories[{index}].{name}" for name in fields)),
             )
         names = request_names(index, potential)
-        return Problem(self.potential if self.expression is None else self.expression, self.q0, self.p0, self.times, names)
+        return Problem(self.potential if self.expression is None else self.expression, self.q0, self.p0, times, names)
 
 
 class TrajectoriesRequest(_Strict):
