@@ -2,10 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
 
+from ..errors import InputError
+from ..potentials.expressions import Expression
+from ..potentials.programs import pack_programs, program_rates, run_programs
+from ..solvers.flows import Rates
 from ..solvers.problems import Potential
 from .generic import sensor_positions
 
@@ -22,6 +27,27 @@ class FunctionHamiltonians:
 
     def take(self, rows: np.ndarray) -> Self:
         return type(self)([self.potentials[row] for row in np.arange(len(self))[rows]], self.domain)
+
+    @cached_property
+    def packed(self) -> np.ndarray:
+        """The texts as programs (R, m), which `flow` reads."""
+        return pack_programs([one.program for one in self.potentials if isinstance(one, Expression)])
+
+    @property
+    def flow(self) -> Rates | None:
+        """The compiled equations of motion (`solvers.flows`); None unless all potentials are texts."""
+        return program_rates if all(isinstance(one, Expression) for one in self.potentials) else None
+
+    def energy_anywhere(self, q: np.ndarray, p: np.ndarray) -> np.ndarray:
+        """H along trajectories, (R, T), as `energy`; inf or nan, not an error, where V has no finite value."""
+        if self.flow is None:
+            try:
+                return self.energy(q, p)
+            except InputError:
+                return np.full(q.shape[:2], np.nan)
+        places = q.reshape(*q.shape[:2], len(self.domain))
+        with np.errstate(all="ignore"):
+            return run_programs(self.packed, places) + 0.5 * np.square(p).reshape(places.shape).sum(axis=-1)
 
     def energy(self, q: np.ndarray, p: np.ndarray) -> np.ndarray:
         potential = np.stack([one.value(places) for one, places in zip(self.potentials, q, strict=True)])
