@@ -16,6 +16,7 @@ from ..physics import InputError
 from .arrow_stream import MEDIA_TYPE, read_problems, write_orbits
 from .model import Model, Verify
 from .motion import predict_all
+from .orbit import TRUST_FIELDS
 from .schema import (
     MAX_PLACES,
     PotentialRequest,
@@ -75,7 +76,7 @@ def build_api(get_model: Callable[[], Model]) -> FastAPI:
         "/v1/trajectories",
         summary="Trajectories of a batch of potentials",
         responses={
-            200: {"model": TrajectoriesResponse, "content": {MEDIA_TYPE: _binary("times, q, p, energy_drift, solver_error, source")}},
+            200: {"model": TrajectoriesResponse, "content": {MEDIA_TYPE: _binary(", ".join(("times", "q", "p", *TRUST_FIELDS)))}},
             **_REFUSALS,
         },
         openapi_extra=_body(TrajectoriesRequest, {MEDIA_TYPE: _binary("potential and, if wanted, q0, p0, times")})

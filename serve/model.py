@@ -15,7 +15,7 @@ from ..architectures import Task, TrainedFor, load_model, read_card
 from ..physics import InputError
 from ..physics.potential_map import potential_on_grid
 from ..physics.systems import Ensemble, Names, System, get_system
-from ..physics.systems.generic import largest_difference
+from ..physics.systems.generic import Solved, largest_difference
 from ..platform.config.data import DataConfig
 from ..platform.data.datasets import stack_fields
 from .orbit import Orbit, Trust, Verdict
@@ -235,7 +235,7 @@ class Model:
                 reference_q, reference_p, error = batch.solve(row)
                 if usable[k]:
                     difference = float(largest_difference((q[k : k + 1], p[k : k + 1]), (reference_q[None], reference_p[None]))[0])
-                    verdict = _judge(difference, error, self.solver_threshold, verify)
+                    verdict = judge(difference, error, self.solver_threshold, verify)
                 else:
                     _check_finite(reference_q, reference_p, batch.names[row])
                     verdict = "replaced"
@@ -248,11 +248,11 @@ class Model:
                 q[k],
                 p[k],
                 Trust(
-                    energy_drift=_finite_or_none(drift[k]),
-                    solver_error=_finite_or_none(difference) if verify == "solver" else None,
+                    energy_drift=finite_or_none(drift[k]),
+                    solver_error=finite_or_none(difference) if verify == "solver" else None,
                     source="solver" if verdict == "replaced" else "model",
-                    reference_error=_finite_or_none(error),
-                    sensor_error=_finite_or_none(unresolved[k]),
+                    reference_error=finite_or_none(error),
+                    sensor_error=finite_or_none(unresolved[k]),
                     verdict=verdict,
                 ),
             )
@@ -334,13 +334,23 @@ class _Batch:
 
     def _check_initial_states(self) -> None:
         """In the exact Hamiltonians where they are known, else in the interpolations."""
-        by_sensors = np.array([not known for known in self.known])
-        if by_sensors.all():
-            self._check_start(self.sensed, slice(None))
-            return
+        if not any(self.known):
+            try:
+                self._check_start(self.sensed, slice(None))
+                return
+            except InputError:
+                if not self.model.trained_for.noise:
+                    raise
         for row, known in enumerate(self.known):
-            with calling_it(self.names[row].potential):
-                self._check_start(known[0] if known else self._interpolation(row), slice(row, row + 1))
+            try:
+                with calling_it(self.names[row].potential):
+                    self._check_start(known[0] if known else self._interpolation(row), slice(row, row + 1))
+            except InputError:
+                # An interpolation follows the noise, and may rise where V falls.
+                candidates = self._candidates(row) if self.model.trained_for.noise and not known else []
+                if not candidates:
+                    raise
+                self._check_start(candidates[0], slice(row, row + 1))
 
     def _check_start(self, hamiltonians: Any, rows: slice) -> None:
         self.system.check_initial_state(hamiltonians, self.q0[rows], self.p0[rows], self.names[rows])
@@ -365,7 +375,7 @@ class _Batch:
         for k, row in enumerate(rows.tolist()):
             if self.known[row]:
                 one = slice(row, row + 1)
-                scale = self._energy_scales[row]
+                scale = float(self._energy_scales[row])
                 drift[k] = drift_in(self.system, self.known[row][0], self.q0[one], self.p0[one], q[k : k + 1], p[k : k + 1], scale)
         return drift
 
@@ -386,25 +396,28 @@ class _Batch:
                     errors[row] = sensor_error(self.system, known[0], self._interpolation(row), *about)
         return errors
 
+    def _candidates(self, row: int) -> list[Any]:
+        """The Hamiltonians that a problem may have, the most probable first."""
+        if self.known[row]:
+            return self.known[row]
+        fields = {name: values[row : row + 1] for name, values in self._given.items()}
+        with np.errstate(all="ignore"):
+            return self.system.plausible(fields, self.model.ensemble, self.model.trained_for.noise)
+
     def solve(self, row: int) -> tuple[np.ndarray, np.ndarray, float]:
         """q, p of the reference in the order of the times, (T,) or (T, d), and its error; inf where that cannot be estimated."""
         order = np.argsort(self.times[row], kind="stable")
         start = self.q0[row : row + 1], self.p0[row : row + 1], self.times[row][order][None]
-        candidates = self.known[row]
         with np.errstate(all="ignore"):
-            if not candidates:
-                fields = {name: values[row : row + 1] for name, values in self._given.items()}
-                candidates = self.system.plausible(fields, self.model.ensemble, self.model.trained_for.noise)
-            solved = solve_reference(self.system, candidates, *start)
-            states, error = (
-                (solved[:2], float(solved.error[0])) if solved else (self.system.solve(self._interpolation(row), *start), np.inf)
-            )
+            solved = solve_reference(self.system, self._candidates(row), *start)
+            if solved is None:
+                solved = Solved(*self.system.solve(self._interpolation(row), *start), np.array([np.inf]))
         back = np.argsort(order)
         return solved.q[0, back], solved.p[0, back], float(solved.error[0])
 
 
-def _judge(difference: float, error: float, threshold: float, verify: Verify) -> Verdict:
-    """What follows for a prediction that differs from a reference; `error` is the reference's own."""
+def judge(difference: float, error: float, threshold: float, verify: Verify) -> Verdict:
+    """What follows for a prediction that was not trusted, or not asked about, by its difference from a reference with this `error`."""
     if difference > SAFETY * error and (verify != "solver" or difference > threshold):
         return "replaced"
     return "accepted" if max(difference, SAFETY * error) <= threshold else "undecided"
@@ -415,7 +428,7 @@ def _check_finite(q: np.ndarray, p: np.ndarray, names: Names) -> None:
         raise InputError(f"{names.potential} has no finite trajectory, from the model or from the solver; make the potential smoother")
 
 
-def _finite_or_none(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 

@@ -1,6 +1,6 @@
 """The trajectory of one problem, with what is known about its quality: what models and solvers return to a user."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,6 +45,9 @@ class Trust:
     reference_error: float | None = None
     sensor_error: float | None = None
     verdict: Verdict | None = None
+
+
+TRUST_FIELDS = tuple(one.name for one in fields(Trust))
 
 
 @dataclass(frozen=True, eq=False)

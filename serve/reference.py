@@ -24,12 +24,14 @@ _PLACES_OF_LINE, _PLACES_OF_CELL = 4_000, 4  # along each axis, at least: in all
 def known_hamiltonians(potential: Potential, system: System, names: Names) -> list[Any]:
     """The Hamiltonian of a potential that is known everywhere, or two approximations of it, the better first; none for V at sensors.
 
-    Only a function of Python is approximated, by difference quotients that give its gradient.
+    Approximate are the gradients of Python functions that cannot be compiled: they are difference quotients.
     """
-    if callable(potential) and not hasattr(potential, "sense"):
-        return [exact_hamiltonians(potential, system, names, refinement) for refinement in _FINE_STEPS]
-    exact = exact_hamiltonians(potential, system, names)
-    return [] if exact is None else [exact]
+    exact = exact_hamiltonians(potential, system, names, _FINE_STEPS[0])
+    if exact is None:
+        return []
+    if not isinstance(exact, FunctionHamiltonians) or exact.flow is not None:
+        return [exact]
+    return [exact, exact_hamiltonians(potential, system, names, _FINE_STEPS[1])]
 
 
 def solve_reference(system: System, candidates: Sequence[Any], q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> Solved | None:

@@ -265,7 +265,7 @@ class System(ABC):
             if bad.size:
                 row, *place = bad[0].tolist()
                 where = "".join(f"[{index}]" for index in place)
-                raise InputError(f"{names[row].potential}{where} is {values[tuple(bad[0])]:.6g}; give finite numbers")
+                raise InputError(f"{names[row].potential}{where} is {values[tuple(bad[0])]:.6g}; it must be finite")
 
     def check_initial_state(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, names: Sequence[Names]) -> None:
         """Raise InputError unless a particle may start at q0, p0 (R,) or (R, d); here: finite, and inside the domain."""

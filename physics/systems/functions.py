@@ -9,10 +9,14 @@ import numpy as np
 
 from ..errors import InputError
 from ..potentials.expressions import Expression
+from ..potentials.functions import FunctionPotential
 from ..potentials.programs import pack_programs, program_rates, run_programs
 from ..solvers.flows import Rates
 from ..solvers.problems import Potential
 from .generic import sensor_positions
+
+_PLACES = 4_096  # of the domain, at which a program is compared with the function that it was recorded from
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -29,14 +33,32 @@ class FunctionHamiltonians:
         return type(self)([self.potentials[row] for row in np.arange(len(self))[rows]], self.domain)
 
     @cached_property
+    def _programs(self) -> list[np.ndarray] | None:
+        """The potentials as programs; None unless all of them can be."""
+        programs: list[np.ndarray] = []
+        for one in self.potentials:
+            found = one.program if isinstance(one, Expression | FunctionPotential) else None
+            if found is None or not (isinstance(one, Expression) or self._agrees(one, found)):
+                return None
+            programs.append(found)
+        return programs
+
+    def _agrees(self, potential: Potential, program: np.ndarray) -> bool:
+        """Whether a program is the function that it was recorded from, as far as values on a grid tell."""
+        count = _PLACES if len(self.domain) == 1 else round(_PLACES ** (1 / len(self.domain)))
+        places = sensor_positions(self.domain, (count,) * len(self.domain))
+        values = run_programs(program[None], places.reshape(1, -1, len(self.domain)))[0]
+        return np.allclose(values, np.ravel(potential.value(places)), rtol=_ROUNDING, atol=_ROUNDING)
+
+    @property
     def packed(self) -> np.ndarray:
-        """The texts as programs (R, m), which `flow` reads."""
-        return pack_programs([one.program for one in self.potentials if isinstance(one, Expression)])
+        """The programs (R, m) that `flow` reads."""
+        return pack_programs(self._programs or [])
 
     @property
     def flow(self) -> Rates | None:
-        """The compiled equations of motion (`solvers.flows`); None unless all potentials are texts."""
-        return program_rates if all(isinstance(one, Expression) for one in self.potentials) else None
+        """The compiled equations of motion (`solvers.flows`); None unless all potentials are texts, or functions like them."""
+        return None if self._programs is None else program_rates
 
     def energy_anywhere(self, q: np.ndarray, p: np.ndarray) -> np.ndarray:
         """H along trajectories, (R, T), as `energy`; inf or nan, not an error, where V has no finite value."""

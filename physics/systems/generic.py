@@ -50,7 +50,7 @@ _INSTANT = 1e-5  # over which the rates are differenced; the horizon is of order
 _TANGENT_TOLERANCE = 1e-10
 _REFERENCE: dict[str, Any] = {"rtol": 1e-13, "atol": 1e-15, "max_step": 0.01}
 _PLAIN: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
-_CLOSE = 1e-7  # by which orbits that are solved again may still change
+_CLOSE = 1e-6  # by which orbits that are solved again may still change
 _COMPILED_STEPS, _PYTHON_STEPS = 2_000, 400  # over the horizon, at least, in potentials with features of any width
 
 

@@ -34,7 +34,7 @@ _SHALLOWEST_WELL = 1e-6
 _GENTLEST_FALL = 1e-2  # slope of V inward from a wall at which a particle starts; the interpolation decides about less
 _SOLVER_STEP = 1e-3
 _CLOSE_TOLERANCES = (1e-8, 1e-10)
-_NUM_SAMPLES = 16  # of the curves that could have a row's readings
+_NUM_SAMPLES, _FEW_SAMPLES = 16, 4  # of the curves that could have a row's readings; where these are a curve's own but for rounding
 _LARGEST_POTENTIAL = 10.0  # abs(V) of a curve that is certified
 
 
@@ -197,8 +197,10 @@ rebuilds the exact potential; the sensors are what a network sees of it."""
         """Curves of the ensemble through the sensors, where there are any; else interpolants, which noise leaves no use for."""
         values = fields["potential"]
         if isinstance(ensemble, RandomPolygons):
+            # As many sensors as there are unknowns determine a curve.
+            count = _NUM_SAMPLES if noise > 0.0 or 2 * ensemble.control_points[1] >= values.shape[1] - 2 else _FEW_SAMPLES
             settings: dict[str, Any] = {"wall_height": WALL_HEIGHT, "noise": noise, "control_points": ensemble.control_points}
-            fit, others, explains = sample_prior(values, count=_NUM_SAMPLES, **settings)
+            fit, others, explains = sample_prior(values, count=count, **settings)
             if fit.explained.all() and explains.any():
                 return [Wells(curves) for curves in (fit.curves, others.take(np.flatnonzero(explains[0])))]
         if noise > 0.0 or values.shape[1] < INTERPOLANTS["quintic"][0]:
