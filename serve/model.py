@@ -4,6 +4,7 @@ Shapes: R problems, B of them in one forward pass, T query times, d degrees of f
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -32,7 +33,7 @@ from .problems import (
     within_rounding,
 )
 from .reference import SAFETY, drift_in, known_hamiltonians, sensor_error, solve_reference
-from .shipped import accepts, find_model, models_accepting
+from .shipped import find_model, models_accepting
 
 Verify = Literal["none", "energy", "solver"]
 
@@ -321,34 +322,31 @@ class _Batch:
     def __init__(self, model: Model, problems: Sequence[Problem]) -> None:
         self.model, self.system = model, model.system
         self.names = [problem.names for problem in problems]
-        rows = [read_fields(problem, self.system, model.task.sensors) for problem in problems]
+        self.known = [known_hamiltonians(problem.potential, self.system, problem.names) for problem in problems]
+        exact = (known[0] if known else None for known in self.known)
+        rows = [read_fields(problem, self.system, model.task.sensors, one) for problem, one in zip(problems, exact, strict=True)]
         self._given = {name: np.stack([row[name] for row in rows]) for name in self.system.fields}
         self.times = [read_times(problem.times, model.task.horizon, problem.names.times) for problem in problems]
         self.q0, self.p0 = _read_states(model, problems)
         self.system.check_potential(self._given, self.names)
         self.fields = stack_fields(self._given, self.system)
         self.sensed = self.system.from_sensors(self._given)
-        self.known = [known_hamiltonians(problem.potential, self.system, problem.names) for problem in problems]
         self._check_initial_states()
         _check_trained_for(model.trained_for, self.q0, self.p0, self.names)
 
     def _check_initial_states(self) -> None:
         """In the exact Hamiltonians where they are known, else in the interpolations."""
         if not any(self.known):
-            try:
+            with suppress(InputError):
                 self._check_start(self.sensed, slice(None))
                 return
-            except InputError:
-                if not self.model.trained_for.noise:
-                    raise
         for row, known in enumerate(self.known):
             try:
                 with calling_it(self.names[row].potential):
                     self._check_start(known[0] if known else self._interpolation(row), slice(row, row + 1))
             except InputError:
-                # An interpolation follows the noise, and may rise where V falls.
-                candidates = self._candidates(row) if self.model.trained_for.noise and not known else []
-                if not candidates:
+                # An interpolation may be wrong at a wall, above all with noise. Others have the last word.
+                if known or not (candidates := self._candidates(row)):
                     raise
                 self._check_start(candidates[0], slice(row, row + 1))
 
@@ -453,9 +451,10 @@ def _check_trained_for(trained_for: TrainedFor, q0: np.ndarray, p0: np.ndarray, 
     """Refuse an initial state other than the only one that the model was trained for."""
     if trained_for.any_initial_state:
         return
-    for row, state in enumerate(zip(q0, p0, strict=True)):
-        if accepts(trained_for, *state):
-            continue
+    wanted = [np.reshape(part, q0.shape[1:]) for part in trained_for.initial_state or ()]
+    is_other = np.logical_or(*(x != part for x, part in zip((q0, p0), wanted, strict=True))).reshape(len(q0), -1).any(axis=1)
+    for row in np.flatnonzero(is_other)[:1]:
+        state = q0[row], p0[row]
         others = ", ".join(repr(name) for name in models_accepting(trained_for.system, *state))
         assert trained_for.initial_state is not None
         given, wanted = (", ".join(f"{number:.6g}" for number in np.ravel(pair)) for pair in (state, trained_for.initial_state))

@@ -3,6 +3,7 @@
 Shapes: R problems, T query times, d degrees of freedom.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -81,8 +82,8 @@ def exact_hamiltonians(potential: Potential, system: System, names: Names, refin
     return None
 
 
-def read_fields(problem: Problem, system: System, sensors: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """The fields of one problem at the sensors, in the shapes of `Hamiltonians.sense` without the rows.
+def read_fields(problem: Problem, system: System, sensors: tuple[int, ...], exact: Any | None = None) -> dict[str, np.ndarray]:
+    """The fields of one problem at the sensors, in the shapes of `Hamiltonians.sense` without the rows; `exact` is its Hamiltonian, if known.
 
     Raises
     ------
@@ -90,7 +91,6 @@ def read_fields(problem: Problem, system: System, sensors: tuple[int, ...]) -> d
         For an expression that cannot be read, or sensors of another number.
     """
     potential, name = problem.potential, problem.names.potential
-    exact = exact_hamiltonians(potential, system, problem.names)
     if exact is not None:
         with calling_it(name):
             return {field: values[0] for field, values in exact.sense(sensors).items()}
@@ -101,7 +101,9 @@ def read_fields(problem: Problem, system: System, sensors: tuple[int, ...]) -> d
     for field_name, channels in system.fields.items():
         values = as_numbers(given[field_name], name)
         expected = sensors if channels == 1 else (channels, *sensors)
-        if values.shape == (np.prod(expected),):  # all of a grid in one list, the last coordinate running fastest
+        if values.shape != expected and values.shape == (
+            math.prod(expected),
+        ):  # all of a grid in one list, the last coordinate running fastest
             values = values.reshape(expected)
         if values.shape != expected:
             raise InputError(f"{name} has {_counted(values.shape)} sensors; this model expects {_counted(expected)}")

@@ -14,7 +14,7 @@ import numpy as np
 from ..physics.systems import Names, System
 from ..physics.systems.functions import FunctionHamiltonians
 from ..physics.systems.generic import Solved, largest_difference
-from .problems import Potential, exact_hamiltonians
+from .problems import Potential, calling_it, exact_hamiltonians
 
 SAFETY = 3.0  # times the reference's error: what a prediction must differ by before the difference is its own
 _FINE_STEPS = (16, 8)  # refinements of the difference quotients that give the gradient of a function
@@ -29,8 +29,9 @@ def known_hamiltonians(potential: Potential, system: System, names: Names) -> li
     exact = exact_hamiltonians(potential, system, names, _FINE_STEPS[0])
     if exact is None:
         return []
-    if not isinstance(exact, FunctionHamiltonians) or exact.flow is not None:
-        return [exact]
+    with calling_it(names.potential):
+        if not isinstance(exact, FunctionHamiltonians) or exact.flow is not None:
+            return [exact]
     return [exact, exact_hamiltonians(potential, system, names, _FINE_STEPS[1])]
 
 

@@ -153,7 +153,7 @@ class TrustBody(_Strict):
     )
     reference_error: float | None = Field(description="estimated error of the reference solution, where there was one")
     sensor_error: float | None = Field(
-        description="what the sensors cannot resolve of an expression: its largest difference from their interpolation, over the energy scale"
+        description="what the sensors cannot resolve of an expression: its largest difference from an interpolation, over the energy scale"
     )
     source: Source = Field(description="whose trajectory it is")
     verdict: Verdict | None = Field(

@@ -50,7 +50,7 @@ class FunctionHamiltonians:
         values = run_programs(program[None], places.reshape(1, -1, len(self.domain)))[0]
         return np.allclose(values, np.ravel(potential.value(places)), rtol=_ROUNDING, atol=_ROUNDING)
 
-    @property
+    @cached_property
     def packed(self) -> np.ndarray:
         """The programs (R, m) that `flow` reads."""
         return pack_programs(self._programs or [])
@@ -67,18 +67,31 @@ class FunctionHamiltonians:
                 return self.energy(q, p)
             except InputError:
                 return np.full(q.shape[:2], np.nan)
-        places = q.reshape(*q.shape[:2], len(self.domain))
         with np.errstate(all="ignore"):
-            return run_programs(self.packed, places) + 0.5 * np.square(p).reshape(places.shape).sum(axis=-1)
+            return run_programs(self.packed, self._places(q)) + self._kinetic(p)
 
     def energy(self, q: np.ndarray, p: np.ndarray) -> np.ndarray:
-        potential = np.stack([one.value(places) for one, places in zip(self.potentials, q, strict=True)])
-        kinetic = 0.5 * np.square(p)
-        return potential + (kinetic if kinetic.ndim == potential.ndim else kinetic.sum(axis=-1))
+        return self._values(q) + self._kinetic(p)
 
     def gradient(self, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.stack([one.gradient(places) for one, places in zip(self.potentials, q, strict=True)]), p
 
     def sense(self, sensors: tuple[int, ...]) -> dict[str, np.ndarray]:
         places = sensor_positions(self.domain, sensors)
-        return {"potential": np.stack([one.value(places) for one in self.potentials])}
+        return {"potential": self._values(np.broadcast_to(places, (len(self), *places.shape)))}
+
+    def _values(self, q: np.ndarray) -> np.ndarray:
+        """V at positions (R, ...), or (R, ..., d) with d > 1. InputError, from the potentials, where it is not finite."""
+        if self._programs is not None:
+            values = run_programs(self.packed, self._places(q))
+            if np.isfinite(values).all():
+                return values.reshape(q.shape if len(self.domain) == 1 else q.shape[:-1])
+        return np.stack([one.value(places) for one, places in zip(self.potentials, q, strict=True)])
+
+    def _places(self, q: np.ndarray) -> np.ndarray:
+        """Positions as (R, T, d)."""
+        return q.reshape(len(self), -1, len(self.domain))
+
+    def _kinetic(self, p: np.ndarray) -> np.ndarray:
+        squares = 0.5 * np.square(p)
+        return squares if len(self.domain) == 1 else squares.sum(axis=-1)
