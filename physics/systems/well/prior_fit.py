@@ -164,15 +164,17 @@ class _Setting:
         rng = np.random.default_rng(0)  # the same numbers for every row, so that none depends on another
         draws = (rng.random(count), rng.random((count, self.most)), rng.standard_normal((count, self.most + num_sensors)))
         control = np.zeros((2, num_rows, count, self.most + 2))
-        num_inner, misfit = np.full((num_rows, count), self.most), np.zeros((num_rows, count))
+        num_inner = np.full((num_rows, count), self.most)
 
         def work(rows: slice) -> None:
-            parts = (array[rows] for array in (self.values, found, evidence, control[0], control[1], num_inner, misfit))
+            parts = (array[rows] for array in (self.values, found, evidence, control[0], control[1], num_inner))
             _sample_rows(self.bases, self.cells, *draws, *self._of_sensors, *parts)
 
         share_rows(work, num_rows, num_threads)
         flat = control.reshape(2, num_rows * count, self.most + 2)
-        return Curves.from_control_points(flat[0], flat[1], num_inner.ravel() + 2), misfit <= self.most_misfit
+        curves = Curves.from_control_points(flat[0], flat[1], num_inner.ravel() + 2)
+        errors = curves.sample(self._of_sensors[0]).reshape(num_rows, count, num_sensors) - self.values[:, None]
+        return curves, np.square(errors / self.sigma).sum(axis=2) <= self.most_misfit
 
     @property
     def _of_sensors(self) -> tuple[np.ndarray, float, float]:
@@ -206,12 +208,8 @@ def _fit_rows(
                     prior[j] = 12.0 / (width * width)
                     x[j] = low[j] + places[start, j] * width
                 x[b:] = np.interp(x[:b], sensors, values[row])
-                # The sensors at the walls decide nothing. With too few others, curves through all are many, and a search bound to
-                # them all along would stay near its start, not go to the most probable.
-                undecided = 2 * b >= sensors.size - 2
-                if undecided and precision > _COARSE**-2:
-                    x, _, _ = _minimise(bases[i], wall, low, high, mean, prior, sensors, values[row], _COARSE**-2, x)
-                x, chi2, evidence = _minimise(bases[i], wall, low, high, mean, prior, sensors, values[row], precision, x)
+                x, chi2, evidence = _search(bases[i], wall, low, high, mean, prior, sensors, values[row], precision, x)
+                undecided = _is_undecided(b, sensors.size)
                 found = found or (chi2 <= most_misfit and not undecided)
                 if evidence < found_evidence[row, i]:
                     found_evidence[row, i] = evidence
@@ -227,9 +225,9 @@ def _fit_rows(
 @compiled(nogil=True)
 def _sample_rows(
     bases, cells, of_number, of_abscissae, normals, sensors, precision, wall,
-    values, found_x, found_evidence, control_q, control_v, num_inner, misfit,
+    values, found_x, found_evidence, control_q, control_v, num_inner,
 ):  # fmt: skip
-    """Fill the last four, (R, K, n), (R, K, n), (R, K) and (R, K), with K draws of each row; see `sample_prior`.
+    """Fill the last three, (R, K, n), (R, K, n) and (R, K), with K draws of each row; see `sample_prior`.
 
     `of_number` (K,) and `of_abscissae` (K, most) are uniform, `normals` (K, most + S) are standard normal numbers.
     """
@@ -255,23 +253,34 @@ def _sample_rows(
                 mean[b + j] = values[row].mean() + normals[k, j]
                 prior[j] = 12.0 / (width * width)
             x = found_x[row, i, : 2 * b].copy()
-            if 2 * b >= sensors.size - 2 and precision > _COARSE**-2:  # as in the fit: freely first
-                x, _, _ = _minimise(bases[i], wall, low, high, mean, prior, sensors, values[row], _COARSE**-2, x)
             for s in range(sensors.size):
                 read[s] = values[row, s] + normals[k, most + s] / math.sqrt(precision)
-            x, _, _ = _minimise(bases[i], wall, low, high, mean, prior, sensors, read, precision, x)
+            x, _, _ = _search(bases[i], wall, low, high, mean, prior, sensors, read, precision, x)
             num_inner[row, k] = b
-            misfit[row, k] = _misfit(bases[i], wall, sensors, values[row], precision, x)
             control_q[row, k, 0], control_q[row, k, b + 1] = 0.0, 1.0
             control_v[row, k, 0] = control_v[row, k, b + 1] = wall
             control_q[row, k, 1 : b + 1], control_v[row, k, 1 : b + 1] = x[:b], x[b:]
 
 
+@compiled()
+def _is_undecided(b, num_sensors):
+    """Whether curves through all sensors are many; those at the walls decide nothing."""
+    return 2 * b >= num_sensors - 2
+
+
 @compiled(nogil=True)
-def _misfit(basis, wall, sensors, values, precision, x):
-    """The sum of squares over sigma^2 at x, without the prior."""
-    nothing = np.zeros(x.size)
-    return _linearise(basis, wall, x, nothing, sensors, values, precision, x, np.empty((x.size, x.size)), nothing.copy())
+def _search(basis, wall, low, high, mean, prior, sensors, values, precision, x):
+    """As `_minimise`. Where curves through all sensors are many, the search is first a freer one.
+
+    Bound to them all along, it would stay near its start and not go to the most probable.
+    """
+    # One call for both, or else the compiler takes twice as long.
+    used = min(precision, _COARSE**-2) if _is_undecided(x.size // 2, sensors.size) else precision
+    while True:
+        x, chi2, evidence = _minimise(basis, wall, low, high, mean, prior, sensors, values, used, x)
+        if used == precision:
+            return x, chi2, evidence
+        used = precision
 
 
 @compiled(nogil=True)
@@ -284,9 +293,24 @@ def _minimise(basis, wall, low, high, mean, prior, sensors, values, precision, x
     b = n // 2
     normal, gradient, next_normal, next_gradient = np.empty((n, n)), np.empty(n), np.empty((n, n)), np.empty(n)
     factor, step = np.empty((n, n)), np.empty(n)
-    cost = _linearise(basis, wall, mean, prior, sensors, values, precision, x, normal, gradient)
-    damping = 1e-3
-    for _ in range(_MAX_STEPS):
+    normal[:] = 0.0
+    gradient[:] = 0.0
+    cost, damping, following = math.inf, 1e-3, x
+    for number in range(_MAX_STEPS + 1):
+        next_cost = _linearise(basis, wall, mean, prior, sensors, values, precision, following, next_normal, next_gradient)
+        if next_cost < cost:
+            gain = cost - next_cost
+            x, cost = following, next_cost
+            normal, next_normal = next_normal, normal
+            gradient, next_gradient = next_gradient, gradient
+            if number > 0:
+                damping *= 0.1
+            if gain <= _LEAST_GAIN * cost:
+                break
+        else:
+            damping *= 8.0
+            if damping > 1e6:
+                break
         factor[:] = normal
         for i in range(n):
             factor[i, i] *= 1.0 + damping
@@ -301,19 +325,6 @@ def _minimise(basis, wall, low, high, mean, prior, sensors, values, precision, x
         following = x + step
         for j in range(b):
             following[j] = min(max(following[j], low[j]), high[j])
-        next_cost = _linearise(basis, wall, mean, prior, sensors, values, precision, following, next_normal, next_gradient)
-        if next_cost < cost:
-            gain = cost - next_cost
-            x, cost = following, next_cost
-            normal, next_normal = next_normal, normal
-            gradient, next_gradient = next_gradient, gradient
-            damping *= 0.1
-            if gain <= _LEAST_GAIN * cost:
-                break
-        else:
-            damping *= 8.0
-            if damping > 1e6:
-                break
     _cholesky(normal, prior)
     chi2, evidence = cost, cost
     for j in range(n):
