@@ -2,7 +2,7 @@
 
 import sys
 
-from . import architectures, attention, generation, integrators, optimizers, posterior, scan, surfaces, training, trajectories
+from . import architectures, attention, generation, integrators, optimizers, posterior, scan, surfaces, training, trajectories, trust
 from .timing import describe_machine, format_comparisons, write_result
 
 BENCHMARKS = {
@@ -16,7 +16,7 @@ BENCHMARKS = {
     "optimizers": optimizers.measure,
     "training": training.measure,
 }
-ON_DEMAND = {"training-long": training.measure_long, "posterior": posterior.measure}  # run when they are named
+ON_DEMAND = {"training-long": training.measure_long, "posterior": posterior.measure, "trust": trust.measure}  # run when they are named
 
 
 def main(names: list[str]) -> int:

@@ -15,7 +15,9 @@ import torch
 from ..architectures import Task, TrainedFor, load_model, read_card
 from ..physics import InputError
 from ..physics.potential_map import potential_on_grid
+from ..physics.potentials.expressions import Expression
 from ..physics.systems import Ensemble, Names, System, get_system
+from ..physics.systems.functions import FunctionHamiltonians
 from ..physics.systems.generic import Solved, largest_difference
 from ..platform.config.data import DataConfig
 from ..platform.data.datasets import stack_fields
@@ -215,6 +217,21 @@ class Model:
         if not np.isfinite(energy):
             raise InputError(f"{names.p0} is too large: the energy of the particle is {energy}")
         return values, energy
+
+    def prepare_references(self) -> None:
+        """Compile what reference solutions need, which else the first one waits for: half a minute, once for an installation.
+
+        It needs no network and may run in a thread, while predictions are made.
+        """
+        system, sensors = self.system, self.task.sensors
+        fields = {name: np.zeros((1, *((channels,) if channels > 1 else ()), *sensors)) for name, channels in system.fields.items()}
+        shape = (1,) if system.degrees_of_freedom == 1 else (1, system.degrees_of_freedom)
+        centre = np.array([0.5 * (low + high) for low, high in system.domain]).reshape(shape)
+        with np.errstate(all="ignore"):
+            candidates = list(system.plausible(fields, self.ensemble, self.trained_for.noise))
+            if dict(system.fields) == {"potential": 1}:
+                candidates.append(FunctionHamiltonians([Expression("0", system.degrees_of_freedom)], system.domain))
+            solve_reference(system, candidates, centre, 0.0 * centre, np.array([[system.horizon]]))
 
     def _predict_rows(self, batch: "_Batch", rows: np.ndarray, verify: Verify) -> dict[int, Orbit]:
         """The orbits of rows with equally many times: the network's, or a reference solution where that is better."""

@@ -83,7 +83,7 @@ def exact_hamiltonians(potential: Potential, system: System, names: Names, refin
 
 
 def read_fields(problem: Problem, system: System, sensors: tuple[int, ...], exact: Any | None = None) -> dict[str, np.ndarray]:
-    """The fields of one problem at the sensors, in the shapes of `Hamiltonians.sense` without the rows; `exact` is its Hamiltonian, if known.
+    """The fields of one problem at the sensors, in the shapes of `Hamiltonians.sense` without the rows; `exact`: its Hamiltonian, if known.
 
     Raises
     ------
