@@ -22,6 +22,7 @@ from .arrow_stream import MEDIA_TYPE, read_problems, write_orbits
 from .batching import Busy
 from .memory import LARGE_BYTES, give_back
 from .model import Verify
+from .orbit import TRUST_FIELDS
 from .schema import (
     MAX_PLACES,
     PotentialRequest,
@@ -112,7 +113,7 @@ def build_api(service: Service) -> FastAPI:
         "/v1/trajectories",
         summary="Trajectories of a batch of potentials",
         responses={
-            200: {"model": TrajectoriesResponse, "content": {MEDIA_TYPE: _binary("times, q, p, energy_drift, solver_error, source")}},
+            200: {"model": TrajectoriesResponse, "content": {MEDIA_TYPE: _binary(", ".join(("times", "q", "p", *TRUST_FIELDS)))}},
             **_REFUSALS,
         },
         openapi_extra=_body(TrajectoriesRequest, {MEDIA_TYPE: _binary("potential and, if wanted, q0, p0, times")})
