@@ -5,7 +5,6 @@ Columns become NumPy arrays once, and a row is a slice of them. A null stands fo
 
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,16 @@ import pyarrow as pa
 from ..physics import InputError
 from ..physics.systems import System
 from .motion import Motion, MotionProblem
-from .orbit import Orbit, Trust
+from .orbit import TRUST_FIELDS, Orbit
 from .problems import Problem
 from .schema import MAX_POINTS_OF_A_TABLE, MAX_TRAJECTORIES, PARTS, as_problem, check_parts
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
+_WORDS = ("source", "verdict")  # of the fields of `Trust`; the others are numbers
 _COMPRESSION = 3  # the field of a RecordBatch in Message.fbs
 
 _MAX_VALUES = 1_000_000  # of one list; more than any model reads
 _MAX_PARAMETERS = 100
-_TRUST = tuple(one.name for one in fields(Trust))
-_WORDS = ("source",)  # of them; the others are numbers
 _MOTION = {"energy": pa.float64(), "period": pa.float64(), "turning_points": pa.list_(pa.float64(), 2)}
 
 _Rows = list[Any]  # one value for each row of a column; None where it is null
@@ -86,7 +84,7 @@ def write_orbits(predicted: Sequence[Orbit | Motion], system: System) -> bytes:
         **{name: _write_lists([getattr(one, name) for one in predicted], width) for name in ("q", "p")},
         **{
             name: pa.array([getattr(one.trust, name) for one in predicted], pa.string() if name in _WORDS else pa.float64())
-            for name in _TRUST
+            for name in TRUST_FIELDS
         },
     }
     if any(isinstance(one, Motion) for one in predicted):

@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 from ..physics import InputError
 from .arrow_stream import MEDIA_TYPE, read_problems, write_orbits
 from .batching import Busy
+from .memory import LARGE_BYTES, give_back
 from .model import Verify
 from .schema import (
     MAX_PLACES,
@@ -212,7 +213,7 @@ async def _work_on(service: Service, request: Request, work: Callable[[bytes], A
     A body is read before its request takes one of the places in the queue: a slow sender holds up nobody.
     """
     limits = service.limits
-    arrived = False
+    arrived, body = False, b""
     try:
         async with asyncio.timeout(limits.request_timeout_seconds):
             body = await _read_body(request, limits.max_body_bytes)
@@ -229,6 +230,10 @@ async def _work_on(service: Service, request: Request, work: Callable[[bytes], A
         if arrived:
             raise _unavailable("timeout", f"the request was not done after {seconds}; send less, or try again") from None
         raise _Refused(408, "slow_body", f"the body did not arrive within {seconds}; send it faster", Connection="close") from None
+    finally:
+        if len(body) > LARGE_BYTES:
+            del body
+            give_back()
 
 
 def _unavailable(reason: str, sentence: str) -> _Refused:
@@ -236,20 +241,20 @@ def _unavailable(reason: str, sentence: str) -> _Refused:
 
 
 async def _predict_json(service: Service, body: bytes, options: dict[str, str]) -> Response:
-    def read() -> tuple[TrajectoriesRequest, list[Any]]:
+    def read() -> tuple[str | None, Verify, list[Any]]:
         request = parse_request(TrajectoriesRequest, body)
         for name, value in options.items():
             if name in request.model_fields_set:
                 raise InputError(f"{name} is given in the query and in the body; give it once")
             request = request.model_copy(update={name: value})
-        return request, [trajectory.to_problem(index) for index, trajectory in enumerate(request.trajectories)]
+        return request.model, request.verify, [trajectory.to_problem(index) for index, trajectory in enumerate(request.trajectories)]
 
-    request, problems = await _in_thread_if_long(len(body), read)
-    name, model = service.catalogue.choose(request.model, problems)
-    predicted = await service.queue.predict(model, problems, request.verify)
+    asked, verify, problems = await _in_thread_if_long(len(body), read)
+    name, model = service.catalogue.choose(asked, problems)
+    predicted = await service.queue.predict(model, problems, verify)
     service.instruments.predicted(name, predicted)
     summary = {"name": name, **model.summary}
-    return await _in_thread_if_long(_size(predicted), lambda: _json(to_response(summary, predicted, request.verify)))
+    return await _in_thread_if_long(_size(predicted), lambda: _json(to_response(summary, predicted, verify)))
 
 
 async def _predict_arrow(service: Service, body: bytes, options: dict[str, str]) -> Response:
@@ -294,6 +299,8 @@ def _respond(content: bytes, media_type: str) -> Response:
     async def pieces() -> AsyncIterator[bytes]:
         for start in range(0, len(content), _PIECE_BYTES):
             yield content[start : start + _PIECE_BYTES]
+        if len(content) > LARGE_BYTES:
+            give_back()
 
     return StreamingResponse(pieces(), media_type=media_type, headers={"Content-Length": str(len(content))})
 

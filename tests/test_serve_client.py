@@ -176,11 +176,12 @@ def same(one: Any, other: Any) -> None:
 class TestLikeALocalModel:
     def test_every_form_of_a_potential(self, url, model, encoding):
         client = nh.connect(url, encoding=encoding)
-        forms = (HARMONIC, lambda q: 8 * (q - 0.5) ** 2, SENSORS, SENSORS.tolist(), {"potential": SENSORS})
-        for potential in forms:
+        forms = {HARMONIC: HARMONIC, lambda q: 8 * (q - 0.5) ** 2: SENSORS}  # what a local model is given: of a function, what sensors read
+        forms = [*forms.items(), *((form, SENSORS) for form in (SENSORS, SENSORS.tolist(), {"potential": SENSORS}))]
+        for potential, local in forms:
             for verify in ("none", "energy", "solver"):
-                arguments = (potential, 0.3, -0.2, TIMES)
-                same(client(*arguments, verify=verify), model(*arguments, verify=verify))
+                arguments = (0.3, -0.2, TIMES)
+                same(client(potential, *arguments, verify=verify), model(local, *arguments, verify=verify))
         orbit, local = client(HARMONIC), model(HARMONIC)
         same(orbit, local)
         assert orbit.energy == local.energy and float(orbit.q0) == float(local.q0) == 0.0
@@ -252,10 +253,15 @@ def test_two_degrees_of_freedom(tmp_path, encoding):
     model = nh.load(save_plane(tmp_path / "surface"))
     with listening(api_of(tiny=model)) as url:
         client = nh.connect(url, encoding=encoding)
-        for potential in ("2 - 48*q1*(1-q1)*q2*(1-q2)", lambda a, b: 2 - 48 * a * (1 - a) * b * (1 - b)):
-            arguments = (potential, [0.3, 0.4], [0.5, 0.0], TIMES)
-            orbit = client(*arguments, verify="solver")
-            same(orbit, model(*arguments, verify="solver"))
+        text, axis = "2 - 48*q1*(1-q1)*q2*(1-q2)", np.linspace(0.0, 1.0, 12)
+
+        def function(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+            return 2 - 48 * a * (1 - a) * b * (1 - b)
+
+        for potential, local in ((text, text), (function, function(*np.meshgrid(axis, axis, indexing="ij")))):
+            arguments = ([0.3, 0.4], [0.5, 0.0], TIMES)
+            orbit = client(potential, *arguments, verify="solver")
+            same(orbit, model(local, *arguments, verify="solver"))
             assert orbit.q.shape == (4, 2) and list(orbit.columns) == ["t", "q1", "q2", "p1", "p2"]
     pendulum = nh.load(save_plane(tmp_path / "pendulum", "double-pendulum"))
     with listening(api_of(pendulum=pendulum)) as url:
