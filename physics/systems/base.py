@@ -323,7 +323,14 @@ class System(ABC):
             raise InputError(f"integrator is {method!r}; system {self.name!r} is certified by {', '.join(self.methods)}")
 
     def get_ensemble(self, name: str, key: str = "data.ensemble") -> type[Ensemble]:
-        """The class of the ensemble called `name`; InputError names the choices, and what the caller calls the ensemble."""
+        """The class of the ensemble called `name`; InputError names the choices, and what the caller calls the ensemble.
+
+        Every system has rows made elsewhere, `imported`, which are no choice for drawing.
+        """
+        from .imported import Imported
+
+        if name == Imported.name:
+            return Imported
         if name not in self.ensembles:
             raise InputError(f"{key}.name is {name!r}; system {self.name!r} has {', '.join(self.ensembles)}")
         return self.ensembles[name]
