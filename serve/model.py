@@ -243,9 +243,11 @@ class Model:
             usable = usable & np.isfinite(drift)
             limit = np.inf if self.drift_threshold is None else self.drift_threshold
             trusted = usable & (drift <= limit) & ~(unresolved > limit)
+        # Of a model that was never calibrated, no drift is known to be too large: nothing was checked.
+        passed: Verdict | None = None if verify == "none" or self.drift_threshold is None else "accepted"
         orbits = {}
         for k, row in enumerate(rows.tolist()):
-            verdict: Verdict | None = None if verify == "none" else "accepted"
+            verdict = passed
             difference, error = np.nan, np.nan
             if verify == "solver" or not trusted[k]:
                 reference_q, reference_p, error = batch.solve(row)

@@ -141,7 +141,7 @@ class TrustBody(_Strict):
     )
     source: Source = Field(description="whose trajectory it is")
     verdict: Verdict | None = Field(
-        description="whether the prediction passed the check, was replaced by the reference, or could not be told from it within its error"
+        description="whether the prediction passed the check, was replaced by the reference, or may be right where the reference is off"
     )
 
 
