@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, get_args
 
 from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
@@ -15,7 +14,8 @@ from starlette.requests import ClientDisconnect
 from ..physics import InputError
 from .arrow_stream import MEDIA_TYPE, read_problems, write_orbits
 from .model import Model, Verify
-from .motion import predict_all
+from .motion import MotionProblem, map_potential_of_motion, predict_all
+from .reference import MAX_REFERENCES, find_reference
 from .schema import (
     MAX_PLACES,
     PotentialRequest,
@@ -26,17 +26,11 @@ from .schema import (
     parse_request,
     to_response,
 )
+from .static_page import add_page
 
 MAX_BODY_BYTES = 32 * 2**20
 RETRY_AFTER_SECONDS = 1
 
-# The page needs nothing from anywhere else, so nothing else may be loaded by it.
-_PAGE_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
-    ),
-    "X-Content-Type-Options": "nosniff",
-}
 _COMPONENT = "#/components/schemas/{model}"
 _REQUESTS = (TrajectoriesRequest, PotentialRequest)
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -54,14 +48,10 @@ def build_api(get_model: Callable[[], Model]) -> FastAPI:
     """The application; `get_model` is called at each request, so that a model can be swapped while serving."""
     summary = "q(t), p(t) for a potential V(q), from a neural operator"
     api = FastAPI(title="Neural Hamilton", version="1", summary=summary, docs_url=None, redoc_url=None)
-    page = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
     too_large = f"body is larger than {MAX_BODY_BYTES} bytes; send fewer trajectories a request"
     api.add_exception_handler(InputError, lambda _, error: _refuse(422, str(error)))
     api.add_exception_handler(_TooLarge, lambda _, __: _refuse(413, too_large, {"Connection": "close"}))
-
-    @api.get("/", response_class=HTMLResponse, summary="A page to try it")
-    async def show_page() -> HTMLResponse:
-        return HTMLResponse(page, headers=_PAGE_HEADERS)
+    add_page(api)
 
     @api.get("/v1/model", summary="The model card, with what the model was trained for")
     async def show_model() -> dict[str, Any]:
@@ -125,15 +115,23 @@ def build_api(get_model: Callable[[], Model]) -> FastAPI:
 def _predict_json(model: Model, body: bytes) -> Response:
     request = parse_request(TrajectoriesRequest, body)
     problems = [trajectory.to_problem(index) for index, trajectory in enumerate(request.trajectories)]
-    return _json(to_response(model.summary, predict_all(model, problems, request.verify), request.verify))
+    if request.reference and len(problems) > MAX_REFERENCES:
+        raise InputError(f"reference is for at most {MAX_REFERENCES} trajectories; this request has {len(problems)}, so split it")
+    predicted = predict_all(model, problems, request.verify)
+    references = [find_reference(*pair) for pair in zip(problems, predicted, strict=True)] if request.reference else None
+    return _json(to_response(model.summary, predicted, request.verify, references))
 
 
 def _map_potential(model: Model, body: bytes) -> Response:
     request = parse_request(PotentialRequest, body)
+    problem = request.to_problem()
+    if isinstance(problem, MotionProblem):
+        domain, values, energy = map_potential_of_motion(problem, request.places)
+        return _json({"domain": [domain], "values": values.tolist(), "energy": energy})
     num_places = request.places ** len(model.system.domain)
     if num_places > MAX_PLACES**2:
         raise InputError(f"places is {request.places}, which makes {num_places} in all; at most {MAX_PLACES**2} are allowed")
-    values, energy = model.map_potential(request.to_problem(), request.places)
+    values, energy = model.map_potential(problem, request.places)
     return _json({"domain": model.system.domain, "values": values.tolist(), "energy": energy})
 
 

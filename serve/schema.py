@@ -11,6 +11,7 @@ from .model import Verify
 from .motion import Motion, MotionNames, MotionProblem
 from .orbit import Orbit, Source, Trust
 from .problems import MAX_TIMES, Problem
+from .reference import MAX_REFERENCES, Reference
 
 MAX_TRAJECTORIES = 1024
 MAX_POINTS_OF_A_TABLE = 10_000
@@ -52,16 +53,9 @@ _Q0 = (
 _P0 = "like q0, by default the model's only initial state, else 0"
 
 
-class TrajectoryRequest(_Strict):
-    """One problem: exactly one of `potential`, `expression` and `table`.
+class _Particle(_Strict):
+    """The fields that both requests share: a particle, in the model's units or in your own."""
 
-    The domain and the horizon are those of GET /v1/model, and everything is dimensionless. With `domain` or `table` the particle moves in
-    units of your own: it has any mass and moves along a line in any potential, from which it must come back, for any times.
-    """
-
-    potential: Sensors | None = Field(
-        None, description="V at the model's uniform sensors over the domain; a list of lists with two degrees of freedom"
-    )
     expression: str | None = Field(None, description=_EXPRESSION, examples=["8*(q-0.5)**2"])
     table: list[Annotated[list[Number], Field(min_length=2, max_length=2)]] | None = Field(
         None, max_length=MAX_POINTS_OF_A_TABLE, description="points (x, U) in your own units, joined by a cubic spline"
@@ -73,6 +67,41 @@ class TrajectoryRequest(_Strict):
     mass: Number | None = Field(None, description="in your own units; 1 by default")
     q0: Coordinates | None = Field(None, description=_Q0)
     p0: Coordinates | None = Field(None, description=_P0)
+
+    @property
+    def has_own_units(self) -> bool:
+        return self.domain is not None or self.table is not None
+
+    def _refuse_own_units_without_domain(self) -> None:
+        for name in () if self.has_own_units else ("parameters", "mass"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} is for your own units; give domain too, between which the particle moves")
+
+    def _to_motion_problem(self, prefix: str, times: list[float] | None) -> MotionProblem:
+        potential = "expression" if self.table is None else "table"
+        fields = (potential, "parameters", "domain", "mass", "q0", "p0", "times")
+        return MotionProblem(
+            getattr(self, potential),
+            self.q0,
+            0.0 if self.p0 is None else self.p0,
+            times,
+            mass=1.0 if self.mass is None else self.mass,
+            domain=self.domain,
+            parameters=self.parameters or {},
+            names=MotionNames(*(prefix + name for name in fields)),
+        )
+
+
+class TrajectoryRequest(_Particle):
+    """One problem: exactly one of `potential`, `expression` and `table`.
+
+    The domain and the horizon are those of GET /v1/model, and everything is dimensionless. With `domain` or `table` the particle moves in
+    units of your own: it has any mass and moves along a line in any potential, from which it must come back, for any times.
+    """
+
+    potential: Sensors | None = Field(
+        None, description="V at the model's uniform sensors over the domain; a list of lists with two degrees of freedom"
+    )
     times: list[Number] | None = Field(
         None,
         min_length=1,
@@ -86,35 +115,18 @@ class TrajectoryRequest(_Strict):
             raise ValueError("give exactly one of potential, expression and table")
         if self.potential is not None and self.domain is not None:
             raise ValueError("potential holds the model's sensors; in your own units, with domain, give expression or table")
-        if not self.has_own_units:
-            for name in ("parameters", "mass"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{name} is for your own units; give domain too, between which the particle moves")
-        elif self.q0 is None:
+        self._refuse_own_units_without_domain()
+        if self.has_own_units and self.q0 is None:
             raise ValueError("q0 is missing; in your own units, say where the particle is at t = 0")
         return self
 
-    @property
-    def has_own_units(self) -> bool:
-        return self.domain is not None or self.table is not None
-
     def to_problem(self, index: int) -> Problem | MotionProblem:
         """The problem, with its fields named as in the request."""
-        potential = next(name for name in ("potential", "expression", "table") if getattr(self, name) is not None)
         if self.has_own_units:
-            fields = (potential, "parameters", "domain", "mass", "q0", "p0", "times")
-            return MotionProblem(
-                getattr(self, potential),
-                self.q0,
-                0.0 if self.p0 is None else self.p0,
-                self.times,
-                mass=1.0 if self.mass is None else self.mass,
-                domain=self.domain,
-                parameters=self.parameters or {},
-                names=MotionNames(*(f"trajectories[{index}].{name}" for name in fields)),
-            )
+            return self._to_motion_problem(f"trajectories[{index}].", self.times)
+        potential = "potential" if self.expression is None else "expression"
         names = request_names(index, potential)
-        return Problem(self.potential if self.expression is None else self.expression, self.q0, self.p0, self.times, names)
+        return Problem(getattr(self, potential), self.q0, self.p0, self.times, names)
 
 
 class TrajectoriesRequest(_Strict):
@@ -122,26 +134,42 @@ class TrajectoriesRequest(_Strict):
 
     trajectories: list[TrajectoryRequest] = Field(min_length=1, max_length=MAX_TRAJECTORIES)
     verify: Verify = "energy"
+    reference: bool = Field(
+        False, description=f"the solver's q and p, and H along the prediction, beside each of at most {MAX_REFERENCES} trajectories"
+    )
 
 
-class PotentialRequest(_Strict):
-    """A potential to draw, and the particle whose energy is wanted; the domain is that of GET /v1/model."""
+class PotentialRequest(_Particle):
+    """A potential to draw, and the particle whose energy is wanted; exactly one of `expression` and `table`.
 
-    expression: str = Field(description=_EXPRESSION, examples=["8*(q-0.5)**2"])
-    q0: Coordinates | None = Field(None, description=_Q0)
-    p0: Coordinates | None = Field(None, description=_P0)
+    The domain is that of GET /v1/model, or with `domain` or `table` your own.
+    """
+
     places: int = Field(65, ge=2, le=MAX_PLACES, description="along each axis, uniform, ends of the domain included")
 
-    def to_problem(self) -> Problem:
+    @model_validator(mode="after")
+    def _fits_together(self) -> "PotentialRequest":
+        if (self.expression is None) == (self.table is None):
+            raise ValueError("give exactly one of expression and table")
+        self._refuse_own_units_without_domain()
+        return self
+
+    def to_problem(self) -> Problem | MotionProblem:
+        """The problem, with its fields named as in the request."""
+        if self.has_own_units:
+            return self._to_motion_problem("", None)
         return Problem(self.expression, self.q0, self.p0, names=Names("expression", "q0", "p0"))
 
 
 class PotentialResponse(_Strict):
-    """V at the places of the grid, for two degrees of freedom one list for each place along q1; and H of the initial state."""
+    """V at the places of the grid, for two degrees of freedom one list for each place along q1; and H of the initial state.
+
+    `energy` is null in your own units without `q0`.
+    """
 
     domain: list[tuple[float, float]]
     values: list[float] | list[list[float]]
-    energy: float
+    energy: float | None
 
 
 class TrustBody(_Strict):
@@ -152,10 +180,24 @@ class TrustBody(_Strict):
     source: Source
 
 
+class ReferenceBody(_Strict):
+    """The solver's trajectory, in the shapes of the prediction, with a bound on the absolute error of any q or p.
+
+    In your own units the bound is null: the quadrature is exact to 1e-9 of the ranges of q and p. Where there is no reference, `refusal`
+    gives the reason. `energies` is H along the prediction, in V as it was given; null where V is not finite there.
+    """
+
+    q: list[float] | list[list[float]] | None
+    p: list[float] | list[list[float]] | None
+    error_bound: float | None
+    energies: list[float] | None
+    refusal: str | None
+
+
 class TrajectoryBody(_Strict):
     """q and p have one number per time, or one list of d numbers with d degrees of freedom.
 
-    In units of your own, `energy`, `period` and `turning_points` of the motion come with them.
+    In units of your own, `energy`, `period` and `turning_points` of the motion come with them; with reference=true, `reference`.
     """
 
     times: list[float]
@@ -165,6 +207,7 @@ class TrajectoryBody(_Strict):
     energy: float | None = None
     period: float | None = None
     turning_points: tuple[float, float] | None = None
+    reference: ReferenceBody | None = None
 
 
 class ModelSummary(_Strict):
@@ -209,9 +252,14 @@ def trust_of(trust: Trust, verify: Verify) -> dict[str, Any]:
     return body | ({"solver_error": trust.solver_error} if verify == "solver" else {})
 
 
-def to_response(model: dict[str, Any], predicted: Sequence[Orbit | Motion], verify: Verify) -> dict[str, Any]:
+def to_response(
+    model: dict[str, Any], predicted: Sequence[Orbit | Motion], verify: Verify, references: Sequence[Reference] | None = None
+) -> dict[str, Any]:
     """The JSON-able response. Built by hand: validating a million numbers that this process computed would cost seconds."""
-    return {"model": model, "trajectories": [_trajectory(one, verify) for one in predicted]}
+    trajectories = [_trajectory(one, verify) for one in predicted]
+    for body, reference in zip(trajectories, references or (), strict=references is not None):
+        body["reference"] = _reference(reference)
+    return {"model": model, "trajectories": trajectories}
 
 
 def _trajectory(predicted: Orbit | Motion, verify: Verify) -> dict[str, Any]:
@@ -220,6 +268,12 @@ def _trajectory(predicted: Orbit | Motion, verify: Verify) -> dict[str, Any]:
     if isinstance(predicted, Motion):
         body |= {"energy": predicted.energy, "period": predicted.period, "turning_points": list(predicted.turning_points)}
     return body
+
+
+def _reference(reference: Reference) -> dict[str, Any]:
+    arrays = {name: getattr(reference, name) for name in ("q", "p", "energies")}
+    lists = {name: None if values is None else values.tolist() for name, values in arrays.items()}
+    return lists | {"error_bound": reference.error_bound, "refusal": reference.refusal}
 
 
 def _sentence(problem: Any) -> str:
