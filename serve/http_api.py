@@ -15,7 +15,6 @@ from ..physics import InputError
 from .arrow_stream import MEDIA_TYPE, read_problems, write_orbits
 from .model import Model, Verify
 from .motion import MotionProblem, map_potential_of_motion, predict_all
-from .reference import MAX_REFERENCES, find_reference
 from .schema import (
     MAX_PLACES,
     PotentialRequest,
@@ -26,6 +25,7 @@ from .schema import (
     parse_request,
     to_response,
 )
+from .solutions import MAX_REFERENCES, find_reference
 from .static_page import add_page
 
 MAX_BODY_BYTES = 32 * 2**20

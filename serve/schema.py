@@ -11,7 +11,7 @@ from .model import Verify
 from .motion import Motion, MotionNames, MotionProblem
 from .orbit import Orbit, Source, Trust
 from .problems import MAX_TIMES, Problem
-from .reference import MAX_REFERENCES, Reference
+from .solutions import MAX_REFERENCES, Reference
 
 MAX_TRAJECTORIES = 1024
 MAX_POINTS_OF_A_TABLE = 10_000

@@ -114,7 +114,8 @@ class App {
     const hasFormula = Object.keys(model.fields).length === 1, rule = model.requirements ? `, with ${model.requirements}` : "";
     $("task").textContent = (hasFormula ? `Give a potential V(${names}) on ${ranges.join(", ")}${rule}. A neural operator predicts the motion of a particle${model.has_unit_mass ? " of unit mass" : ""}`
       : `Give the parameters of the system “${model.system}” and where it starts, ${ranges.join(", ")}. A neural operator predicts its motion`) + ` up to t = ${model.horizon}, without stepping through time.`;
-    $("about").textContent = `Predicted by ${this.modelName ? `${this.modelName}, ` : ""}a ${model.architecture.name} of ${Number(model.num_parameters).toLocaleString("en")} parameters, which reads V at ${model.sensors.join(" × ")} sensors.`;
+    const name = this.modelName || model.architecture.name;
+    $("about").textContent = `The network ${name} has ${Number(model.num_parameters).toLocaleString("en")} parameters and reads V at ${model.sensors.join(" × ")} sensors.`;
     for (const [id, name] of [["position", "q"], ["momentum", "p"]])
       document.querySelector(`#${id} figcaption`).innerHTML = `${id === "position" ? "Position" : "Momentum"} ${isPlane ? `<i>${name}</i>₁ and, paler, <i>${name}</i>₂` : `<i>${name}</i>(<i>t</i>)`}`;
   }
@@ -159,7 +160,7 @@ class App {
     this.panels.update();
     $("scene").classList.toggle("stale", this.cards.some((card) => card.isOld));
     $("kinds").hidden = this.cards.length > 1 || !(this.model.has_unit_mass || this.cards[0].isOwn);
-    $("legend").innerHTML = "<span class=\"wide\"></span> prediction <span class=\"thin\"></span> solver";
+    $("legend").innerHTML = "<span class=\"wide\"></span> prediction <span class=\"thin\"></span> solver ·";
   }
 
   seek(t) { this.clock.play(false); this.clock.set(t); }

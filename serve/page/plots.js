@@ -63,11 +63,10 @@ export class Plot {
       scales: { x: { time: false, auto: false, range: () => this.x }, y: { auto: false, range: () => this.y } },
       axes: [axis({ size: 26, space: 48 }), axis({ size: widest, space: 32, ...this.yAxis })],
       series: [{}, ...this.series.map((style) => ({ ...styled(style), points: { show: false } }))],
-      hooks: { draw: [(u) => { this.#name(u); this.paint(this, u.ctx); }] },
+      hooks: { draw: [(u) => { this.#name(u); this.paint(this, u.ctx); this.moved(); }] },  // scales are settled only now
     }, this.data, this.box);
     this.u.over.append(this.layer);
     this.#rescale();
-    this.moved();
   }
 
   #name(u) {
@@ -84,7 +83,6 @@ export class Plot {
   #resize() {
     if (!this.u || !this.box.clientWidth) return;
     this.u.setSize({ width: this.box.clientWidth, height: this.box.clientHeight });
-    this.moved();
   }
 }
 

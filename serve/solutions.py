@@ -1,4 +1,4 @@
-"""The solver's trajectory beside a prediction, so that both can be drawn and their difference be seen.
+"""The solver's solution beside a prediction, so that both can be drawn and their difference be seen.
 
 Shapes: T query times, d degrees of freedom.
 """
@@ -93,8 +93,10 @@ def _by_quadrature(hamiltonian: FunctionHamiltonians, orbit: Orbit) -> tuple[np.
     margin = _MARGIN * (high - low)
     motion = find_motion(potential.value, float(orbit.q0), float(orbit.p0), mass=1.0, domain=(low - margin, high + margin))
     q, p = motion.solve(orbit.times)
-    fastest = max(np.abs(p).max(), np.abs(potential.gradient(q)).max())
-    return q, p, float(_EXACT * max(motion.width, np.abs(p).max()) + motion.accuracy * orbit.times.max() * fastest)
+    largest = float(np.abs(p).max())
+    late = motion.accuracy * float(orbit.times.max()) * max(largest, float(np.abs(potential.gradient(q)).max()))
+    kinks = float(np.abs(0.5 * p * p + potential.value(q) - motion.energy).max()) / largest  # where V has one, p is less accurate
+    return q, p, _EXACT * max(motion.width, largest) + late + kinks
 
 
 def _certify(hamiltonian: Any, orbit: Orbit) -> tuple[np.ndarray, np.ndarray, float]:
