@@ -24,16 +24,18 @@ def connect(num_cpus: int | None = None) -> Any:
     Does nothing where Ray is already initialised.
     """
     choose_authentication()
-    # A proxy of Serve that takes longer to start is killed and started again: on a busy machine, for ever.
-    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "30")
     if "OMP_WAIT_POLICY" not in os.environ:
         # Threads of a worker wait for each other without sleeping, by default for so long that on a busy machine a step takes up to
         # twenty times as long. A wait this short costs 2% on an idle one.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    joins = bool(os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
+    if not joins:
+        # Ray's own switch, read as it is imported, for a cluster that nobody outside this machine can reach: its metrics would otherwise
+        # listen on a random port of every interface.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
     if not ray.is_initialized():
-        joins = bool(os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
         # "local": without it Ray would look for the newest cluster of this machine, even one long dead.
         private = {} if joins else {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **private)

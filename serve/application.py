@@ -3,6 +3,7 @@
 From a checkout, on a cluster:  serve run neural_hamilton.serve.application:application model_path=/path/to/model
 """
 
+import asyncio
 import contextlib
 import io
 import json
@@ -12,6 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,77 +22,162 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import BackpressureConfig
+from ray.serve.config import AutoscalingConfig, BackpressureConfig
+from ray.serve.schema import LoggingConfig
+from ray.util import metrics
 
 from ..physics import InputError
+from .catalogue import Catalogue, load_catalogue
 from .http_api import RETRY_AFTER_SECONDS, build_api
-from .model import Model
-from .shipped import choose_model, find_model, locate_model
+from .instruments import Instruments
+from .service import Limits, Service
+from .shipped import choose_model, find_model, locate_model, name_of
 
 NAME = "neural-hamilton"
-_REQUEST_TIMEOUT_SECONDS = 120
+_DEPLOYMENT = "trajectories"
 _READY_TIMEOUT_SECONDS = 60
+_DRAIN_SECONDS = 8.0
+_SHORTEST_KEY = 16
+# The queue is the service's own: slots of Ray would be taken before a body has been read, and waited for with an exponential back-off.
+_MAX_ONGOING_REQUESTS = 10_000
+_REQUESTS_PER_REPLICA = 4.0  # in progress, on average, above which replicas are added
+
+_log = logging.getLogger("ray.serve")
 
 
 class ServeOptions(BaseModel):
-    """What `serve run` accepts as key=value."""
+    """What `serve run` accepts as key=value, and a Serve configuration as `args`."""
 
     model_config = ConfigDict(extra="forbid")
 
-    model_path: str | None = Field(
-        None, description="shipped model, or model folder that every node with a replica can read; by default the model of `predict`"
+    models: dict[str, str] = Field(
+        default_factory=dict,
+        description="by name, shipped models or model folders that every node with a replica can read; the first is the default. By "
+        "default the model of `predict`",
     )
+    model_path: str | None = Field(None, description="a shipped model or a model folder, if there is only one")
     solver_threshold: float = Field(0.05, ge=0, description="with verify=solver, predictions further off are replaced by the solver's")
-    num_replicas: int = Field(1, ge=1)
-    max_ongoing_requests: int = Field(8, ge=1, description="requests a replica works on at once")
-    max_queued_requests: int = Field(64, ge=1, description="requests that wait; further ones get 503 with Retry-After")
+    num_replicas: int = Field(1, ge=1, description="processes that predict, each on one core")
+    max_replicas: int | None = Field(None, ge=1, description="where more requests come, up to so many")
+    max_queued_requests: int = Field(64, ge=1, description="requests that a replica works on or keeps waiting; beyond them, 503")
+    request_timeout_seconds: float = Field(60.0, gt=0, description="from the first byte to the response")
+    max_body_mb: float = Field(32.0, gt=0, description="of a request, unpacked, in MiB")
+    api_key_file: str | None = Field(None, description="file with a key that every request to /v1 must bring")
+    cors_origins: list[str] = Field(default_factory=list, description="pages from these addresses may read responses")
 
 
-@serve.deployment(name="trajectories", max_constructor_retry_count=2, graceful_shutdown_wait_loop_s=0.5)
+@serve.deployment(
+    name=_DEPLOYMENT, max_constructor_retry_count=2, graceful_shutdown_wait_loop_s=0.2, graceful_shutdown_timeout_s=_DRAIN_SECONDS
+)
 @serve.ingress()
 class TrajectoryDeployment:
-    """A replica: one model, swapped by `reconfigure` without a restart."""
+    """A replica. `reconfigure` swaps its models without a restart; a model that cannot be used leaves those before it in use."""
 
-    _model: Model
+    def __init__(self, limits: dict[str, Any], api_key_file: str | None) -> None:
+        api_key = None if api_key_file is None else read_api_key(api_key_file)
+        kinds = {kind: getattr(metrics, kind) for kind in ("Counter", "Gauge", "Histogram")}
+        self._service = Service(Catalogue({}), Limits(**limits, api_key=api_key), Instruments(kinds), read_metrics)
 
-    def reconfigure(self, settings: dict[str, Any]) -> None:
-        # Load and check first; requests in flight keep the model they started with.
-        self._model = Model(settings["model_path"], settings["solver_threshold"])
+    async def reconfigure(self, settings: dict[str, Any]) -> None:
+        before = self._service.catalogue
+        # In a thread: requests go on meanwhile, each with the model that it started with.
+        catalogue = await asyncio.to_thread(load_catalogue, settings["models"], settings["solver_threshold"], before)
+        for name, reason in catalogue.rejected.items():
+            _log.error("model %s is rejected, and what was served before still is: %s", name, reason)
+        self._service.catalogue = catalogue
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_api(lambda: self._model)
+        return build_api(self._service)
 
 
 def application(options: ServeOptions) -> Application:
     """The Serve application of `options`; what `serve run` and a Serve config file import."""
-    folder = choose_model() if options.model_path is None else locate_model(options.model_path)
+    models = dict(options.models)
+    if options.model_path is not None:
+        models = {name_of(options.model_path): options.model_path} | models
+    folders = {name: str(locate_model(model).resolve()) for name, model in models.items()} or {choose_model().name: str(choose_model())}
+    limits = options.model_dump(include={"max_queued_requests", "request_timeout_seconds", "max_body_mb"})
+    limits["cors_origins"] = tuple(options.cors_origins)
+    if options.max_replicas is None:
+        scale: dict[str, Any] = {"num_replicas": options.num_replicas}
+    else:
+        autoscaling = AutoscalingConfig(
+            min_replicas=options.num_replicas, max_replicas=options.max_replicas, target_ongoing_requests=_REQUESTS_PER_REPLICA
+        )
+        scale = {"autoscaling_config": autoscaling}
     deployment = TrajectoryDeployment.options(
-        num_replicas=options.num_replicas,
-        max_ongoing_requests=options.max_ongoing_requests,
-        max_queued_requests=options.max_queued_requests,
+        **scale,
+        max_ongoing_requests=_MAX_ONGOING_REQUESTS,
+        max_queued_requests=options.max_queued_requests,  # while no replica is there
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=RETRY_AFTER_SECONDS),
-        user_config={"model_path": str(folder.resolve()), "solver_threshold": options.solver_threshold},
+        logging_config=LoggingConfig(encoding="JSON", enable_access_log=True),
+        user_config={"models": folders, "solver_threshold": options.solver_threshold},
     )
-    return deployment.bind()
+    return deployment.bind(limits, options.api_key_file)
 
 
-def start(model_path: str | Path, host: str = "127.0.0.1", port: int = 8000, **options: Any) -> str:
-    """Serve a model and return its URL once it is ready; `options` are the other fields of `ServeOptions`. Stop it with `stop`.
+def read_api_key(file: str) -> str:
+    """The key in a file, without white space around it; InputError where there is none."""
+    try:
+        key = Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"api_key_file is {file!r}, which cannot be read: {error}; give a file that holds one key") from None
+    if len(key) < _SHORTEST_KEY or not key.isascii() or not key.isprintable() or " " in key:
+        raise InputError(f"api_key_file is {file!r}, which holds no key of at least {_SHORTEST_KEY} printable characters without spaces")
+    return key
+
+
+def read_metrics() -> str:
+    """What the Ray of every node exports about this service, in the format of Prometheus."""
+    texts = []
+    for node in ray.nodes():
+        if node["Alive"] and node["MetricsExportPort"] > 0:
+            with contextlib.suppress(OSError):
+                url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+                with _DIRECTLY.open(url, timeout=5) as response:
+                    texts.append(response.read().decode())
+    ours = "ray_neural_hamilton_"
+    lines = (line for text in texts for line in text.splitlines() if ours in line.split("{")[0])
+    described: set[str] = set()  # each node describes each metric
+    kept = []
+    for line in lines:
+        if not line.startswith("#") or line not in described:
+            kept.append(line)
+            described.add(line)
+    return "\n".join(kept) + "\n"
+
+
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def start(models: str | Path | Mapping[str, str | Path], host: str = "127.0.0.1", port: int = 8000, **options: Any) -> str:
+    """Serve models and return their URL once it is ready; `options` are the other fields of `ServeOptions`. Stop it with `stop`.
+
+    Parameters
+    ----------
+    models
+        A shipped model or a model folder, or several by the names that requests use; the first is the default.
 
     Raises
     ------
     InputError
-        Where there is no model, the address cannot be bound, or this Ray cluster already serves something
+        Where there is no model, the address cannot be bound, the cluster has no core for a replica, or it already serves something
         (Serve's host and port are fixed when it starts, so a second application could not have its own).
     """
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing Ray Serve set it to INFO
-    app = application(ServeOptions(model_path=str(find_model(model_path)), **options))
+    _log.setLevel(logging.ERROR)  # importing Ray Serve set it to INFO
+    by_name = models if isinstance(models, Mapping) else {name_of(models): models}
+    asked = ServeOptions(models={name: str(find_model(model)) for name, model in by_name.items()}, **options)
+    if asked.api_key_file is not None:
+        asked.api_key_file = str(Path(asked.api_key_file).resolve())
+        read_api_key(asked.api_key_file)
     _check_address(host, port)
     if _is_serving():
         raise InputError("Ray Serve already runs on this cluster; stop it first with `serve shutdown`, or use another cluster")
+    _check_cores(asked)
     try:
-        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port, "request_timeout_s": _REQUEST_TIMEOUT_SECONDS})
-        serve.run(app, name=NAME, route_prefix="/")
+        backstop = asked.request_timeout_seconds + 10.0
+        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port, "request_timeout_s": backstop})
+        serve.run(application(asked), name=NAME, route_prefix="/")
         url = _url(host, port)
         _wait_until_ready(url)
     except BaseException:
@@ -99,10 +186,19 @@ def start(model_path: str | Path, host: str = "127.0.0.1", port: int = 8000, **o
     return url
 
 
+def _check_cores(options: ServeOptions) -> None:
+    """Ray would wait for cores that never come."""
+    most = max(options.num_replicas, options.max_replicas or 0)
+    cores = int(ray.cluster_resources().get("CPU", 0))
+    if most > cores:
+        raise InputError(f"{most} replicas need a core each, and this cluster has {cores}; ask for at most {cores}")
+
+
 def stop() -> None:
-    """End the endpoint that `start` began; Ray itself stays."""
+    """End the endpoint that `start` began, when it has finished the requests that it works on; Ray itself stays."""
     if not _is_serving():
         return
+    serve.delete(NAME)
     # Ray reports the end of Serve's own controller as an error, a moment later and on stdout, where results belong.
     heard = io.StringIO()
     with contextlib.redirect_stdout(heard):
@@ -143,10 +239,9 @@ def _url(host: str, port: int) -> str:
 def _wait_until_ready(url: str) -> None:
     """The proxy learns its routes a moment after the replicas are up."""
     deadline = time.monotonic() + _READY_TIMEOUT_SECONDS
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while True:
         try:
-            with direct.open(f"{url}/healthz", timeout=5) as response:
+            with _DIRECTLY.open(f"{url}/readyz", timeout=5) as response:
                 json.load(response)
             return
         except (urllib.error.URLError, OSError, ValueError) as error:

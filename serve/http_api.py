@@ -1,20 +1,26 @@
-"""The HTTP contract as a FastAPI application around a model. No Ray: `application` puts it on Ray Serve."""
+"""The HTTP contract as a FastAPI application around a `Service`. No Ray: `application` puts it on Ray Serve."""
 
-import json
-from collections.abc import Callable
+import asyncio
+import hmac
+import time
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, get_args
 
+import orjson
 from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from ..physics import InputError
 from .arrow_stream import MEDIA_TYPE, read_problems, write_orbits
-from .model import Model, Verify
-from .motion import MotionProblem, map_potential_of_motion, predict_all
+from .batching import Busy
+from .model import Verify
+from .motion import MotionProblem, map_potential_of_motion
 from .schema import (
     MAX_PLACES,
     PotentialRequest,
@@ -25,41 +31,72 @@ from .schema import (
     parse_request,
     to_response,
 )
-from .solutions import MAX_REFERENCES, find_reference
+from .service import Service
+from .solutions import MAX_REFERENCES, find_references
 from .static_page import add_page
 
-MAX_BODY_BYTES = 32 * 2**20
 RETRY_AFTER_SECONDS = 1
 
+_PIECE_BYTES = 2**18  # of a response: a proxy passes on pieces, and keeps a whole response in memory otherwise
+_LONGEST_INLINE = 2**15  # bytes; reading more of a body at once would hold up other requests
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_OPTIONS = ("verify", "model")
 _COMPONENT = "#/components/schemas/{model}"
 _REQUESTS = (TrajectoriesRequest, PotentialRequest)
 _REFUSALS: dict[int | str, dict[str, Any]] = {
-    413: {"model": Refusal, "description": f"The body is larger than {MAX_BODY_BYTES} bytes"},
+    401: {"model": Refusal, "description": "This endpoint has an API key, and the request did not bring it"},
+    408: {"model": Refusal, "description": "The body did not arrive in time"},
+    413: {"model": Refusal, "description": "The body is too large"},
     422: {"model": Refusal, "description": "What was sent is wrong; the sentence names the field"},
-    503: {"description": "Overloaded; try again after Retry-After seconds"},
+    503: {"model": Refusal, "description": "Overloaded; try again after Retry-After seconds"},
 }
 
 
-class _TooLarge(Exception):
-    pass
+class _Refused(Exception):
+    """A request that ends without work: its status, the reason as metrics have it, and a sentence."""
+
+    def __init__(self, status: int, reason: str, sentence: str, **headers: str) -> None:
+        super().__init__(sentence)
+        self.status, self.reason, self.sentence = status, reason, sentence
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
-def build_api(get_model: Callable[[], Model]) -> FastAPI:
-    """The application; `get_model` is called at each request, so that a model can be swapped while serving."""
+def build_api(service: Service) -> FastAPI:
+    """The application. The service is looked at anew by each request, so that its models can be swapped meanwhile."""
     summary = "q(t), p(t) for a potential V(q), from a neural operator"
     api = FastAPI(title="Neural Hamilton", version="1", summary=summary, docs_url=None, redoc_url=None)
-    too_large = f"body is larger than {MAX_BODY_BYTES} bytes; send fewer trajectories a request"
-    api.add_exception_handler(InputError, lambda _, error: _refuse(422, str(error)))
-    api.add_exception_handler(_TooLarge, lambda _, __: _refuse(413, too_large, {"Connection": "close"}))
+    _add_common(api, service)
     add_page(api)
 
-    @api.get("/v1/model", summary="The model card, with what the model was trained for")
+    @_get(api, "/v1/model", summary="The default model's card, with what the model was trained for")
     async def show_model() -> dict[str, Any]:
-        return get_model().description
+        return service.catalogue.find(None)[1].description
 
-    @api.get("/healthz", summary="Whether a model is ready")
+    @_get(api, "/v1/models", summary="All models by name, which is the default, and what could not be loaded")
+    async def show_models() -> dict[str, Any]:
+        return service.catalogue.describe()
+
+    @_get(api, "/v1/models/{name}", summary="A model's card", responses={404: {"model": Refusal}})
+    async def show_named_model(name: str) -> dict[str, Any]:
+        try:
+            return service.catalogue.find(name)[1].description
+        except InputError as error:
+            raise _Refused(404, "unknown_model", str(error)) from None
+
+    @_get(api, "/healthz", summary="Whether the process is alive")
     async def show_health() -> dict[str, str]:
-        return {"status": "ok", "architecture": get_model().summary["architecture"]}
+        return {"status": "ok", "architecture": service.catalogue.find(None)[1].summary["architecture"]}
+
+    @_get(api, "/readyz", summary="Whether requests are taken")
+    async def show_readiness() -> dict[str, Any]:
+        return {"status": "ready", "models": list(service.catalogue.models), "requests_in_progress": service.queue.num_requests}
+
+    if service.read_metrics is not None:
+        read_metrics = service.read_metrics
+
+        @_get(api, "/metrics", response_class=PlainTextResponse, summary="Counters for Prometheus")
+        async def show_metrics() -> PlainTextResponse:
+            return PlainTextResponse(await run_in_threadpool(read_metrics), media_type="text/plain; version=0.0.4")
 
     @api.post(
         "/v1/trajectories",
@@ -71,27 +108,18 @@ def build_api(get_model: Callable[[], Model]) -> FastAPI:
         openapi_extra=_body(TrajectoriesRequest, {MEDIA_TYPE: _binary("potential and, if wanted, q0, p0, times")})
         | {
             "parameters": [
-                {
-                    "name": "verify",
-                    "in": "query",
-                    "description": "only with an Arrow stream",
-                    "schema": {"enum": list(get_args(Verify)), "default": "energy"},
-                }
+                _query("verify", "with JSON, either here or in the body", {"enum": list(get_args(Verify)), "default": "energy"}),
+                _query("model", "a name of GET /v1/models; with JSON, either here or in the body", {"type": "string"}),
             ],
         },
     )
     async def predict_trajectories(request: Request) -> Response:
         media_type = _media_type(request)
-        try:
-            if media_type == MEDIA_TYPE:
-                verify = _read_verify(request)
-                body = await _read_body(request)
-                return await run_in_threadpool(_predict_arrow, get_model(), body, verify)
-            if media_type == "application/json":
-                return await run_in_threadpool(_predict_json, get_model(), await _read_json(request))
-        except ClientDisconnect:
-            return Response(status_code=499)  # nobody is there to read it
-        raise InputError(f"Content-Type is {media_type[:100]!r}; send application/json or {MEDIA_TYPE}")
+        if media_type not in ("application/json", MEDIA_TYPE):
+            raise InputError(f"Content-Type is {media_type[:100]!r}; send application/json or {MEDIA_TYPE}")
+        options = _read_options(request)
+        predict = _predict_json if media_type == "application/json" else _predict_arrow
+        return await _work_on(service, request, lambda body: predict(service, body, options))
 
     @api.post(
         "/v1/potential",
@@ -101,86 +129,224 @@ def build_api(get_model: Callable[[], Model]) -> FastAPI:
     )
     async def map_potential(request: Request) -> Response:
         media_type = _media_type(request)
-        try:
-            if media_type == "application/json":
-                return await run_in_threadpool(_map_potential, get_model(), await _read_json(request))
-        except ClientDisconnect:
-            return Response(status_code=499)
-        raise InputError(f"Content-Type is {media_type[:100]!r}; send application/json")
+        if media_type != "application/json":
+            raise InputError(f"Content-Type is {media_type[:100]!r}; send application/json")
+        if request.query_params:
+            raise InputError(f"query parameters are {', '.join(request.query_params)[:100]}; everything belongs in the body")
+
+        async def evaluate(body: bytes) -> Response:
+            return await run_in_threadpool(_map_potential, service, body)
+
+        return await _work_on(service, request, evaluate)
 
     api.openapi = lambda: _describe(api)  # type: ignore[method-assign]
     return api
 
 
-def _predict_json(model: Model, body: bytes) -> Response:
-    request = parse_request(TrajectoriesRequest, body)
-    problems = [trajectory.to_problem(index) for index, trajectory in enumerate(request.trajectories)]
-    if request.reference and len(problems) > MAX_REFERENCES:
-        raise InputError(f"reference is for at most {MAX_REFERENCES} trajectories; this request has {len(problems)}, so split it")
-    predicted = predict_all(model, problems, request.verify)
-    references = [find_reference(*pair) for pair in zip(problems, predicted, strict=True)] if request.reference else None
-    return _json(to_response(model.summary, predicted, request.verify, references))
+def _add_common(api: FastAPI, service: Service) -> None:
+    """What all routes share: refusals, the key, origins, counting."""
+
+    def refuse(_: Request, refused: Any) -> Response:
+        service.instruments.reject(refused.reason)
+        return _refuse(refused.status, refused.sentence, refused.headers)
+
+    def refuse_input(_: Request, error: Exception) -> Response:
+        service.instruments.reject("invalid")
+        return _refuse(422, str(error))
+
+    api.add_exception_handler(_Refused, refuse)
+    api.add_exception_handler(InputError, refuse_input)
+
+    @api.middleware("http")
+    async def measure(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
+        begun = time.perf_counter()
+        response = await proceed(request) if _may_ask(service, request) else refuse(request, _WITHOUT_KEY)
+        route = getattr(request.scope.get("route"), "path", "other")
+        service.instruments.finish_request(route, response.status_code, time.perf_counter() - begun)
+        return response
+
+    if service.limits.cors_origins:
+        origins = list(service.limits.cors_origins)
+        api.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"])
 
 
-def _map_potential(model: Model, body: bytes) -> Response:
+_WITHOUT_KEY = _Refused(
+    401, "unauthorized", "this endpoint has an API key; send it as the header Authorization: Bearer KEY", WWW_Authenticate="Bearer"
+)
+
+
+def _may_ask(service: Service, request: Request) -> bool:
+    """Whether a request brings the key, or needs none: probes, metrics and the page reveal nothing."""
+    key = service.limits.api_key
+    if key is None or not request.url.path.startswith("/v1/") or request.method == "OPTIONS":
+        return True
+    given = request.headers.get("authorization", "")
+    return hmac.compare_digest(given.encode(), f"Bearer {key}".encode())
+
+
+def _get(api: FastAPI, path: str, **options: Any) -> Callable[[Any], Any]:
+    """A route for GET and, as HTTP demands, for HEAD."""
+
+    def register(handler: Any) -> Any:
+        api.head(path, include_in_schema=False, **{name: value for name, value in options.items() if name == "response_class"})(handler)
+        return api.get(path, **options)(handler)
+
+    return register
+
+
+async def _work_on(service: Service, request: Request, work: Callable[[bytes], Awaitable[Response]]) -> Response:
+    """Read the body and work on it, in the time and with the memory that requests have.
+
+    A body is read before its request takes one of the places in the queue: a slow sender holds up nobody.
+    """
+    limits = service.limits
+    arrived = False
+    try:
+        async with asyncio.timeout(limits.request_timeout_seconds):
+            body = await _read_body(request, limits.max_body_bytes)
+            arrived = True
+            with service.queue.admit(len(body)):
+                service.instruments.waiting(service.queue.num_requests)
+                return await work(body)
+    except ClientDisconnect:
+        return Response(status_code=499)  # nobody is there to read it
+    except Busy:
+        raise _unavailable("overloaded", "there are too many requests; try again") from None
+    except TimeoutError:
+        seconds = f"{limits.request_timeout_seconds:g} s"
+        if arrived:
+            raise _unavailable("timeout", f"the request was not done after {seconds}; send less, or try again") from None
+        raise _Refused(408, "slow_body", f"the body did not arrive within {seconds}; send it faster", Connection="close") from None
+
+
+def _unavailable(reason: str, sentence: str) -> _Refused:
+    return _Refused(503, reason, sentence, Retry_After=str(RETRY_AFTER_SECONDS))
+
+
+async def _predict_json(service: Service, body: bytes, options: dict[str, str]) -> Response:
+    def read() -> tuple[TrajectoriesRequest, list[Any]]:
+        request = parse_request(TrajectoriesRequest, body)
+        for name, value in options.items():
+            if name in request.model_fields_set:
+                raise InputError(f"{name} is given in the query and in the body; give it once")
+            request = request.model_copy(update={name: value})
+        if request.reference and len(request.trajectories) > MAX_REFERENCES:
+            count = len(request.trajectories)
+            raise InputError(f"reference is for at most {MAX_REFERENCES} trajectories; this request has {count}, so split it")
+        return request, [trajectory.to_problem(index) for index, trajectory in enumerate(request.trajectories)]
+
+    request, problems = await _in_thread_if_long(len(body), read)
+    name, model = service.catalogue.choose(request.model, problems)
+    predicted = await service.queue.predict(model, problems, request.verify)
+    service.instruments.predicted(name, predicted)
+    references = await run_in_threadpool(find_references, problems, predicted) if request.reference else None
+    summary = {"name": name, **model.summary}
+    return await _in_thread_if_long(_size(predicted), lambda: _json(to_response(summary, predicted, request.verify, references)))
+
+
+async def _predict_arrow(service: Service, body: bytes, options: dict[str, str]) -> Response:
+    name, model = service.catalogue.find(options.get("model"))
+    problems = await _in_thread_if_long(len(body), lambda: read_problems(body, model.system))
+    orbits = await service.queue.predict(model, problems, options.get("verify", "energy"))  # type: ignore[arg-type]
+    service.instruments.predicted(name, orbits)
+    content = await _in_thread_if_long(_size(orbits), lambda: write_orbits(orbits, model.system))  # type: ignore[arg-type]
+    return _respond(content, MEDIA_TYPE)
+
+
+def _map_potential(service: Service, body: bytes) -> Response:
     request = parse_request(PotentialRequest, body)
     problem = request.to_problem()
     if isinstance(problem, MotionProblem):
         domain, values, energy = map_potential_of_motion(problem, request.places)
-        return _json({"domain": [domain], "values": values.tolist(), "energy": energy})
+        return _json({"domain": [domain], "values": values, "energy": energy})
+    _, model = service.catalogue.find(request.model)
     num_places = request.places ** len(model.system.domain)
     if num_places > MAX_PLACES**2:
         raise InputError(f"places is {request.places}, which makes {num_places} in all; at most {MAX_PLACES**2} are allowed")
     values, energy = model.map_potential(problem, request.places)
-    return _json({"domain": model.system.domain, "values": values.tolist(), "energy": energy})
+    return _json({"domain": model.system.domain, "values": values, "energy": energy})
+
+
+async def _in_thread_if_long(num_bytes: int, work: Callable[[], Any]) -> Any:
+    """Short work is done at once: a thread costs more."""
+    return work() if num_bytes <= _LONGEST_INLINE else await run_in_threadpool(work)
+
+
+def _size(trajectories: list[Any]) -> int:
+    """Of a response, in bytes: each time comes with q and p."""
+    return 60 * sum(len(one) for one in trajectories)
 
 
 def _json(content: dict[str, Any]) -> Response:
-    return Response(json.dumps(content, allow_nan=False, separators=(",", ":")), media_type="application/json")
+    return _respond(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), "application/json")
 
 
-def _predict_arrow(model: Model, body: bytes, verify: Verify) -> Response:
-    orbits = model.predict(read_problems(body, model.system), verify)
-    return Response(write_orbits(orbits, model.system), media_type=MEDIA_TYPE)
+def _respond(content: bytes, media_type: str) -> Response:
+    if len(content) <= _PIECE_BYTES:
+        return Response(content, media_type=media_type)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(content), _PIECE_BYTES):
+            yield content[start : start + _PIECE_BYTES]
+
+    return StreamingResponse(pieces(), media_type=media_type, headers={"Content-Length": str(len(content))})
 
 
 def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
 
 
-async def _read_json(request: Request) -> bytes:
-    """The body of a request in JSON.
+async def _read_body(request: Request, limit: int) -> bytes:
+    """The body, given up at the first byte over the limit whatever Content-Length said.
 
-    It is read here, not by FastAPI: it must stop at the limit, and FastAPI's own refusals echo the input, which JSON cannot hold
-    when the input is NaN.
+    It is read here, not by FastAPI: it must stop at the limit, and FastAPI's own refusals echo the input, which JSON cannot hold when the
+    input is NaN.
     """
-    if request.query_params:
-        names = ", ".join(request.query_params)[:100]
-        raise InputError(f"query parameters are {names}; with JSON, everything belongs in the body")
-    return await _read_body(request)
-
-
-async def _read_body(request: Request) -> bytes:
-    """The body, given up at the first byte over the limit whatever Content-Length said."""
     declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared[:20]) > MAX_BODY_BYTES:
-        raise _TooLarge
+    if declared.isdecimal() and int(declared[:20]) > limit:
+        raise _too_large(limit)
+    unpack = _unpacker(request.headers.get("content-encoding", "identity").strip().lower(), limit)
     body = bytearray()
     async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise _TooLarge
-    return bytes(body)
+        body += unpack(chunk, limit + 1 - len(body))
+        if len(body) > limit:
+            raise _too_large(limit)
+    return bytes(body.removeprefix(_BYTE_ORDER_MARK))
 
 
-def _read_verify(request: Request) -> Verify:
-    unknown = set(request.query_params) - {"verify"}
+def _too_large(limit: int) -> _Refused:
+    return _Refused(413, "too_large", f"body is larger than {limit} bytes; send fewer trajectories a request", Connection="close")
+
+
+def _unpacker(encoding: str, limit: int) -> Callable[[bytes, int], bytes]:
+    """A function of a chunk and the most bytes that it may become."""
+    if encoding in ("identity", ""):
+        return lambda chunk, _: chunk
+    if encoding != "gzip":
+        raise InputError(f"Content-Encoding is {encoding[:100]!r}; send gzip or none")
+    stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+
+    def unpack(chunk: bytes, most: int) -> bytes:
+        try:
+            unpacked = stream.decompress(chunk, most)
+        except zlib.error as error:
+            raise InputError(f"body is not gzip, which Content-Encoding promises: {error}") from None
+        if stream.unconsumed_tail:
+            raise _too_large(limit)
+        return unpacked
+
+    return unpack
+
+
+def _read_options(request: Request) -> dict[str, str]:
+    """`verify` and `model` of the query."""
+    unknown = set(request.query_params) - set(_OPTIONS)
     if unknown:
-        raise InputError(f"query parameters are {', '.join(request.query_params)[:100]}; only verify is known")
+        raise InputError(f"query parameters are {', '.join(request.query_params)[:100]}; only {' and '.join(_OPTIONS)} are known")
     verify = request.query_params.get("verify", "energy")
     if verify not in get_args(Verify):
         raise InputError(f"verify is {verify[:100]!r}; choose one of {', '.join(get_args(Verify))}")
-    return verify  # type: ignore[return-value]
+    return dict(request.query_params)
 
 
 def _refuse(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -191,6 +357,10 @@ def _body(request: type[BaseModel], others: dict[str, Any] | None = None) -> dic
     """The description of a request body in JSON, or in `others` by media type."""
     schema = {"schema": {"$ref": _COMPONENT.format(model=request.__name__)}}
     return {"requestBody": {"required": True, "content": {"application/json": schema} | (others or {})}}
+
+
+def _query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
 def _binary(columns: str) -> dict[str, Any]:

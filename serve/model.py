@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 
 from ..architectures import Task, TrainedFor, load_model, read_card
 from ..physics import InputError
@@ -18,13 +17,13 @@ from ..physics.systems import Names, System, get_system
 from ..platform.data.datasets import stack_fields
 from .orbit import Orbit, Trust
 from .parameters import typical_parameters
+from .passes import Passes
 from .problems import Potential, Problem, as_problems, calling_it, exact_hamiltonians, read_fields, read_state, read_times
 from .shipped import accepts, find_model, models_accepting
 
 Verify = Literal["none", "energy", "solver"]
 
 MAX_POINTS = 1_000_000  # query times of one batch, all problems together: bounds memory and the size of a response
-_POINTS_PER_PASS = 5_000  # sensors or query times of one forward pass: the default MambONet then works in about 200 MB
 
 
 class Model:
@@ -63,8 +62,7 @@ class Model:
         self.system = get_system(self.trained_for.system)
         self.solver_threshold = solver_threshold
         self.drift_threshold = _calibrated_drift(self.card, self.folder)
-        self._network = load_model(folder, device)
-        self._device = device
+        self._network = Passes(load_model(folder, device), self.task, device)
         self._warm_up()
 
     @cached_property
@@ -197,7 +195,7 @@ class Model:
     def _predict_rows(self, batch: "_Batch", rows: np.ndarray, verify: Verify) -> dict[int, Orbit]:
         """The orbits of rows with equally many times: the network's, or the solver's where that is better."""
         times = np.stack([batch.times[row] for row in rows])
-        q, p = self._run_network(batch.fields[rows], times, batch.initial[rows])
+        q, p = self._network(batch.fields[rows], times, batch.initial[rows])
         drift = batch.drift(rows, q, p)
         usable = np.isfinite(drift) & _is_finite(q) & _is_finite(p)
         trusted = usable if verify != "energy" or self.drift_threshold is None else usable & (drift <= self.drift_threshold)
@@ -218,20 +216,8 @@ class Model:
             orbits[row] = batch.orbit(row, q[k], p[k], trust)
         return orbits
 
-    def _run_network(self, fields: np.ndarray, times: np.ndarray, initial: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """q, p (B, T) or (B, T, d) of problems with equally many times, a bounded number of rows at a time."""
-        rows = max(1, _POINTS_PER_PASS // max(self.task.num_sensors, times.shape[1]))
-        parts = []
-        with torch.inference_mode():
-            for start in range(0, len(times), rows):
-                arrays = (array[start : start + rows] for array in (fields, times, initial))
-                output = self._network(*(torch.as_tensor(array, dtype=self._network.dtype, device=self._device) for array in arrays))
-                parts.append(torch.stack([output.q, output.p]).double().cpu().numpy())
-        q, p = np.concatenate(parts, axis=1)
-        return q, p
-
     def _warm_up(self) -> None:
-        """Run everything once: the first call compiles the solver and warms the network, better now than in someone's request."""
+        """Run the solver once: the first call compiles it, better now than in someone's request."""
         system, sensors = self.system, self.task.sensors
         fields = {name: np.zeros((1, *((channels,) if channels > 1 else ()), *sensors)) for name, channels in system.fields.items()}
         hamiltonians = system.from_sensors(fields)
@@ -240,7 +226,6 @@ class Model:
         p0, times = np.zeros_like(q0), np.array([[self.task.horizon]])
         q, p = system.solve(hamiltonians, q0, p0, times)
         system.energy_drift(hamiltonians, q0, p0, q, p)
-        self._run_network(stack_fields(fields, system), times, np.concatenate([centre, 0.0 * centre], axis=1))
 
 
 def check_number_of_times(count: int) -> None:

@@ -187,7 +187,7 @@ def find_well_model(model: str | Path | None) -> Path:
 
 def predict_motions(model: Model, problems: Sequence[MotionProblem], verify: Verify = "energy") -> list[Motion]:
     """One motion for each problem, in order; InputError as `motion`, with the problem's own names."""
-    if not (model.system.equivalent_well and accepts(model.trained_for, 0.0, 0.0)):
+    if not predicts_motions(model):
         raise InputError(
             f"the model in {str(model.folder)!r} was not trained for particles that start at rest at the wall of a well, to which motions "
             "in other units are reduced; use one that was, such as orbitnet"
@@ -199,6 +199,11 @@ def predict_motions(model: Model, problems: Sequence[MotionProblem], verify: Ver
     sensors = np.linspace(0.0, 1.0, model.task.num_sensors)
     orbits = iter(model.predict([Problem(one.well(sensors), 0.0, 0.0, one.times_of_the_network) for one in known], "none"))
     return [one.conclude(model, next(orbits) if one.is_known else None, verify) for one in reduced]
+
+
+def predicts_motions(model: Model) -> bool:
+    """Whether a model was trained for what motions in other units are reduced to: wells, from rest at the wall."""
+    return model.system.equivalent_well is not None and accepts(model.trained_for, 0.0, 0.0)
 
 
 def predict_all(model: Model, problems: Sequence[Problem | MotionProblem], verify: Verify) -> list[Orbit | Motion]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from ..physics import InputError
@@ -50,6 +51,7 @@ _Q0 = (
     "inside the domain; a list with several degrees of freedom; by default the model's only initial state, "
     "else 0, or the centre of the domain with several degrees of freedom"
 )
+_MODEL = "a name of GET /v1/models; by default the best for what is asked"
 _P0 = "like q0, by default the model's only initial state, else 0"
 
 
@@ -137,6 +139,7 @@ class TrajectoriesRequest(_Strict):
     reference: bool = Field(
         False, description=f"the solver's q and p, and H along the prediction, beside each of at most {MAX_REFERENCES} trajectories"
     )
+    model: str | None = Field(None, description=_MODEL)
 
 
 class PotentialRequest(_Particle):
@@ -145,6 +148,7 @@ class PotentialRequest(_Particle):
     The domain is that of GET /v1/model, or with `domain` or `table` your own.
     """
 
+    model: str | None = Field(None, description=_MODEL)
     places: int = Field(65, ge=2, le=MAX_PLACES, description="along each axis, uniform, ends of the domain included")
 
     @model_validator(mode="after")
@@ -211,6 +215,7 @@ class TrajectoryBody(_Strict):
 
 
 class ModelSummary(_Strict):
+    name: str
     architecture: str
     system: str
     num_sensors: int
@@ -263,7 +268,9 @@ def to_response(
 
 
 def _trajectory(predicted: Orbit | Motion, verify: Verify) -> dict[str, Any]:
-    body: dict[str, Any] = {name: getattr(predicted, name).tolist() for name in ("times", "q", "p")}
+    body: dict[str, Any] = {name: np.ascontiguousarray(getattr(predicted, name)) for name in ("times", "q", "p")}
+    if not all(np.isfinite(values).all() for values in body.values()):
+        raise ValueError("a predicted trajectory is not finite")  # JSON has no word for it
     body["trust"] = trust_of(predicted.trust, verify)
     if isinstance(predicted, Motion):
         body |= {"energy": predicted.energy, "period": predicted.period, "turning_points": list(predicted.turning_points)}

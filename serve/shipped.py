@@ -46,6 +46,12 @@ def locate_model(model: str | Path) -> Path:
     return SHIPPED_MODELS / folder if is_name else folder
 
 
+def name_of(model: str | Path) -> str:
+    """What a model is called where nobody named it: as its folder, or as the run it came from."""
+    path = Path(model).resolve()
+    return path.parent.name if path.name == "model" else path.name
+
+
 def short_path(folder: Path) -> Path:
     """Relative to the working directory, if it is inside it."""
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
@@ -65,15 +71,25 @@ def choose_model(q0: Any = None, p0: Any = None) -> Path:
     """
     given = [part for part in (q0, p0) if part is not None]
     q0, p0 = (np.zeros(np.size(given[0])) if given and part is None else part for part in (q0, p0))
-    ranked = []
-    for name in shipped_models():
-        trained_for = read_trained_for(name)
-        if not given or accepts(trained_for, q0, p0):
-            fit = trained_for.any_initial_state, trained_for.noise > 0, -trained_for.task.num_sensors, _has_mechanics_built_in(name)
-            ranked.append((*fit, _validation_loss(name), name))
-    if not ranked:
+    usable = [name for name in shipped_models() if not given or accepts(read_trained_for(name), q0, p0)]
+    if not usable:
         raise InputError(f"no shipped model predicts from q0 = {q0} and p0 = {p0}; name a model folder")
-    return SHIPPED_MODELS / min(ranked)[-1]
+    return SHIPPED_MODELS / min(usable, key=lambda name: (rank(_read_card(name)), name))
+
+
+def rank(card: dict[str, Any]) -> tuple[Any, ...]:
+    """A key by which models are tried in turn, best first: see `choose_model`."""
+    from ..architectures import TrainedFor, parse_architecture
+
+    trained_for = TrainedFor.model_validate(card["trained_for"])
+    has_mechanics_built_in = parse_architecture(card["architecture"]).built_in is not None
+    fit = trained_for.any_initial_state, trained_for.noise > 0, -trained_for.task.num_sensors, has_mechanics_built_in
+    return *fit, validation_loss(card)
+
+
+def validation_loss(card: dict[str, Any]) -> float:
+    """What a model reached in training; infinity where its card has no record of it."""
+    return float(card.get("provenance", {}).get("metrics", {}).get("validation_loss", np.inf))
 
 
 def most_accurate_model(system: str, q0: Any, p0: Any) -> str:
@@ -81,20 +97,7 @@ def most_accurate_model(system: str, q0: Any, p0: Any) -> str:
     names = [name for name in models_accepting(system, q0, p0) if read_trained_for(name).noise == 0]
     if not names:
         raise InputError(f"no shipped model of system {system!r} predicts from q0 = {q0} and p0 = {p0}; name a model folder")
-    return min(names, key=_validation_loss)
-
-
-def _has_mechanics_built_in(name: str) -> bool:
-    from ..architectures import parse_architecture, read_card
-
-    return parse_architecture(read_card(SHIPPED_MODELS / name)["architecture"]).built_in is not None
-
-
-def _validation_loss(name: str) -> float:
-    """What a shipped model reached in training."""
-    from ..architectures import read_card
-
-    return float(read_card(SHIPPED_MODELS / name)["provenance"]["metrics"]["validation_loss"])
+    return min(names, key=lambda name: validation_loss(_read_card(name)))
 
 
 def models_accepting(system: str, q0: Any, p0: Any) -> list[str]:
@@ -112,6 +115,12 @@ def accepts(trained_for: "TrainedFor", q0: Any, p0: Any) -> bool:
 
 def read_trained_for(name: str) -> "TrainedFor":
     """What a shipped model was trained for, from its card."""
-    from ..architectures import TrainedFor, read_card
+    from ..architectures import TrainedFor
 
-    return TrainedFor.model_validate(read_card(SHIPPED_MODELS / name)["trained_for"])
+    return TrainedFor.model_validate(_read_card(name)["trained_for"])
+
+
+def _read_card(name: str) -> dict[str, Any]:
+    from ..architectures import read_card
+
+    return read_card(SHIPPED_MODELS / name)

@@ -4,6 +4,7 @@ Shapes: T query times, d degrees of freedom.
 """
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,11 @@ class Reference:
     error_bound: float | None
     energies: np.ndarray | None
     refusal: str | None = None
+
+
+def find_references(problems: Sequence[Problem | MotionProblem], predicted: Sequence[Orbit | Motion]) -> list[Reference]:
+    """The reference of each prediction, in order."""
+    return [find_reference(*pair) for pair in zip(problems, predicted, strict=True)]
 
 
 def find_reference(problem: Problem | MotionProblem, predicted: Orbit | Motion) -> Reference:

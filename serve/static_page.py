@@ -25,10 +25,12 @@ def add_page(api: FastAPI) -> None:
     contents = {name: (path.read_bytes(), _MEDIA_TYPES[path.suffix]) for name, path in files.items()}
     document = contents.pop("index.html")[0].decode()
 
+    @api.head("/", include_in_schema=False, response_class=HTMLResponse)
     @api.get("/", response_class=HTMLResponse, summary="A page to try it")
     async def show_page() -> HTMLResponse:
         return HTMLResponse(document, headers=_HEADERS)
 
+    @api.head("/page/{name:path}", include_in_schema=False)
     @api.get("/page/{name:path}", include_in_schema=False)
     async def show_file(name: str) -> Response:
         if name not in contents:

@@ -12,7 +12,6 @@ ROOT = Path(__file__).resolve().parent.parent
 # Before anything imports NumPy, Numba, torch or Ray; children (command line, Ray workers) inherit it.
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "30"  # as `ray_runtime.connect` has it
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"  # how often Ray Train looks whether its workers are done
 os.environ["MPLBACKEND"] = "Agg"
 for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -23,6 +22,10 @@ sys.path.insert(0, str(ROOT))
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
+
+from neural_hamilton.serve.environment import prepare_ray_serve  # noqa: E402
+
+prepare_ray_serve()  # before Ray starts, as `serve` does
 
 if not torch.cuda.is_available():
     # GPU kernels then run in Triton's interpreter, which Triton sets up as it is first imported, by any test or torch.compile.
@@ -99,5 +102,5 @@ def endpoint(ray_session: Any, served_model: Path) -> Iterator[str]:
 
     from neural_hamilton.serve import application
 
-    yield application.start(served_model, port=free_port(), max_ongoing_requests=2, max_queued_requests=4)
+    yield application.start(served_model, port=free_port(), max_queued_requests=4)
     application.stop()

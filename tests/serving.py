@@ -5,9 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fastapi import FastAPI
 
 from neural_hamilton.architectures import Task, TrainedFor, build_operator, parse_architecture, save_model
 from neural_hamilton.physics.systems import get_system
+from neural_hamilton.serve.catalogue import Catalogue
+from neural_hamilton.serve.http_api import build_api
+from neural_hamilton.serve.model import Model
+from neural_hamilton.serve.service import Service
 
 NUM_SENSORS = 100
 HARMONIC = "8*(q-0.5)**2"
@@ -38,6 +43,11 @@ def save_plane(folder: Path, system_name: str = "surface") -> Path:
     trained_for = TrainedFor.of(task, system=system.name, ensemble={"name": ensemble}, initial_state=None)
     save_model(build_operator(parse_architecture({"name": "deeponet"}), task), folder, trained_for, {})
     return folder
+
+
+def api_of(**models: Path | Model) -> FastAPI:
+    """The HTTP application of models by name, or of those in folders, without Ray."""
+    return build_api(Service(Catalogue({name: Model(model) if isinstance(model, Path) else model for name, model in models.items()})))
 
 
 def free_port() -> int:

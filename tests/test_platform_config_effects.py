@@ -77,7 +77,8 @@ SCALING = {
     "scaling.protocol": ("equal-steps", CONVERGENCE), "scaling.patience": (1, CONVERGENCE), "scaling.retune": 2,
 }  # fmt: skip
 SERVING = {
-    "serving.solver_threshold": 0.1, "serving.num_replicas": 2, "serving.max_ongoing_requests": 3, "serving.max_queued_requests": 5,
+    "serving.solver_threshold": 0.1, "serving.num_replicas": 2, "serving.max_replicas": 3, "serving.max_queued_requests": 5,
+    "serving.request_timeout_seconds": 5.0, "serving.max_body_mb": 1.0, "serving.api_key_file": "key", "serving.cors_origins": ["http://a"],
 }  # fmt: skip
 ADDRESS = {"serving.host", "serving.port"}
 # In test_project_systems.py, which takes a second system through every command; test_platform_devices.py; test_platform_training.py;
@@ -307,7 +308,7 @@ def test_a_key_of_serving_changes_the_application(tmp_path, key):
     for config in both(SERVING, key, {}):
         options = {name: value for name, value in config.serving.model_dump().items() if f"serving.{name}" in SERVING}
         deployment = application(ServeOptions(model_path=str(tmp_path), **options))._bound_deployment
-        applications.append((deployment.num_replicas, deployment.user_config, str(deployment._deployment_config)))
+        applications.append((deployment.num_replicas, deployment.user_config, deployment.init_args, str(deployment._deployment_config)))
     assert applications[0] != applications[1]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from serving import HARMONIC, SENSORS, exact_harmonic, save_tiny
+from serving import HARMONIC, SENSORS, api_of, exact_harmonic, save_tiny
 
 import neural_hamilton as nh
 from neural_hamilton.architectures import Task, TrainedFor, build_operator, parse_architecture, save_model
@@ -281,9 +281,7 @@ class TestTwoDegreesOfFreedom:
     def test_over_http(self, bowl):
         from fastapi.testclient import TestClient
 
-        from neural_hamilton.serve.http_api import build_api
-
-        client = TestClient(build_api(lambda: bowl))
+        client = TestClient(api_of(bowl=bowl))
         problem = {"expression": self.TEXT, "q0": [0.5, -0.4], "p0": [0, 1], "times": [0.0, 1.0, 3.0]}
         body = client.post("/v1/trajectories", json={"trajectories": [problem], "verify": "solver"}).json()
         np.testing.assert_allclose(body["trajectories"][0]["q"], self.exact(np.array([0.0, 1.0, 3.0]))[0], atol=1e-8)

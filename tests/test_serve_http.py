@@ -19,9 +19,9 @@ from serving import HARMONIC, SENSORS, free_port
 from neural_hamilton.physics import InputError
 from neural_hamilton.serve.arrow_stream import MEDIA_TYPE
 from neural_hamilton.serve.commands import predict_command
-from neural_hamilton.serve.http_api import MAX_BODY_BYTES
 
 JSON = "application/json"
+_MAX = 32 * 2**20  # bytes of a body
 Post = Callable[..., httpx.Response]
 
 
@@ -69,7 +69,11 @@ def test_page_model_health_and_description(client: httpx.Client, served_model: P
     assert (model["system"], model["sensors"], model["domain"], model["horizon"]) == ("well", [100], [[0.0, 1.0]], 2.0)
     assert model["examples"]["Harmonic"] == HARMONIC
     assert parse(client.get("/healthz"))["status"] == "ok"
+    assert parse(client.get("/readyz"))["status"] == "ready"
     assert client.get("/nothing").status_code == 404
+    for path in ("/", "/v1/model", "/v1/models", "/healthz", "/readyz", "/openapi.json"):
+        head = client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
     assert client.get("/v1/trajectories").status_code == 405
 
 
@@ -208,7 +212,10 @@ def test_bad_arrow_content_types_and_parameters_are_422(post: Post, client: http
         assert response.status_code == 422
         assert sentence in parse(response)["detail"]
     assert "verify" in parse(post(good, MEDIA_TYPE, params={"verify": "x"}))["detail"]
-    assert "verify" in parse(post(one('"expression": "q"'), params={"verify": "solver"}))["detail"]
+    twice = post(one('"expression": "q"')[:-1] + ', "verify": "none"}', params={"verify": "solver"})
+    assert "verify is given in the query and in the body" in parse(twice)["detail"]
+    assert "only verify and model are known" in parse(post(good, MEDIA_TYPE, params={"x": "1"}))["detail"]
+    assert "model is 'x'; this endpoint has served" in parse(post(good, MEDIA_TYPE, params={"model": "x"}))["detail"]
     for media_type in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""):
         response = post("{}", media_type)
         assert response.status_code == 422
@@ -244,15 +251,15 @@ def test_no_damage_to_a_stream_makes_a_500(post: Post, data: st.DataObject) -> N
 
 def test_a_body_over_the_limit_is_413_declared_or_streamed(post: Post) -> None:
     def stream() -> Iterator[bytes]:
-        for _ in range(MAX_BODY_BYTES // 2**20 + 2):
+        for _ in range(_MAX // 2**20 + 2):
             yield b" " * 2**20
 
     for media_type in (JSON, MEDIA_TYPE):
-        for body in (b" " * (MAX_BODY_BYTES + 1), stream()):
+        for body in (b" " * (_MAX + 1), stream()):
             response = post(body, media_type)
             assert response.status_code == 413
-            assert str(MAX_BODY_BYTES) in parse(response)["detail"]
-    assert post(b" " * MAX_BODY_BYTES).status_code == 422  # at the limit it is read: all of it is white space
+            assert str(_MAX) in parse(response)["detail"]
+    assert post(b" " * _MAX).status_code == 422  # at the limit it is read: all of it is white space
 
 
 def test_a_client_that_hangs_up_harms_nobody(endpoint: str, client: httpx.Client) -> None:

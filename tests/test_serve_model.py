@@ -113,8 +113,8 @@ def test_predictions_are_the_networks_own(model: Model, folder: Path) -> None:
     arrays = (SENSORS[None], times[None], np.array([[0.5, 1.0]]))
     with torch.inference_mode():
         output = load_model(folder)(*(torch.tensor(array, dtype=torch.float32) for array in arrays))
-    np.testing.assert_array_equal(orbit.q, output.q[0])
-    np.testing.assert_array_equal(orbit.p, output.p[0])
+    np.testing.assert_allclose(orbit.q, output.q[0], atol=2e-7)  # a pass is filled up
+    np.testing.assert_allclose(orbit.p, output.p[0], atol=1e-6)
     assert (orbit.trust.energy_drift, orbit.trust.solver_error, orbit.trust.source) == (None, None, "model")
     assert (orbit.q0, orbit.p0) == (0.5, 1.0)
 
@@ -164,9 +164,9 @@ def test_a_prediction_within_the_threshold_is_kept(model: Model, monkeypatch: py
 
 @pytest.mark.parametrize("verify", ["none", "energy", "solver"])
 def test_a_prediction_that_is_not_finite_is_replaced(model: Model, verify: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = copy.deepcopy(model._network)
+    broken = copy.deepcopy(model._network)  # with the network in it
     with torch.no_grad():
-        for parameter in broken.parameters():
+        for parameter in broken._network.parameters():
             parameter.fill_(float("nan"))
     monkeypatch.setattr(model, "_network", broken)
     orbit = model.predict([Problem(HARMONIC)], verify)[0]  # type: ignore[arg-type]

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from serving import api_of
 
 import neural_hamilton as nh
 from neural_hamilton.physics.potentials.tables import TablePotential, read_table
 from neural_hamilton.platform.cli import main
-from neural_hamilton.serve.http_api import build_api
 from neural_hamilton.serve.motion import MotionProblem, predict_motions
 
 MORSE = {
@@ -211,7 +211,7 @@ def test_the_shell_names_the_option(predict, arguments, words):
 def test_the_endpoint_predicts_motions_between_other_problems(model):
     body = {name: value for name, value in MORSE.items() if name != "potential"} | {"expression": MORSE["potential"], "times": [0, 100, 5]}
     table = {"table": measured_points().tolist(), "q0": 1.2}
-    client = TestClient(build_api(lambda: model))
+    client = TestClient(api_of(model=model))
     response = client.post("/v1/trajectories", json={"trajectories": [body, {"expression": "8*(q-0.5)**2"}, table], "verify": "solver"})
     assert response.status_code == 200, response.text
     morse, plain, points = response.json()["trajectories"]
@@ -235,5 +235,5 @@ def test_the_endpoint_predicts_motions_between_other_problems(model):
 )
 def test_the_endpoint_names_the_field(model, change, words):
     body = {name: value for name, value in MORSE.items() if name != "potential"} | {"expression": MORSE["potential"]} | change
-    response = TestClient(build_api(lambda: model)).post("/v1/trajectories", json={"trajectories": [body]})
+    response = TestClient(api_of(model=model)).post("/v1/trajectories", json={"trajectories": [body]})
     assert response.status_code == 422 and words in response.json()["detail"], response.text

@@ -13,11 +13,9 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
-from serving import HARMONIC, free_port, save_plane
+from serving import HARMONIC, api_of, free_port, save_plane
 
 from neural_hamilton.physics.potentials.expressions import Expression
-from neural_hamilton.serve.http_api import build_api
-from neural_hamilton.serve.model import Model
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on the PATH: the web page is not tested")
@@ -25,8 +23,7 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium or google-c
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    model = Model(folder)
-    server = uvicorn.Server(uvicorn.Config(build_api(lambda: model), port=free_port(), log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(api_of(model=folder), port=free_port(), log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgba
-from serving import HARMONIC, save_plane
+from serving import HARMONIC, api_of, save_plane
 
 import neural_hamilton as nh
 from neural_hamilton.physics import InputError
@@ -21,7 +21,6 @@ from neural_hamilton.physics.potentials.expressions import Expression
 from neural_hamilton.physics.systems import get_system
 from neural_hamilton.physics.systems.double_pendulum import DoublePendulums
 from neural_hamilton.serve.commands import predict_command
-from neural_hamilton.serve.http_api import build_api
 from neural_hamilton.serve.model import Model
 from neural_hamilton.serve.orbit import Orbit
 from neural_hamilton.serve.problems import Problem
@@ -42,8 +41,7 @@ def pendulum(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(surface: Path) -> TestClient:
-    model = Model(surface)
-    return TestClient(build_api(lambda: model))
+    return TestClient(api_of(surface=surface))
 
 
 def run_predict(folder: Path, *arguments: str) -> str:
@@ -215,10 +213,11 @@ class TestPotentialOverHttp:
         assert np.shape(response.json()["values"]) == (65, 65)
 
     def test_one_degree_of_freedom(self, served_model: Path) -> None:
-        model = Model(served_model)
-        body = self.ask(TestClient(build_api(lambda: model)), {"expression": HARMONIC, "q0": 0.25, "p0": 1, "places": 5}).json()
+        body = self.ask(TestClient(api_of(model=served_model)), {"expression": HARMONIC, "q0": 0.25, "p0": 1, "places": 5}).json()
         assert body == {"domain": [[0, 1]], "values": [2, 0.5, 0, 0.5, 2], "energy": 1.0}
-        values, energy = model.map_potential(Problem(np.full(100, 2.0), 0.5, 1.0), 3)  # V at sensors, which need not make a well
+        values, energy = Model(served_model).map_potential(
+            Problem(np.full(100, 2.0), 0.5, 1.0), 3
+        )  # at sensors, which make no well
         np.testing.assert_allclose([*values, energy], [2, 2, 2, 2.5])
 
     @pytest.mark.parametrize(

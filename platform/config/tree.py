@@ -206,12 +206,22 @@ class EvaluationConfig(Section):
 class ServingConfig(Section):
     """How a model is served."""
 
-    host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 opens it to the network, without any login")
+    host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 opens it to the network: set api_key_file too")
     port: int = Field(default=8000, ge=1, le=65535, description="port to listen on")
     solver_threshold: float = Field(default=0.05, ge=0, description="with verify=solver, a model further off than this is overruled")
-    num_replicas: int = Field(default=1, ge=1, description="processes that predict")
-    max_ongoing_requests: int = Field(default=8, ge=1, description="requests a replica works on at once")
-    max_queued_requests: int = Field(default=64, ge=1, description="requests that wait; beyond them the response is 503")
+    num_replicas: int = Field(default=1, ge=1, description="processes that predict, each on one core")
+    max_replicas: int | None = Field(default=None, ge=1, description="with more requests, up to so many; null: always num_replicas")
+    max_queued_requests: int = Field(default=64, ge=1, description="requests that a replica works on or keeps waiting; beyond them, 503")
+    request_timeout_seconds: float = Field(default=60.0, gt=0, description="from the first byte of a request to its response")
+    max_body_mb: float = Field(default=32.0, gt=0, description="largest request, unpacked, in MiB")
+    api_key_file: str | None = Field(default=None, description="file with a key that requests to /v1 must bring; null: none needed")
+    cors_origins: list[str] = Field(default_factory=list, description="addresses whose web pages may use the endpoint")
+
+    @model_validator(mode="after")
+    def _most_replicas_are_not_fewer(self) -> "ServingConfig":
+        if self.max_replicas is not None and self.max_replicas < self.num_replicas:
+            raise ValueError(f"max_replicas is {self.max_replicas}; it must be at least num_replicas, {self.num_replicas}")
+        return self
 
 
 def _typed_architecture(value: Any) -> Any:
