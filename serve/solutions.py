@@ -22,6 +22,7 @@ MAX_REFERENCES = 16  # trajectories of one request: each costs as much as a few 
 _NUM_PLACES = {1: (1001, 751), 2: (129, 97)}  # along an axis, by degrees of freedom: V is read there, finely, then coarsely for the bound
 _TOLERANCE = 1e-7
 _MARGIN = 0.1  # of the domain, by which the particle may leave it, as `solve` allows
+_TINY = float(np.finfo(float).tiny)
 _EXACT = 1e-9  # of the ranges of q and p: the error of a motion by quadrature
 _WORST = 1e-3  # of the position or momentum: from here on a reference would mislead
 
@@ -56,10 +57,10 @@ def find_references(problems: Sequence[Problem | MotionProblem], predicted: Sequ
 
 
 def find_reference(problem: Problem | MotionProblem, predicted: Orbit | Motion) -> Reference:
-    """The reference of one prediction: for a motion the integral over its potential, else a certified solution in V as it was given.
+    """The reference of one prediction: on a line by the integral over V as it was given, else, or where that fails, certified.
 
-    V at sensors is interpolated, as a model's own check does. V given as text is read at a thousand places on a line, at 129 x 129 on a
-    surface; the error bound includes what three quarters of them would change.
+    V at sensors is interpolated, as a model's own check does. To be certified, V given as text is read at a thousand places on a line, at
+    129 x 129 on a surface; the error bound includes what three quarters of them would change.
     """
     if isinstance(predicted, Motion):
         q, p = predicted.bounded.solve(predicted.times)
@@ -75,11 +76,11 @@ def find_reference(problem: Problem | MotionProblem, predicted: Orbit | Motion) 
 def _solve(hamiltonian: Any, orbit: Orbit) -> tuple[np.ndarray, np.ndarray, float]:
     """q, p and the bound on their error; InputError where the bound cannot be met."""
     system = orbit.system
-    if not isinstance(hamiltonian, FunctionHamiltonians):
-        return _certify(hamiltonian, orbit)
-    if system.degrees_of_freedom == 1:
+    if system.degrees_of_freedom == 1 and system.has_unit_mass:
         with contextlib.suppress(InputError):  # a particle that rests, leaves the domain or meets a kink
             return _by_quadrature(hamiltonian, orbit)
+    if not isinstance(hamiltonian, FunctionHamiltonians):
+        return _certify(hamiltonian, orbit)
     fine, coarse = (
         _certify(system.from_sensors(hamiltonian.sense((places,) * system.degrees_of_freedom)), orbit)
         for places in _NUM_PLACES[system.degrees_of_freedom]
@@ -93,15 +94,19 @@ def _solve(hamiltonian: Any, orbit: Orbit) -> tuple[np.ndarray, np.ndarray, floa
     return fine[0], fine[1], fine[2] + change
 
 
-def _by_quadrature(hamiltonian: FunctionHamiltonians, orbit: Orbit) -> tuple[np.ndarray, np.ndarray, float]:
-    """The motion of unit mass, by the integral over V; the bound is what its error in the period can move the particle by."""
-    (low, high), (potential,) = orbit.system.domain[0], hamiltonian.potentials
+def _by_quadrature(hamiltonian: Any, orbit: Orbit) -> tuple[np.ndarray, np.ndarray, float]:
+    """The motion of unit mass on a line, by the integral over V; the bound is what its error in the period can move the particle by."""
+    (low, high) = orbit.system.domain[0]
     margin = _MARGIN * (high - low)
-    motion = find_motion(potential.value, float(orbit.q0), float(orbit.p0), mass=1.0, domain=(low - margin, high + margin))
+
+    def potential(q: np.ndarray) -> np.ndarray:
+        return hamiltonian.energy(q[None], np.zeros_like(q)[None])[0]
+
+    motion = find_motion(potential, float(orbit.q0), float(orbit.p0), mass=1.0, domain=(low - margin, high + margin))
     q, p = motion.solve(orbit.times)
-    largest = float(np.abs(p).max())
-    late = motion.accuracy * float(orbit.times.max()) * max(largest, float(np.abs(potential.gradient(q)).max()))
-    kinks = float(np.abs(0.5 * p * p + potential.value(q) - motion.energy).max()) / largest  # where V has one, p is less accurate
+    largest, slope = float(np.abs(p).max()), float(np.abs(hamiltonian.gradient(q[None], p[None])[0]).max())
+    late = motion.accuracy * float(orbit.times.max()) * max(largest, slope)
+    kinks = float(np.abs(0.5 * p * p + potential(q) - motion.energy).max()) / max(largest, _TINY)  # where V has one, p is less accurate
     return q, p, _EXACT * max(motion.width, largest) + late + kinks
 
 

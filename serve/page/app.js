@@ -5,7 +5,7 @@ import { image, save, table } from "./files.js";
 import { decode, encode } from "./link.js";
 import { words } from "./numbers.js";
 import { Panels } from "./panels.js";
-import { get, post, Refused } from "./server.js";
+import { get, Refused, useKey } from "./server.js";
 import { onScheme } from "./theme.js";
 
 const $ = (id) => document.getElementById(id);
@@ -15,7 +15,7 @@ class App {
   constructor() {
     this.cards = [];
     this.models = [];  // those of the server, by GET /v1/models
-    this.modelName = null;  // the one in use, if the server names its models
+    this.modelName = null;  // the one in use
     this.freeModels = [];  // of the same system, for any initial state
     this.clock = new Clock(() => this.#moved());
     $("play").addEventListener("click", () => this.clock.play(!this.clock.playing));
@@ -36,7 +36,7 @@ class App {
   }
 
   get #shown() { return this.cards.filter((card) => card.shown); }
-  get modelField() { return this.models.length > 1 ? { model: this.modelName } : {}; }
+  get modelField() { return { model: this.modelName }; }
 
   /* The state that the link holds, or the model's first example. */
   async open() {
@@ -48,18 +48,13 @@ class App {
   }
 
   async #readModels(wanted) {
-    try {
-      const { body } = await get("v1/models");
-      this.models = body.models.map((model) => model.name);
-      const isThere = this.models.includes(wanted);
-      if (wanted && !isThere) this.notify(`The link asks for the model “${wanted.slice(0, 60)}”; this server has ${this.models.join(", ")}.`);
-      this.modelName = isThere ? wanted : body.default;
-      $("model").replaceChildren(...body.models.map(({ name, system, architecture }) => new Option(`${name} (${system}${name.includes(architecture) ? "" : `, ${architecture}`})`, name)));
-      $("chooser").hidden = this.models.length < 2;
-    } catch (error) {
-      if (!(error instanceof Refused)) throw error;  // a server of one model, which has no name
-      this.models = [];
-    }
+    const { body } = await get("v1/models");
+    this.models = body.models;
+    const names = this.models.map(({ name }) => name), isThere = names.includes(wanted);
+    if (wanted && !isThere) this.notify(`The link asks for the model “${wanted.slice(0, 60)}”; this server has ${names.join(", ")}.`);
+    this.modelName = isThere ? wanted : body.default;
+    $("model").replaceChildren(...names.map((name) => new Option(name, name)));
+    $("chooser").hidden = names.length < 2;
   }
 
   async choose(name) {
@@ -70,7 +65,7 @@ class App {
 
   /* Begin with a model; problems of another system are not kept. */
   async #start(problems, system = null) {
-    const { body: model } = await get(this.modelName ? `v1/models/${encodeURIComponent(this.modelName)}` : "v1/model");
+    const { body: model } = await get(`v1/models/${encodeURIComponent(this.modelName)}`);
     this.model = model;
     this.isPlane = model.domain.length === 2;
     $("model").value = this.modelName;
@@ -81,7 +76,7 @@ class App {
       return this.notify(`This page draws one or two degrees of freedom; the model of system “${model.system}” has ${model.domain.length}. Use the HTTP interface or Python.`);
     }
     this.#describe();
-    this.allowsOwnUnits = !this.isPlane && await this.#canUseOwnUnits();
+    this.allowsOwnUnits = !this.isPlane && this.models.find(({ name }) => name === this.modelName).predicts_motions;
     this.freeModels = model.initial_state ? await this.#findFreeModels() : [];
     $("scene").hidden = $("transport").hidden = $("tools").hidden = false;
     $("scene").classList.toggle("plane", this.isPlane);
@@ -97,27 +92,28 @@ class App {
     return { ...rest, ...(!locked && fits(q0) && q0 !== undefined && { q0 }), ...(!locked && fits(p0) && p0 !== undefined && { p0 }) };
   }
 
-  /* Only networks for wells, from rest, predict motions in other units: ask for one. */
-  async #canUseOwnUnits() {
-    const spring = { expression: "q**2", domain: [-1, 1], q0: 0.5, times: [0] };
-    try { await post("v1/trajectories", { trajectories: [spring], ...this.modelField }); return true; }
-    catch (error) { if (error instanceof Refused) return false; throw error; }
-  }
   async #findFreeModels() {
-    const others = await Promise.all(this.models.filter((name) => name !== this.modelName).map(async (name) => [name, (await get(`v1/models/${encodeURIComponent(name)}`)).body]));
-    return others.filter(([, other]) => other.system === this.model.system && !other.initial_state).map(([name]) => name);
+    const others = this.models.filter(({ name, system }) => name !== this.modelName && system === this.model.system);
+    const cards = await Promise.all(others.map(async ({ name }) => [name, (await get(`v1/models/${encodeURIComponent(name)}`)).body]));
+    return cards.filter(([, { initial_state: fixed }]) => !fixed).map(([name]) => name);
   }
 
   #describe() {
-    const { model, isPlane } = this, names = model.domain.map((_, axis) => `q${isPlane ? axis + 1 : ""}`).join(", ");
-    const ranges = model.domain.map(([low, high], axis) => `${words(low)} ≤ q${isPlane ? axis + 1 : ""} ≤ ${words(high)}`.replaceAll(" ", "\u00a0"));
-    const hasFormula = Object.keys(model.fields).length === 1, rule = model.requirements ? `, with ${model.requirements}` : "";
-    $("task").textContent = (hasFormula ? `Give a potential V(${names}) on ${ranges.join(", ")}${rule}. A neural operator predicts the motion of a particle${model.has_unit_mass ? " of unit mass" : ""}`
-      : `Give the parameters of the system “${model.system}” and where it starts, ${ranges.join(", ")}. A neural operator predicts its motion`) + ` up to t = ${model.horizon}, without stepping through time.`;
-    const name = this.modelName || model.architecture.name;
-    $("about").textContent = `The network ${name} has ${Number(model.num_parameters).toLocaleString("en")} parameters and reads V at ${model.sensors.join(" × ")} sensors.`;
+    const { model, isPlane } = this;
+    $("about").textContent = `The network ${this.modelName} has ${Number(model.num_parameters).toLocaleString("en")} parameters and reads V at ${model.sensors.join(" × ")} sensors.`;
     for (const [id, name] of [["position", "q"], ["momentum", "p"]])
       document.querySelector(`#${id} figcaption`).innerHTML = `${id === "position" ? "Position" : "Momentum"} ${isPlane ? `<i>${name}</i>₁ and, paler, <i>${name}</i>₂` : `<i>${name}</i>(<i>t</i>)`}`;
+  }
+
+  /* What is asked for and what comes of it, in the units of the first potential. */
+  #introduce() {
+    const { model, isPlane } = this, names = model.domain.map((_, axis) => `q${isPlane ? axis + 1 : ""}`).join(", ");
+    const ranges = model.domain.map(([low, high], axis) => `${words(low)} ≤ q${isPlane ? axis + 1 : ""} ≤ ${words(high)}`.replaceAll(" ", "\u00a0")).join(", ");
+    const hasFormula = Object.keys(model.fields).length === 1, rule = model.requirements ? `, with ${model.requirements}` : "";
+    const given = hasFormula ? `V(${names}) on ${ranges}${rule}` : `Parameters of the system “${model.system}” and a start in ${ranges}`;
+    const whose = hasFormula && model.has_unit_mass ? "the motion of a particle of unit mass" : "the motion";
+    $("task").textContent = this.cards[0].isOwn ? "Any potential, mass and bounded motion along a line: a neural operator predicts one swing, without time steps, and the exact period repeats it."
+      : `${given}: a neural operator predicts ${whose} up to t = ${model.horizon}, without time steps.`;
   }
 
   #add(problem) {
@@ -159,6 +155,7 @@ class App {
     this.clock.span(end, periods);
     this.panels.update();
     $("scene").classList.toggle("stale", this.cards.some((card) => card.isOld));
+    this.#introduce();
     $("kinds").hidden = this.cards.length > 1 || !(this.model.has_unit_mass || this.cards[0].isOwn);
     $("legend").innerHTML = "<span class=\"wide\"></span> prediction <span class=\"thin\"></span> solver ·";
   }
@@ -195,7 +192,17 @@ class App {
 
 const app = new App();
 window.app = app;  // for a console
-app.open().catch((error) => {
-  if (!(error instanceof Refused)) console.error(error);
-  app.notify(error.message);
+
+function begin() {
+  return app.open().catch((error) => {
+    if (!(error instanceof Refused)) console.error(error);
+    app.notify(error.message);
+    $("key").hidden = error.status !== 401;
+  });
+}
+$("key").addEventListener("change", (event) => {
+  useKey(event.target.value);
+  $("notice").hidden = $("key").hidden = true;
+  begin();
 });
+begin();

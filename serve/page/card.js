@@ -108,13 +108,13 @@ export class Card {
   }
 
   writeForm() {
-    const { problem } = this, write = (selector, value) => { if (document.activeElement !== this.$(selector) || !this.$(selector).value) this.$(selector).value = value; };
+    const { problem } = this;
     const expression = this.$(".expression");
     expression.value = problem.points ? "" : problem.expression;
     expression.placeholder = problem.points ? "drawn by hand" : "";
     this.$(".units-choice").value = problem.units;
     this.$(".own").hidden = !this.isOwn;
-    for (const [selector, value] of [[".low", problem.domain[0]], [".high", problem.domain[1]], [".mass", problem.mass], [".until", problem.until ?? ""], [".parameters", problem.parameters]]) write(selector, value ?? "");
+    for (const [selector, value] of [[".low", problem.domain[0]], [".high", problem.domain[1]], [".mass", problem.mass], [".until", problem.until ?? ""], [".parameters", problem.parameters]]) this.$(selector).value = value ?? "";
     this.#writeState();
     this.#offerExamples();
     this.#explainLock();
@@ -140,7 +140,6 @@ export class Card {
 
   #listen() {
     this.$("form").addEventListener("submit", (event) => { event.preventDefault(); this.readForm(); this.writeForm(); this.ask(); });
-    this.$(".expression").addEventListener("change", () => { this.readForm(); this.writeForm(); this.ask(); });
     for (const input of this.element.querySelectorAll(".own input")) input.addEventListener("change", () => { this.readForm(); this.writeForm(); this.ask(); });
     for (const input of [...this.inputs.q0, ...this.inputs.p0]) {
       input.addEventListener("input", () => { this.readForm(); if (this.isComplete) this.#follow(); });
@@ -193,7 +192,6 @@ export class Card {
   }
   drawPoints(points) {
     this.problem.points = points;
-    this.isFieldOld = true;
     if (this.$(".expression").value) this.writeForm();
     this.askSoon();
   }
@@ -254,7 +252,7 @@ export class Card {
 
   async #askPotential(signal) {
     const places = this.isPlane ? 65 : 201, body = this.potentialBody();
-    return (await this.post("v1/potential", { ...this.#withState(body), places, ...(body.table && !this.isOwn && { p0: this.problem.p0 ?? 0 }) }, signal)).body;
+    return (await this.post("v1/potential", { ...this.#withState(body), places }, signal)).body;
   }
   async #askPrediction(signal) {
     const problem = await this.#problemBody(signal), times = await this.#times(problem, signal), whole = { ...problem, times };
@@ -266,13 +264,13 @@ export class Card {
     if (!live) this.changed = false;
     this.control?.abort();
     const { signal } = this.control = new AbortController(), { control } = this;
-    const needsField = !live || this.isFieldOld;
+    const { points } = this.problem, needsField = !live || points !== this.fieldPoints;
     try {
       const [field, prediction] = await Promise.allSettled([needsField ? this.#askPotential(signal) : this.field, this.#askPrediction(signal)]);
       if (this.control !== control) return;
       if (field.status === "fulfilled") {
         this.field = field.value;
-        this.isFieldOld = false;
+        this.fieldPoints = points;
         if (!live) this.energy = field.value.energy;
         else if (this.isComplete) this.energy = this.#energyOfStart();
       }
@@ -371,10 +369,9 @@ export class Card {
   #showStatus() {
     const { trust, period, turning_points: turns, energy } = this.shown, status = this.$(".status"), ms = Math.max(1, Math.round(this.took));
     const off = this.differences ? Math.max(...this.differences) : null, relative = this.isOwn ? " of its range" : "";
-    const who = this.app.modelName ? `${this.app.modelName}, a ${this.model.architecture.name}` : this.model.architecture.name;
     const kind = trust.source === "solver" ? "replaced" : off > DOUBTFUL ? "doubtful" : "good", sentences = [];
     if (trust.source === "solver") sentences.push("The network’s prediction cannot be trusted here; what moves is the solver’s solution.", off === null ? "" : `The prediction, drawn as a wide line, is off by ${words(off)}${relative}.`);
-    else sentences.push(`Predicted by ${who}.`, off === null ? "" : `${kind === "doubtful" ? "It conserves energy, but differs" : "It differs"} from the solver by at most ${words(off)}${relative} in q or p.`);
+    else sentences.push(`Predicted by ${this.app.modelName}.`, off === null ? "" : `${kind === "doubtful" ? "It conserves energy, but differs" : "It differs"} from the solver by at most ${words(off)}${relative} in q or p.`);
     if (trust.energy_drift !== null && trust.source === "model") sentences.push(`Energy drifts by ${percent(trust.energy_drift)} of ${this.isOwn ? "its height above the lowest point" : this.model.energy_scale}.`);
     if (period) sentences.push(`Period ${words(period, 5)}, between q = ${words(turns[0], 4)} and ${words(turns[1], 4)}, energy ${words(energy, 4)}.`);
     if (this.reference?.refusal) sentences.push(`There is no solution to compare with: ${this.reference.refusal}.`);

@@ -86,7 +86,7 @@ export class Plot {
   }
 }
 
-const styled = ({ stroke, width = 2, dash, alpha = 1, fill = () => null }) => ({ stroke, width, dash, alpha, fill, spanGaps: true, pxAlign: 0 });
+const styled = ({ stroke, width = 2, dash, alpha = 1, fill = () => null }) => ({ stroke, width, dash, alpha, fill, fillTo: (u) => u.scales.y.min, spanGaps: true, pxAlign: 0 });
 
 /* A prediction is a wide line in the colour of its potential, and the solver's solution a thin dashed one over it. */
 export const styles = {
