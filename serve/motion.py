@@ -226,7 +226,7 @@ def map_potential_of_motion(problem: MotionProblem, num_places: int) -> tuple[tu
     names = problem.names
     with renaming(dict.fromkeys(("expression", "potential", "table"), names.potential) | {"parameter": names.parameters}):
         potential, (low, high) = _read_potential(problem)
-        if not (np.isfinite([low, high]).all() and low < high):
+        if not 0.0 < high - low < np.inf:
             raise InputError(f"{names.domain} is ({low:g}, {high:g}); give two numbers, the smaller first")
         values = potential(np.linspace(low, high, num_places))
         if problem.q0 is None:

@@ -130,8 +130,9 @@ class App {
       this.cards.pop().remove();
       $("scene").classList.remove("two");
       $("compare").setAttribute("aria-pressed", "false");
-      this.settled(this.cards[0]);
-      return this.update();
+      this.remember();
+      this.update();
+      return this.rest();
     }
     const { problem } = this.cards[0], all = Object.values(this.model.examples), next = all[(all.indexOf(problem.expression) + 1) % all.length];
     this.#add({ ...problem, ...(problem.units === "own" ? {} : { expression: next, points: null }) });
@@ -140,13 +141,17 @@ class App {
   /* In other units without an end: the longest that any potential takes for its periods. */
   automaticEnd() { return Math.max(...this.cards.filter((card) => card.isAutomatic && card.period).map((card) => card.automaticEnd)); }
 
-  /* A card has its motion: the address follows, and another whose time now is too short or too long asks again. */
-  settled(card) {
-    this.written = encode({ model: this.models.length > 1 ? this.modelName : null, problems: this.cards.map(({ problem }) => problem) });
-    history.replaceState(null, "", `#${this.written}`);
+  /* The address follows what is shown. */
+  remember() {
+    const fragment = encode({ model: this.models.length > 1 ? this.modelName : null, problems: this.cards.map(({ problem }) => problem) });
+    history.replaceState(null, "", `#${fragment}`);
     this.written = location.hash.slice(1);
+  }
+
+  /* A card has done what it was asked: one whose time is now too short or too long beside another's asks again. */
+  rest() {
     const end = this.automaticEnd();
-    for (const other of this.cards) if (other !== card && other.isAutomatic && other.shown && !other.isBusy && Math.abs(other.shown.times.at(-1) - end) > 1e-9 * end) other.ask();
+    for (const card of this.cards) if (card.isAutomatic && card.shown && !card.isOld && !card.isBusy && Math.abs(card.shown.times.at(-1) - end) > 1e-9 * end) card.ask();
   }
 
   update() {

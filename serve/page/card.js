@@ -276,15 +276,18 @@ export class Card {
       }
       const refused = [prediction, field].find((one) => one.status === "rejected")?.reason;
       if (refused) { this.#age(); this.stage.update(); if (!live) this.#fail(refused, field.status === "fulfilled"); return; }
-      this.#show(prediction.value);
+      this.#show(prediction.value, live);
       if (live) return;
       this.#recover();
-      this.app.settled(this);
+      this.app.remember();
       await this.#askReference(prediction.value, signal, control);
     } catch (error) {
       if (error.name !== "AbortError" && this.control === control) this.#fail(error, false);
     } finally {
-      if (this.control === control) this.control = null;
+      if (this.control === control) {
+        this.control = null;
+        if (!live) this.app.rest();
+      }
     }
   }
 
@@ -297,7 +300,7 @@ export class Card {
   }
   get isBusy() { return Boolean(this.asking || this.control); }
 
-  #show({ trajectory, took }) {
+  #show({ trajectory, took }, live) {
     this.shown = trajectory;
     this.took = took;
     this.reference = this.raw = null;
@@ -306,7 +309,8 @@ export class Card {
     if (trajectory.energy !== undefined) this.energy = trajectory.energy;
     this.stage.update();
     this.app.update();
-    this.#showStatus();
+    if (live) this.$(".status").classList.add("waits");
+    else this.#showStatus();
   }
 
   /* The solver's solution over the prediction; where it replaced the prediction, the prediction after all. */

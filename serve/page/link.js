@@ -7,8 +7,8 @@ export function encode({ model, problems }) {
   if (model) parts.set("model", model);
   problems.forEach((problem, index) => {
     const put = (key, value) => parts.set(index ? `${NAMES[index]}.${key}` : key, value);
+    put("V", problem.expression);
     if (problem.points) put("points", problem.points.map((point) => point.join(":")).join(","));
-    else put("V", problem.expression);
     put("q0", [problem.q0].flat().join(","));
     put("p0", [problem.p0].flat().join(","));
     if (problem.units !== "own") return;
