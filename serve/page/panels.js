@@ -20,6 +20,7 @@ export class Panels {
     this.phase = new Plot(box("phase"), { names: ["q", "p"], moved, paint: (plot, context) => this.#paintPhase(plot, context) });
     this.marks = [];
     this.handles = new Map();
+    this.held = false;  // an initial state is dragged in the phase portrait, whose scales wait for its release
     for (const plot of this.overTime) {
       plot.now = mark(plot.layer, "now");
       plot.layer.classList.add("timeline");
@@ -47,8 +48,8 @@ export class Panels {
       series: differing.map((card) => styles.whole(card.colour)), x, y: [SMALLEST - 0.15, 0.5],
     });
     if (!this.app.isPlane) {
-      const range = union(cards.map((card) => card.ranges.q));
-      this.phase.show({ tables: [[range]], series: [], x: range, y: union(cards.map((card) => card.ranges.p)) });
+      if (!this.held) this.plane = { x: union(cards.map((card) => card.ranges.q)), y: union(cards.map((card) => card.ranges.p)) };
+      this.phase.show({ tables: [[this.plane.x]], series: [], ...this.plane });
     }
     this.#makeMarks();
     this.moveTo(this.app.clock.t);
@@ -106,9 +107,9 @@ export class Panels {
 
   #makeHandle(card) {
     const element = handle(this.phase.layer, `start ${card.colour}`, "Initial state");
-    const may = () => card.mayMove(), done = () => card.release();
+    const may = () => card.mayMove(), done = () => { this.held = false; card.release(); };
     const change = (q, p) => card.change({ q0: card.clampPlace(q), p0: card.snapMomentum(clamp(p, ...this.phase.y)) });
-    draggable(element, this.phase.layer, { may, done, move: (spot) => change(...this.phase.fromPixels(spot)) });
+    draggable(element, this.phase.layer, { may, done, move: (spot) => { this.held = true; change(...this.phase.fromPixels(spot)); } });
     nudgeable(element, { may, done, move: ([right, up]) => change(card.problem.q0 + right * card.steps.q, card.problem.p0 + up * card.steps.p) });
     return element;
   }
