@@ -1,7 +1,8 @@
 """Neural operators in PyTorch: networks, the selective scan, and model folders."""
 
 from .card import MODEL_SCHEMA_VERSION, TrainedFor, read_card
-from .model_folder import load_model, record_calibration, save_model
+from .examples import check_examples, example_inputs
+from .model_folder import load_model, record_calibration, record_examples, save_model
 from .operator import ArchitectureConfig, DirectConfig, DirectOperator, Operator, OperatorOutput
 from .registry import available_architectures, build_operator, get_architecture, parse_architecture
 from .selective_scan import threads as _threads  # noqa: F401  forked children of a process with networks must not hang
@@ -18,10 +19,13 @@ __all__ = [
     "TrainedFor",
     "available_architectures",
     "build_operator",
+    "check_examples",
+    "example_inputs",
     "get_architecture",
     "load_model",
     "parse_architecture",
     "read_card",
     "record_calibration",
+    "record_examples",
     "save_model",
 ]

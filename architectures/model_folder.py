@@ -1,5 +1,6 @@
 """Model folders: `model.safetensors` (weights) and `model.json` (the card that describes them). Nothing is ever unpickled."""
 
+import copy
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 from ..physics.errors import InputError
 from ..physics.files import write_file, write_json
 from .card import CARD_FILE, MODEL_SCHEMA_VERSION, TrainedFor, parse_trained_for, read_card
+from .examples import predict_examples
 from .operator import Operator
 from .registry import build_operator, parse_architecture
 
@@ -38,7 +40,8 @@ def save_model(model: Operator, folder: Path, trained_for: TrainedFor, provenanc
         Any JSON-able record of how the weights came to be.
     """
     assert trained_for.task == model.task, f"the network was built for {model.task}, not for {trained_for.task}"
-    weights = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+    on_cpu = copy.deepcopy(model).cpu().eval()
+    weights = save_tensors({name: tensor.detach().contiguous() for name, tensor in on_cpu.state_dict().items()})
     card = {
         "schema_version": MODEL_SCHEMA_VERSION,
         "architecture": model.config.model_dump(mode="json"),
@@ -46,6 +49,7 @@ def save_model(model: Operator, folder: Path, trained_for: TrainedFor, provenanc
         "normalisation": {"potential_mean": _plain(model.potential_mean), "potential_scale": _plain(model.potential_scale)},
         "num_parameters": sum(p.numel() for p in model.parameters()),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "examples": predict_examples(on_cpu),
         "provenance": provenance,
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,6 +71,11 @@ def record_calibration(folder: Path, calibration: dict[str, Any]) -> None:
         write_json(folder / CARD_FILE, card | {"calibration": calibration})
     except OSError as error:
         raise InputError(f"{folder / CARD_FILE} cannot be written: {error.strerror}") from None
+
+
+def record_examples(folder: Path) -> None:
+    """Write to a model's card what it predicts for the example problems, in place of what was there."""
+    write_json(folder / CARD_FILE, read_card(folder) | {"examples": predict_examples(load_model(folder))})
 
 
 def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Operator:

@@ -2,7 +2,7 @@
 
 import sys
 
-from . import architectures, attention, generation, integrators, optimizers, posterior, scan, surfaces, training, trajectories
+from . import architectures, attention, generation, integrators, optimizers, posterior, scan, serving, surfaces, training, trajectories
 from .timing import describe_machine, format_comparisons, write_result
 
 BENCHMARKS = {
@@ -15,6 +15,7 @@ BENCHMARKS = {
     "architectures": architectures.measure,
     "optimizers": optimizers.measure,
     "training": training.measure,
+    "serving": serving.measure,
 }
 ON_DEMAND = {"training-long": training.measure_long, "posterior": posterior.measure}  # run when they are named
 

@@ -10,6 +10,7 @@ import json
 import logging
 import socket
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -36,7 +37,8 @@ from .shipped import choose_model, find_model, locate_model, name_of
 NAME = "neural-hamilton"
 _DEPLOYMENT = "trajectories"
 _READY_TIMEOUT_SECONDS = 60
-_DRAIN_SECONDS = 8.0
+_DRAIN_SECONDS = 5.5
+_STOP_SECONDS = 7.5  # who sends a signal expects less than 10
 _SHORTEST_KEY = 16
 # The queue is the service's own: slots of Ray would be taken before a body has been read, and waited for with an exponential back-off.
 _MAX_ONGOING_REQUESTS = 10_000
@@ -59,7 +61,7 @@ class ServeOptions(BaseModel):
     solver_threshold: float = Field(0.05, ge=0, description="with verify=solver, predictions further off are replaced by the solver's")
     num_replicas: int = Field(1, ge=1, description="processes that predict, each on one core")
     max_replicas: int | None = Field(None, ge=1, description="where more requests come, up to so many")
-    max_queued_requests: int = Field(64, ge=1, description="requests that a replica works on or keeps waiting; beyond them, 503")
+    max_queued_requests: int = Field(128, ge=1, description="requests that a replica works on or keeps waiting; beyond them, 503")
     request_timeout_seconds: float = Field(60.0, gt=0, description="from the first byte to the response")
     max_body_mb: float = Field(32.0, gt=0, description="of a request, unpacked, in MiB")
     api_key_file: str | None = Field(None, description="file with a key that every request to /v1 must bring")
@@ -194,8 +196,18 @@ def _check_cores(options: ServeOptions) -> None:
         raise InputError(f"{most} replicas need a core each, and this cluster has {cores}; ask for at most {cores}")
 
 
-def stop() -> None:
-    """End the endpoint that `start` began, when it has finished the requests that it works on; Ray itself stays."""
+def stop(seconds: float = _STOP_SECONDS) -> bool:
+    """End the endpoint that `start` began, when it has finished the requests that it works on; Ray itself stays.
+
+    Returns whether it ended in time; it does not where Ray itself has died.
+    """
+    stopping = threading.Thread(target=_stop, name="stop", daemon=True)
+    stopping.start()
+    stopping.join(seconds)
+    return not stopping.is_alive()
+
+
+def _stop() -> None:
     if not _is_serving():
         return
     serve.delete(NAME)

@@ -5,10 +5,8 @@ import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import psutil
@@ -18,9 +16,6 @@ from ..platform.commands.console import config_options, emit, json_option, resol
 from .environment import prepare_ray_serve
 from .predict_command import predict_command
 from .shipped import choose_model, find_model, name_of, shipped_models, short_path
-
-_RAY_CORE = ("raylet", "gcs_server")  # a private cluster is lost with either
-_STOP_SECONDS = 9.0  # systemd and Kubernetes allow more; who presses Ctrl-C expects less
 
 
 @click.command("serve", context_settings={"show_default": True})
@@ -46,9 +41,14 @@ def serve_command(
         load_model(folder)  # report a damaged model here, not in the log of a replica
     from ..platform.ray_runtime import connect
 
-    prepare_ray_serve()
-    with _until_signal() as wait:
+    prepare_ray_serve(
+        max_requests=settings.max_queued_requests * (settings.max_replicas or settings.num_replicas),
+        max_body_mb=settings.max_body_mb,
+        request_timeout_seconds=settings.request_timeout_seconds,
+    )
+    with _Signals() as signals:
         connect()
+        signals.listen()  # Ray has a handler of its own for SIGTERM
         from . import application
 
         url = application.start(folders, **settings.model_dump())
@@ -56,8 +56,10 @@ def serve_command(
         shown = {"url": url, "models": {name: str(short_path(folder)) for name, folder in folders.items()}}
         emit(shown, as_json, f"serving {listed} at {url} (Ctrl-C stops it)")
         started = psutil.Process().children(recursive=True)
-        wait()
-        _stop(application.stop, started)
+        signals.wait()
+        if not application.stop():
+            # A signal to the whole process group or container has ended Ray too, whose clean-up as this process exits would hang.
+            _end_at_once(started, 0)
     click.echo("stopped", err=True)
 
 
@@ -77,77 +79,54 @@ def _read_models(models: tuple[str, ...]) -> dict[str, Path]:
     return folders
 
 
-@contextlib.contextmanager
-def _until_signal() -> Iterator[Callable[[], Any]]:
-    """A function that waits for Ctrl-C or SIGTERM. A signal before it waits ends this process, and what it started, at once."""
-    stopped, waiting = threading.Event(), threading.Event()
-    is_private = not os.environ.get("RAY_ADDRESS")
+class _Stopped(BaseException):
+    """A signal before the endpoint was ready. No `Exception`: nobody may handle it on the way."""
 
-    def receive(number: int, _: Any) -> None:
-        stopped.set()
-        if waiting.is_set():
-            return
-        if not is_private:
-            raise KeyboardInterrupt  # a cluster of others keeps what was begun, unless it is ended properly
-        # Nothing is served yet, and Ray cannot be interrupted as it starts.
-        _end(psutil.Process().children(recursive=True))
-        print("stopped before it was ready", file=sys.stderr, flush=True)
-        os._exit(128 + number)
 
-    def wait() -> None:
-        # Ray installs a SIGTERM handler of its own when it starts, so these are put in place again.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, receive)
-        waiting.set()
-        stopped.wait()
+class _Signals:
+    """Ctrl-C and SIGTERM: `wait` returns when there is one. Before that, they end what is being started, and this process."""
 
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield wait
-    finally:
-        for number, handler in before.items():
+    def __enter__(self) -> "_Signals":
+        self._stopped, self._is_waiting = threading.Event(), False
+        self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+        self.listen()
+        return self
+
+    def listen(self) -> None:
+        for number in _SIGNALS:
+            signal.signal(number, self._receive)
+
+    def wait(self) -> None:
+        self._is_waiting = True
+        self._stopped.wait()
+
+    def _receive(self, number: int, _: Any) -> None:
+        if not self._is_waiting:
+            self._is_waiting = True  # one is enough
+            raise _Stopped(number)
+        self._stopped.set()
+
+    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+        # SystemExit is Ray's own handler, while it starts.
+        if isinstance(error, (_Stopped, SystemExit)) and isinstance(error.args[0], int):
+            _end_at_once([], 128 + error.args[0])
 
 
-def _stop(stop: Callable[[], None], started: list[psutil.Process]) -> None:
-    """End the endpoint, in time.
-
-    A signal to the whole process group or container ends Ray's processes as well; without them `stop` would wait for a minute.
-    """
-    started = [*started, *psutil.Process().children(recursive=True)]
-    core = [process for process in started if _name(process) in _RAY_CORE]
-    stopping = threading.Thread(target=stop, daemon=True)
-    stopping.start()
-    deadline = time.monotonic() + _STOP_SECONDS
-    while stopping.is_alive() and time.monotonic() < deadline and all(map(_runs, core)):
-        stopping.join(0.1)
-    if stopping.is_alive():
-        # Ray's own clean-up as this process exits would wait as well.
-        _end(started)
-        click.echo("stopped", err=True)
-        sys.stdout.flush()
-        os._exit(0)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def _end(processes: list[psutil.Process]) -> None:
+def _end_at_once(started: list[psutil.Process], code: int) -> NoReturn:
+    """Exit, and leave nothing behind: of a private cluster, all processes are descendants of this one."""
+    processes = [*started, *psutil.Process().children(recursive=True)]
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(processes, timeout=2.0)
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
-def _name(process: psutil.Process) -> str:
-    try:
-        return process.name()
-    except psutil.Error:
-        return ""
+    psutil.wait_procs(processes, timeout=1.5)
+    click.echo("stopped", err=True)
+    sys.stdout.flush()
+    os._exit(code)
 
 
 COMMANDS = (serve_command, predict_command)

@@ -1,6 +1,10 @@
 """What Ray Serve reads from the environment as it starts. No imports, so that it can be set before anything else is."""
 
+import json
 import os
+from typing import Any
+
+PROXY_LIMITS = "NEURAL_HAMILTON_PROXY_LIMITS"  # see `proxy.ProxyLimits`
 
 SETTINGS = {
     # A proxy that takes longer to start is killed and started again: on a busy machine, for ever.
@@ -15,7 +19,9 @@ SETTINGS = {
 }
 
 
-def prepare_ray_serve() -> None:
-    """Set what is not set; a cluster that runs already has its own, see the guide to operating an endpoint."""
+def prepare_ray_serve(**proxy_limits: Any) -> None:
+    """Set what is not set, with the limits of proxies; a cluster that runs already has its own, see the guide to operating an endpoint."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    if proxy_limits:
+        os.environ.setdefault(PROXY_LIMITS, json.dumps(proxy_limits))

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..architectures import Task, TrainedFor, load_model, read_card
+from ..architectures import Task, TrainedFor, check_examples, load_model, read_card
 from ..physics import InputError
 from ..physics.potential_map import potential_on_grid
 from ..physics.systems import Names, System, get_system
@@ -62,7 +62,10 @@ class Model:
         self.system = get_system(self.trained_for.system)
         self.solver_threshold = solver_threshold
         self.drift_threshold = _calibrated_drift(self.card, self.folder)
-        self._network = Passes(load_model(folder, device), self.task, device)
+        network = load_model(folder, device)
+        if "examples" in self.card:
+            check_examples(network, self.card["examples"], f"the model in {str(self.folder)!r}")
+        self._network = Passes(network, self.task, device)
         self._warm_up()
 
     @cached_property

@@ -7,12 +7,10 @@ share a pass is found out for each network, once, on this machine.
 Shapes: B rows, C channels, S sensors, T query times, d degrees of freedom.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
-from ..architectures import Operator, Task
+from ..architectures import Operator, Task, example_inputs
 
 # Query times and sensors of one pass: the default MambONet then works in about 200 MB.
 POINTS_PER_PASS = 5_000
@@ -26,10 +24,8 @@ class Passes:
 
     def __init__(self, network: Operator, task: Task, device: str) -> None:
         self._network, self._task, self._device = network, task, device
-        probe = _Probe(task)
-        alone = np.concatenate([self._run(*probe.rows([row])) for row in range(_MOST_ROWS_TRIED)], axis=1)
         #: Rows of every pass, shorter ones being filled up; None: any number.
-        self.fixed_rows = self._find_fixed_rows(probe, alone)
+        self.fixed_rows = self._find_fixed_rows()
 
     def __call__(self, fields: np.ndarray, times: np.ndarray, initial: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """q, p in float64, (B, T) or (B, T, d), of fields (B, S) or (B, C, S1, S2), times (B, T) and initial states (B, 2 d)."""
@@ -55,16 +51,19 @@ class Passes:
             )
             return torch.stack([output.q, output.p])[:, :num_rows].cpu().numpy()
 
-    def _find_fixed_rows(self, probe: "_Probe", alone: np.ndarray) -> int | None:
+    def _find_fixed_rows(self) -> int | None:
         """The largest number of rows at which neither their order nor their company changes a bit."""
-        together = (self._run(*probe.rows(range(count)))[:, :count] for count in (2, 3, _MOST_ROWS_TRIED))
-        if all(_same_bits(part, alone[:, : part.shape[1]]) for part in together):
+        examples = example_inputs(self._task, 2 * _MOST_ROWS_TRIED, _TIMES_AT_ONCE)
+
+        def predict(*rows: int) -> np.ndarray:
+            return self._run(*(part[list(rows)] for part in examples))
+
+        alone = np.concatenate([predict(row) for row in range(_MOST_ROWS_TRIED)], axis=1)
+        if all(_same_bits(predict(*range(count)), alone[:, :count]) for count in (2, 3, _MOST_ROWS_TRIED)):
             return None
         for count in (8, 4, 2):
-            order = list(range(count))
-            forward, backward = self._run(*probe.rows(order)), self._run(*probe.rows(order[::-1]))
-            others = [0, *range(count, 2 * count - 1)]
-            with_others = self._run(*probe.rows(others))
+            forward, backward = predict(*range(count)), predict(*reversed(range(count)))
+            with_others = predict(0, *range(count, 2 * count - 1))
             if _same_bits(forward, backward[:, ::-1]) and _same_bits(forward[:, :1], with_others[:, :1]):
                 return count
         return 1
@@ -73,27 +72,6 @@ class Passes:
 def rows_per_pass(num_sensors: int, num_times: int) -> int:
     """How many rows with equally many times one pass takes."""
     return max(1, POINTS_PER_PASS // max(num_sensors, num_times))
-
-
-class _Probe:
-    """Unlike rows of the shape that a network reads: bowls of random depths and random initial states in them."""
-
-    def __init__(self, task: Task) -> None:
-        random = np.random.default_rng(0)
-        num_rows = 2 * _MOST_ROWS_TRIED
-        lows, highs = np.array(task.domain).T
-        bowl = np.ones(())
-        for size in task.sensors:
-            bowl = np.multiply.outer(bowl, np.sin(np.pi * np.linspace(0.0, 1.0, size)))
-        depths = random.uniform(1.0, 1.8, (num_rows, task.channels, *(1,) * len(task.sensors)))
-        self._fields = (2.0 - depths * bowl).reshape(num_rows, *task.field_shape)
-        self._times = np.sort(random.uniform(0.0, task.horizon, (num_rows, _TIMES_AT_ONCE)), axis=1)
-        inside = lows + (highs - lows) * random.uniform(0.3, 0.7, (num_rows, len(task.domain)))
-        self._initial = np.concatenate([inside, random.uniform(-0.1, 0.1, inside.shape)], axis=1)
-
-    def rows(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        chosen = list(rows)
-        return self._fields[chosen], self._times[chosen], self._initial[chosen]
 
 
 def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:

@@ -1,26 +1,94 @@
-"""What Ray Serve's proxy sends in its own words, in those of this endpoint: refusals in JSON, and 503 where a replica was lost.
+"""What Ray Serve's proxy does before a request reaches a replica, and instead of its own plain-text errors.
+
+A request that is passed on costs several milliseconds of two processes whatever becomes of it, so too many are refused here, where that
+costs a tenth. A body is read here before its request takes a place: a slow sender holds up nobody.
 
 A proxy calls `middlewares` as it starts, if its environment is that of `environment`.
 """
 
+import asyncio
+import os
+from typing import Any
+
 import orjson
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_UNAVAILABLE = b"the process that worked on this request was lost or is not there yet; try again"
-_RETRY_AFTER_SECONDS = b"1"
+from .environment import PROXY_LIMITS
+
+_MAX_BYTES_AT_ONCE = 256 * 2**20  # bodies that are being read or wait
+_RETRY_LATER = (b"retry-after", b"1")
 
 
-class OwnWords:
-    """Replaces responses of the proxy itself, which are plain text, and passes on those of the application."""
+class ProxyLimits(BaseModel):
+    """What one proxy lets through; JSON in the environment variable `environment.PROXY_LIMITS`."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    model_config = ConfigDict(extra="forbid")
+
+    max_requests: int = Field(256, ge=1, description="requests with a body that are passed on at once; beyond them, 503")
+    max_body_mb: float = Field(32.0, gt=0, description="of one request, in MiB")
+    request_timeout_seconds: float = Field(60.0, gt=0, description="for the body to arrive")
+
+
+class Gate:
+    """Bodies in whole and not too many at once; errors in JSON, and 503 where a replica was lost."""
+
+    def __init__(self, app: ASGIApp, limits: ProxyLimits) -> None:
+        self._app, self._limits = app, limits
+        self._num_requests = self._num_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith("/-/"):  # Ray's own probes
             await self._app(scope, receive, send)
+        elif scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            await self._pass_on(scope, receive, send)
+        else:
+            await self._admit(scope, receive, send)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._limits.request_timeout_seconds):
+                await self._read(scope, receive, body)
+            if self._num_requests >= self._limits.max_requests:
+                raise _Refused(503, "there are too many requests; try again", _RETRY_LATER)
+            self._num_requests += 1
+            try:
+                await self._pass_on(scope, _replay(bytes(body), receive), send)
+            finally:
+                self._num_requests -= 1
+        except _Refused as refused:
+            await _respond(send, *refused.args)
+        except TimeoutError:
+            seconds = f"{self._limits.request_timeout_seconds:g} s"
+            await _respond(send, 408, f"the body did not arrive within {seconds}; send it faster", (b"connection", b"close"))
+        except _Gone:
             return
+        finally:
+            self._num_bytes -= len(body)
+
+    async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> None:
+        """The whole body into `body`, given up at the first byte over the limit whatever Content-Length said."""
+        limit = int(self._limits.max_body_mb * 2**20)
+        too_large = _Refused(413, f"body is larger than {limit} bytes; send fewer trajectories a request", (b"connection", b"close"))
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and int(declared[:20]) > limit:
+            raise too_large
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _Gone
+            piece, more = message.get("body", b""), message.get("more_body", False)
+            if self._num_bytes + len(piece) > _MAX_BYTES_AT_ONCE:
+                raise _Refused(503, "there are too many bytes on their way; try again", _RETRY_LATER, (b"connection", b"close"))
+            body += piece
+            self._num_bytes += len(piece)
+            if len(body) > limit:
+                raise too_large
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_started = is_replaced = False
 
         async def translate(message: Message) -> None:
@@ -28,34 +96,49 @@ class OwnWords:
             if message["type"] == "http.response.start":
                 is_started, is_replaced = True, _is_of_the_proxy(message)
                 if is_replaced:
-                    await _say_unavailable(send)
+                    await _respond(send, 503, _LOST, _RETRY_LATER)
             if not is_replaced:
                 await send(message)
 
         await self._app(scope, receive, translate)
-        if not is_started:  # Ray says nothing where a replica was lost at work
-            await _say_unavailable(send)
+        if not is_started:  # Ray sends nothing where a replica was lost at work
+            await _respond(send, 503, _LOST, _RETRY_LATER)
 
 
-async def _say_unavailable(send: Send) -> None:
-    await send({"type": "http.response.start", "status": 503, "headers": _HEADERS})
-    await send({"type": "http.response.body", "body": _BODY})
+_LOST = "the process that worked on this request was lost, or is not there yet; try again"
 
 
-_BODY = orjson.dumps({"detail": _UNAVAILABLE.decode()})
-_HEADERS = [
-    (b"content-type", b"application/json"),
-    (b"content-length", str(len(_BODY)).encode()),
-    (b"retry-after", _RETRY_AFTER_SECONDS),
-]
+class _Refused(Exception):
+    """A status, a sentence and headers."""
+
+
+class _Gone(Exception):
+    """Who asked has hung up."""
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that has the body in one piece, and then what else comes."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def next_message() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return next_message
+
+
+async def _respond(send: Send, status: int, sentence: str, *headers: tuple[bytes, bytes]) -> None:
+    body = orjson.dumps({"detail": sentence})
+    all_headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": all_headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _is_of_the_proxy(start: Message) -> bool:
     """An error in plain text: a lost replica (500), none yet (503), no application (404), no reply in time (408)."""
-    headers = {name.lower(): value for name, value in start.get("headers", ())}
+    headers: dict[Any, bytes] = {name.lower(): value for name, value in start.get("headers", ())}
     return start["status"] in (404, 408, 500, 503) and headers.get(b"content-type", b"").startswith(b"text/plain")
 
 
 def middlewares() -> list[Middleware]:
     """What Ray's setting RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names."""
-    return [Middleware(OwnWords)]
+    return [Middleware(Gate, limits=ProxyLimits.model_validate_json(os.environ.get(PROXY_LIMITS, "{}")))]

@@ -26,7 +26,7 @@ class Limits:
         Pages from these addresses may read responses.
     """
 
-    max_queued_requests: int = 64
+    max_queued_requests: int = 128
     request_timeout_seconds: float = 60.0
     max_body_mb: float = 32.0
     api_key: str | None = field(default=None, repr=False)

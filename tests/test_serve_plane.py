@@ -215,9 +215,7 @@ class TestPotentialOverHttp:
     def test_one_degree_of_freedom(self, served_model: Path) -> None:
         body = self.ask(TestClient(api_of(model=served_model)), {"expression": HARMONIC, "q0": 0.25, "p0": 1, "places": 5}).json()
         assert body == {"domain": [[0, 1]], "values": [2, 0.5, 0, 0.5, 2], "energy": 1.0}
-        values, energy = Model(served_model).map_potential(
-            Problem(np.full(100, 2.0), 0.5, 1.0), 3
-        )  # at sensors, which make no well
+        values, energy = Model(served_model).map_potential(Problem(np.full(100, 2.0), 0.5, 1.0), 3)  # at sensors, which make no well
         np.testing.assert_allclose([*values, energy], [2, 2, 2, 2.5])
 
     @pytest.mark.parametrize(
