@@ -81,15 +81,13 @@ def _solve(hamiltonian: Any, orbit: Orbit) -> tuple[np.ndarray, np.ndarray, floa
             return _by_quadrature(hamiltonian, orbit)
     if not isinstance(hamiltonian, FunctionHamiltonians):
         return _certify(hamiltonian, orbit)
-    fine, coarse = (
-        _certify(system.from_sensors(hamiltonian.sense((places,) * system.degrees_of_freedom)), orbit)
-        for places in _NUM_PLACES[system.degrees_of_freedom]
-    )
+    counts = _NUM_PLACES[system.degrees_of_freedom]
+    fine, coarse = (_certify(system.from_sensors(hamiltonian.sense((count,) * system.degrees_of_freedom)), orbit) for count in counts)
     change = max(float(np.abs(one - other).max()) for one, other in zip(fine[:2], coarse[:2], strict=True))
     if change > _WORST:
         raise InputError(
-            f"the solver has no reference: V changes so quickly that reading it at {_NUM_PLACES[system.degrees_of_freedom][0]} places along "
-            f"an axis leaves an error of {change:.2g}; make V smoother"
+            f"the solver has no reference: V changes so quickly that reading it at {counts[0]} places along an axis leaves an error of "
+            f"{change:.2g}; make V smoother"
         )
     return fine[0], fine[1], fine[2] + change
 
@@ -113,9 +111,7 @@ def _by_quadrature(hamiltonian: Any, orbit: Orbit) -> tuple[np.ndarray, np.ndarr
 def _certify(hamiltonian: Any, orbit: Orbit) -> tuple[np.ndarray, np.ndarray, float]:
     system: System = orbit.system
     distinct = np.unique(orbit.times)
-    solved = system.certify(
-        hamiltonian, orbit.q0[None], orbit.p0[None], distinct[None], method=system.methods[0], tolerance=_TOLERANCE
-    )
+    solved = system.certify(hamiltonian, orbit.q0[None], orbit.p0[None], distinct[None], method=system.methods[0], tolerance=_TOLERANCE)
     if solved.rejection[0] is not None:
         raise InputError(f"the solver has no reference: it cannot certify the orbit to {_TOLERANCE:g} ({solved.rejection[0].value})")
     places = np.searchsorted(distinct, orbit.times)

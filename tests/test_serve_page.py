@@ -100,7 +100,8 @@ def own(problem: dict[str, Any], **others: Any) -> str:
 def settle(page: Any) -> None:
     """Wait until nothing is asked, and what is shown belongs to what the forms say."""
     page.wait_for_function(
-        "() => window.app && (!document.querySelector('#notice').hidden || (app.cards.length > 0 && app.cards.every(c => !c.isBusy && (c.shown || c.isOld))))"
+        """() => window.app && (!document.querySelector("#notice").hidden
+        || (app.cards.length > 0 && app.cards.every(card => !card.isBusy && (card.shown || card.isOld))))"""
     )
 
 
@@ -280,7 +281,8 @@ class TestInitialState:
     @pytest.mark.parametrize("fragment", [own(SPRING), link(model="free", V=HARMONIC, q0=0.3, p0=0.5)], ids=["own units", "free"])
     def test_the_particle_and_its_arrow_are_dragged(self, visit: Callable[..., Any], fragment: str) -> None:
         page = visit(fragment)
-        before, width = problem(page), page.evaluate("app.cards[0].stage.plot.width / (app.cards[0].stage.plot.x[1] - app.cards[0].stage.plot.x[0])")
+        before, (low, high) = problem(page), page.evaluate("app.cards[0].stage.plot.x")
+        width = page.evaluate("app.cards[0].stage.plot.width") / (high - low)
         drag(page, ".ball", (60, -20))
         after = problem(page)
         assert after["q0"] == pytest.approx(before["q0"] + 60 / width, abs=2e-3) and after["p0"] == before["p0"]
@@ -479,7 +481,7 @@ class TestSideBySide:
 
     def test_motions_of_different_periods_last_equally_long(self, visit: Callable[..., Any]) -> None:
         page = visit(own(SPRING) + "&" + link(B_V="20*(q-0.5)**2", B_units="own", B_domain="0,1", B_mass=1, B_q0=0.3, B_p0=0))
-        page.wait_for_function("() => app.cards.length === 2 && app.cards.every(c => c.shown) && app.cards[0].shown.times.at(-1) === app.cards[1].shown.times.at(-1)")
+        page.wait_for_function("() => new Set(app.cards.map(card => card.shown?.times.at(-1))).size === 1")
         settle(page)
         assert shown(page, 1)["times"][-1] == pytest.approx(2 * np.sqrt(2) * np.pi, rel=1e-6)
         for k in (0, 1):
@@ -539,7 +541,8 @@ class TestLinksAndFiles:
         rows = list(csv.reader(io.StringIO(Path(download.value.path()).read_text())))
         assert rows[0] == ["t", "q", "p", "energy", "q_solver", "p_solver"]
         orbit = shown(page)
-        expected = [orbit["times"], orbit["q"], orbit["p"], orbit["reference"]["energies"], orbit["reference"]["q"], orbit["reference"]["p"]]
+        reference = orbit["reference"]
+        expected = [orbit["times"], orbit["q"], orbit["p"], reference["energies"], reference["q"], reference["p"]]
         np.testing.assert_array_equal(np.array(rows[1:], dtype=float), np.transpose(expected))
 
     def test_the_table_of_two_tells_them_apart(self, visit: Callable[..., Any]) -> None:
@@ -630,7 +633,8 @@ class TestOtherModels:
             values = (np.linspace(-1, 3, 201) ** 2).tolist()
             pretend(page, MODEL)
             page.route("**/v1/trajectories", predict)
-            page.route("**/v1/potential", lambda route: route.fulfill(json={"domain": MODEL["domain"], "values": values, "energy": 0.28125}))
+            field = {"domain": MODEL["domain"], "values": values, "energy": 0.28125}
+            page.route("**/v1/potential", lambda route: route.fulfill(json=field))
 
         page = visit(prepare=prepare)
         assert len(requests) == 2  # the second with the reference
@@ -685,8 +689,7 @@ class TestPlane:
             enter(plane, SADDLE)
         body, orbit = response.value.json(), shown(plane)
         _, *positions = curves(plane, "position")
-        for axis in (0, 1):
-            np.testing.assert_allclose(positions[axis - 2], np.array(orbit["reference"]["q"])[:, axis], atol=1e-12)  # the last are the solver's
+        np.testing.assert_allclose(positions[-2:], np.transpose(orbit["reference"]["q"]), atol=1e-12)  # the last are the solver's
         grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 65)] * 2, indexing="ij"), axis=-1)
         np.testing.assert_allclose(body["values"], Expression(SADDLE, 2).value(grid), rtol=1e-12)
         levels = numbers(plane.inner_text(".levels"))
@@ -694,10 +697,10 @@ class TestPlane:
         # Blue where V is low, the colour of the card where it is high: a pixel of the deepest place, and one of the rim.
         deepest = np.unravel_index(np.argmin(body["values"]), (65, 65))
         colours = plane.evaluate(
-            """spots => { const { backdrop } = app.cards[0].stage, { width, height } = backdrop;
-            const { data } = backdrop.getContext("2d").getImageData(0, 0, width, height);
-            return spots.map(q => { const [x, y] = app.cards[0].stage.toPixels(q).map(v => Math.round(v * devicePixelRatio)), first = 4 * (y * width + x);
-            return [...data.slice(first, first + 4)]; }); }""",
+            """spots => { const { stage } = app.cards[0], { width, height } = stage.backdrop;
+            const { data } = stage.backdrop.getContext("2d").getImageData(0, 0, width, height);
+            return spots.map(q => { const [x, y] = stage.toPixels(q).map(v => Math.round(v * devicePixelRatio));
+            const first = 4 * (y * width + x); return [...data.slice(first, first + 4)]; }); }""",
             [[index / 64 for index in deepest], [0.98, 0.02]],
         )
         assert colours[0][0] < 100 < 200 < colours[0][2]

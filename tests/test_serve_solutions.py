@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from serving import api_of, save_plane
+from serving import SENSORS, api_of, save_plane
 
 import neural_hamilton as nh
 from neural_hamilton.physics.potentials.expressions import Expression
@@ -40,7 +40,7 @@ class TestReference:
         ("model", "trajectory", "exact"),
         [
             ("orbitnet", {"expression": "8*(q-0.5)**2"}, lambda t: (0.5 - 0.5 * np.cos(4 * t), 2 * np.sin(4 * t))),
-            ("orbitnet", {"potential": (8 * (np.linspace(0, 1, 100) - 0.5) ** 2).tolist()}, lambda t: (0.5 - 0.5 * np.cos(4 * t), 2 * np.sin(4 * t))),
+            ("orbitnet", {"potential": SENSORS.tolist()}, lambda t: (0.5 - 0.5 * np.cos(4 * t), 2 * np.sin(4 * t))),
             ("free", {"expression": "8*(q-0.5)**2", "q0": 0.5, "p0": -1}, lambda t: (0.5 - 0.25 * np.sin(4 * t), -np.cos(4 * t))),
             ("free", {"expression": "2-3*exp(-((q-0.5)/0.01)**2)", "q0": 0.2, "p0": 0}, lambda t: (0.2 + 0 * t, 0 * t)),
             ("orbitnet", {"expression": "4*abs(q-0.5)"}, lambda t: (2 * t**2, 4 * t)),

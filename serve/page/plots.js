@@ -11,7 +11,7 @@ const axis = (options) => ({
 const widest = (_, values) => 12 + 6.4 * Math.max(2, ...(values || []).map((value) => String(value ?? "").length));
 
 export class Plot {
-  /* `names` of x and y stand in the corners; `yAxis` are options of uPlot; `paint(plot, context)` adds to the curves; `moved()` follows a new size. */
+  /* `names` of x and y stand at the lower and at the upper left; `yAxis` are options of uPlot; `paint(plot, context)` adds to the curves; `moved()` follows a new size. */
   constructor(box, { names = ["t", ""], yAxis = {}, paint = () => {}, moved = () => {} } = {}) {
     Object.assign(this, { box, names, yAxis, paint, moved, x: [0, 1], y: [0, 1], data: [[0, 1]], series: [] });
     this.layer = Object.assign(document.createElement("div"), { className: "layer" });
@@ -70,11 +70,11 @@ export class Plot {
   }
 
   #name(u) {
-    const { ctx, bbox: { left, top, width, height } } = u, ratio = devicePixelRatio || 1;
+    const { ctx, bbox: { left, top, height } } = u, ratio = devicePixelRatio || 1;
     ctx.save();  // uPlot remembers what it set
     Object.assign(ctx, { font: NAME.replace("13", String(13 * ratio)), fillStyle: colour("soft"), textBaseline: "alphabetic" });
     ctx.textAlign = "right";
-    ctx.fillText(this.names[0], left + width - 4 * ratio, top + height - 5 * ratio);
+    ctx.fillText(this.names[0], left - 9 * ratio, top + height + 16 * ratio);
     ctx.textAlign = "left";
     ctx.fillText(this.names[1], left + 6 * ratio, top + 14 * ratio);
     ctx.restore();
