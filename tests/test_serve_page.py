@@ -181,7 +181,7 @@ class TestPrediction:
         text, kind = page.inner_text(".status"), page.get_attribute(".status", "class")
         orbit = shown(page)
         assert ("replaced" in kind, "doubtful" in kind) == (orbit["trust"]["source"] == "solver", orbit["trust"]["source"] == "model")
-        assert "cannot be trusted" in text or "differs from the solver" in text
+        assert "did not pass the check" in text or "differs from the solver" in text
         off = next(number for number in numbers(text) if 0 < number < 100)
         assert off > 0.05
 

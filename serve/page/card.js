@@ -374,7 +374,7 @@ export class Card {
     const { trust, period, turning_points: turns, energy } = this.shown, status = this.$(".status"), ms = Math.max(1, Math.round(this.took));
     const off = this.differences ? Math.max(...this.differences) : null, relative = this.isOwn ? " of its range" : "";
     const kind = trust.source === "solver" ? "replaced" : off > DOUBTFUL ? "doubtful" : "good", sentences = [];
-    if (trust.source === "solver") sentences.push("The network’s prediction cannot be trusted here; what moves is the solver’s solution.", off === null ? "" : `The prediction, drawn as a wide line, is off by ${words(off)}${relative}.`);
+    if (trust.source === "solver") sentences.push("The network’s prediction did not pass the check; what moves is the solver’s solution.", off === null ? "" : `The prediction, drawn as a wide line, is off by ${words(off)}${relative}.`);
     else sentences.push(`Predicted by ${this.app.modelName}.`, off === null ? "" : `${kind === "doubtful" ? "It conserves energy, but differs" : "It differs"} from the solver by at most ${words(off)}${relative} in q or p.`);
     if (trust.energy_drift !== null && trust.source === "model") sentences.push(`Energy drifts by ${percent(trust.energy_drift)} of ${this.isOwn ? "its height above the lowest point" : this.model.energy_scale}.`);
     if (period) sentences.push(`Period ${words(period, 5)}, between q = ${words(turns[0], 4)} and ${words(turns[1], 4)}, energy ${words(energy, 4)}.`);

@@ -24,7 +24,7 @@ export function image(scene) {
   const canvas = Object.assign(document.createElement("canvas"), { width: Math.round(edge.width * ratio), height: Math.round((edge.height + top) * ratio) });
   const pen = canvas.getContext("2d");
   pen.scale(ratio, ratio);
-  pen.fillStyle = colour("paper");
+  pen.fillStyle = colour("sheet");
   pen.fillRect(0, 0, edge.width, edge.height + top);
   const place = (element) => { const box = element.getBoundingClientRect(); return [box.left - edge.left, box.top - edge.top + top, box.width, box.height]; };
   Object.assign(pen, { fillStyle: colour("ink"), font: "600 18px Georgia, serif" });
