@@ -1,6 +1,6 @@
 """The HTTP interface as a Ray Serve application, and how to start and stop it. Ray must be initialised by the caller.
 
-From a checkout, on a cluster:  serve run neural_hamilton.serve.application:application model_path=/path/to/model
+From a checkout, on a cluster:  serve run neural_hamilton.serve.application:application num_replicas=2
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from .catalogue import Catalogue, load_catalogue
 from .http_api import RETRY_AFTER_SECONDS, build_api
 from .instruments import Instruments
 from .service import Limits, Service
-from .shipped import choose_model, find_model, locate_model, name_of
+from .shipped import find_model, locate_model, name_of, shipped_models_in_order
 
 NAME = "neural-hamilton"
 _DEPLOYMENT = "trajectories"
@@ -47,20 +47,25 @@ _REQUESTS_PER_REPLICA = 4.0  # in progress, on average, above which replicas are
 _log = logging.getLogger("ray.serve")
 
 
-class ServeOptions(BaseModel):
-    """What `serve run` accepts as key=value, and a Serve configuration as `args`."""
+class ModelSettings(BaseModel):
+    """The `user_config` of the deployment: what may be changed while it serves."""
 
     model_config = ConfigDict(extra="forbid")
 
     models: dict[str, str] = Field(
-        default_factory=dict,
-        description="by name, shipped models or model folders that every node with a replica can read; the first is the default. By "
-        "default the model of `predict`",
+        min_length=1,
+        description="by name, shipped models, or model folders that every node with a replica can read; the first is the default",
     )
-    model_path: str | None = Field(None, description="a shipped model or a model folder, if there is only one")
     solver_threshold: float = Field(0.05, ge=0, description="with verify=solver, predictions further off are replaced by the solver's")
+
+
+class ServeOptions(BaseModel):
+    """What `serve run` accepts as key=value, and a Serve configuration as `args`. Ray replaces every replica where one of them changes."""
+
+    model_config = ConfigDict(extra="forbid")
+
     num_replicas: int = Field(1, ge=1, description="processes that predict, each on one core")
-    max_replicas: int | None = Field(None, ge=1, description="where more requests come, up to so many")
+    max_replicas: int | None = Field(None, ge=1, description="under load, at most this number")
     max_queued_requests: int = Field(128, ge=1, description="requests that a replica works on or keeps waiting; beyond them, 503")
     request_timeout_seconds: float = Field(60.0, gt=0, description="from the first byte to the response")
     max_body_mb: float = Field(32.0, gt=0, description="of a request, unpacked, in MiB")
@@ -81,9 +86,10 @@ class TrajectoryDeployment:
         self._service = Service(Catalogue({}), Limits(**limits, api_key=api_key), Instruments(kinds), read_metrics)
 
     async def reconfigure(self, settings: dict[str, Any]) -> None:
-        before = self._service.catalogue
+        wanted = ModelSettings.model_validate(settings)
+        folders = {name: locate_model(model) for name, model in wanted.models.items()}
         # In a thread: requests go on meanwhile, each with the model that it started with.
-        catalogue = await asyncio.to_thread(load_catalogue, settings["models"], settings["solver_threshold"], before)
+        catalogue = await asyncio.to_thread(load_catalogue, folders, wanted.solver_threshold, self._service.catalogue)
         for name, reason in catalogue.rejected.items():
             _log.error("model %s is rejected, and what was served before still is: %s", name, reason)
         self._service.catalogue = catalogue
@@ -93,11 +99,14 @@ class TrajectoryDeployment:
 
 
 def application(options: ServeOptions) -> Application:
-    """The Serve application of `options`; what `serve run` and a Serve config file import."""
-    models = dict(options.models)
-    if options.model_path is not None:
-        models = {name_of(options.model_path): options.model_path} | models
-    folders = {name: str(locate_model(model).resolve()) for name, model in models.items()} or {choose_model().name: str(choose_model())}
+    """The Serve application of `options`, with all shipped models; what `serve run` and a Serve config file import.
+
+    A Serve config file gives other models as the `user_config` of its deployment `trajectories`, see `ModelSettings`.
+    """
+    return _bind(options, ModelSettings(models={name: name for name in shipped_models_in_order()}))
+
+
+def _bind(options: ServeOptions, models: ModelSettings) -> Application:
     limits = options.model_dump(include={"max_queued_requests", "request_timeout_seconds", "max_body_mb"})
     limits["cors_origins"] = tuple(options.cors_origins)
     if options.max_replicas is None:
@@ -113,7 +122,7 @@ def application(options: ServeOptions) -> Application:
         max_queued_requests=options.max_queued_requests,  # while no replica is there
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=RETRY_AFTER_SECONDS),
         logging_config=LoggingConfig(encoding="JSON", enable_access_log=True),
-        user_config={"models": folders, "solver_threshold": options.solver_threshold},
+        user_config=models.model_dump(),
     )
     return deployment.bind(limits, options.api_key_file)
 
@@ -152,8 +161,14 @@ def read_metrics() -> str:
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def start(models: str | Path | Mapping[str, str | Path], host: str = "127.0.0.1", port: int = 8000, **options: Any) -> str:
-    """Serve models and return their URL once it is ready; `options` are the other fields of `ServeOptions`. Stop it with `stop`.
+def start(
+    models: str | Path | Mapping[str, str | Path],
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    solver_threshold: float = 0.05,
+    **options: Any,
+) -> str:
+    """Serve models and return their URL once it is ready; `options` are the fields of `ServeOptions`. Stop it with `stop`.
 
     Parameters
     ----------
@@ -168,7 +183,8 @@ def start(models: str | Path | Mapping[str, str | Path], host: str = "127.0.0.1"
     """
     _log.setLevel(logging.ERROR)  # importing Ray Serve set it to INFO
     by_name = models if isinstance(models, Mapping) else {name_of(models): models}
-    asked = ServeOptions(models={name: str(find_model(model)) for name, model in by_name.items()}, **options)
+    folders = {name: str(find_model(model).resolve()) for name, model in by_name.items()}
+    asked = ServeOptions(**options)
     if asked.api_key_file is not None:
         asked.api_key_file = str(Path(asked.api_key_file).resolve())
         read_api_key(asked.api_key_file)
@@ -179,7 +195,8 @@ def start(models: str | Path | Mapping[str, str | Path], host: str = "127.0.0.1"
     try:
         backstop = asked.request_timeout_seconds + 10.0
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port, "request_timeout_s": backstop})
-        serve.run(application(asked), name=NAME, route_prefix="/")
+        app = _bind(asked, ModelSettings(models=folders, solver_threshold=solver_threshold))
+        serve.run(app, name=NAME, route_prefix="/")
         url = _url(host, port)
         _wait_until_ready(url)
     except BaseException:

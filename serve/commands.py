@@ -15,7 +15,7 @@ from ..physics import InputError
 from ..platform.commands.console import config_options, emit, json_option, resolve_config
 from .environment import prepare_ray_serve
 from .predict_command import predict_command
-from .shipped import choose_model, find_model, name_of, shipped_models, short_path
+from .shipped import find_model, name_of, shipped_models_in_order, short_path
 
 
 @click.command("serve", context_settings={"show_default": True})
@@ -66,8 +66,7 @@ def serve_command(
 def _read_models(models: tuple[str, ...]) -> dict[str, Path]:
     """Folders by name."""
     if not models:
-        default = choose_model().name
-        return {name: find_model(name) for name in sorted(shipped_models(), key=lambda name: (name != default, name))}
+        return {name: find_model(name) for name in shipped_models_in_order()}
     folders: dict[str, Path] = {}
     for given in models:
         name, _, model = given.rpartition("=")

@@ -19,6 +19,12 @@ def shipped_models() -> list[str]:
     return sorted(card.parent.name for card in SHIPPED_MODELS.glob(f"*/{_CARD}"))
 
 
+def shipped_models_in_order() -> list[str]:
+    """All shipped models, first the one that `predict` uses when no initial state is given."""
+    default = choose_model().name
+    return sorted(shipped_models(), key=lambda name: (name != default, name))
+
+
 def find_model(model: str | Path) -> Path:
     """The folder of a model given by its folder or by the name of a shipped model; a folder goes before a name.
 

@@ -12,7 +12,7 @@ from neural_hamilton.physics.systems import get_system
 from neural_hamilton.serve.catalogue import Catalogue
 from neural_hamilton.serve.http_api import build_api
 from neural_hamilton.serve.model import Model
-from neural_hamilton.serve.service import Service
+from neural_hamilton.serve.service import Limits, Service
 
 NUM_SENSORS = 100
 HARMONIC = "8*(q-0.5)**2"
@@ -45,9 +45,10 @@ def save_plane(folder: Path, system_name: str = "surface") -> Path:
     return folder
 
 
-def api_of(**models: Path | Model) -> FastAPI:
+def api_of(limits: Limits | None = None, **models: Path | Model) -> FastAPI:
     """The HTTP application of models by name, or of those in folders, without Ray."""
-    return build_api(Service(Catalogue({name: Model(model) if isinstance(model, Path) else model for name, model in models.items()})))
+    loaded = {name: Model(model) if isinstance(model, Path) else model for name, model in models.items()}
+    return build_api(Service(Catalogue(loaded), limits))
 
 
 def free_port() -> int:

@@ -299,15 +299,14 @@ def test_every_key_of_evaluation_is_read(repository):
 
 
 @pytest.mark.parametrize("key", SERVING)
-def test_a_key_of_serving_changes_the_application(tmp_path, key):
-    from neural_hamilton.serve.application import ServeOptions, application
+def test_a_key_of_serving_changes_the_application(key):
+    from neural_hamilton.serve.application import ModelSettings, ServeOptions, _bind
 
-    data = load_config(None, {"data.sensors": 20}).data
-    save_tiny_model(tmp_path, data)
     applications = []
     for config in both(SERVING, key, {}):
         options = {name: value for name, value in config.serving.model_dump().items() if f"serving.{name}" in SERVING}
-        deployment = application(ServeOptions(model_path=str(tmp_path), **options))._bound_deployment
+        models = ModelSettings(models={"a": "mambonet"}, solver_threshold=options.pop("solver_threshold"))
+        deployment = _bind(ServeOptions(**options), models)._bound_deployment
         applications.append((deployment.num_replicas, deployment.user_config, deployment.init_args, str(deployment._deployment_config)))
     assert applications[0] != applications[1]
 

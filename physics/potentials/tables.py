@@ -50,7 +50,12 @@ class TablePotential:
 
     @cached_property
     def _spline(self) -> CubicSpline:
-        return CubicSpline(*self.table[np.argsort(self.table[:, 0])].T)
+        try:
+            with np.errstate(all="ignore"):
+                return CubicSpline(*self.table[np.argsort(self.table[:, 0])].T)
+        except (ValueError, np.linalg.LinAlgError):  # of numbers that overflow on the way
+            low, high = self.domain
+            raise InputError(f"table has no finite spline through its points from {low:g} to {high:g}; choose other units") from None
 
     def value(self, q: np.ndarray) -> np.ndarray:
         """U at positions of any shape, float64."""

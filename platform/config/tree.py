@@ -210,7 +210,7 @@ class ServingConfig(Section):
     port: int = Field(default=8000, ge=1, le=65535, description="port to listen on")
     solver_threshold: float = Field(default=0.05, ge=0, description="with verify=solver, a model further off than this is overruled")
     num_replicas: int = Field(default=1, ge=1, description="processes that predict, each on one core")
-    max_replicas: int | None = Field(default=None, ge=1, description="with more requests, up to so many; null: always num_replicas")
+    max_replicas: int | None = Field(default=None, ge=1, description="under load, at most this number; null: always num_replicas")
     max_queued_requests: int = Field(default=128, ge=1, description="requests that a replica works on or keeps waiting; beyond them, 503")
     request_timeout_seconds: float = Field(default=60.0, gt=0, description="from the first byte of a request to its response")
     max_body_mb: float = Field(default=32.0, gt=0, description="largest request, unpacked, in MiB")
