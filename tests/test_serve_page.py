@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
-from serving import HARMONIC, api_of, free_port, save_plane, save_tiny
+from serving import FROM_REST, HARMONIC, api_of, free_port, save_plane, save_tiny
 
 import neural_hamilton as nh
 from neural_hamilton.physics.potentials.expressions import Expression
@@ -34,7 +34,7 @@ SADDLE = "2 - 32*q1*(1-q1)*q2*(1-q2)*exp(q1-q2)"
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Good models for one initial state (the default) and for any, a random one, whose predictions are wrong, and one for a plane."""
-    random, plane = save_tiny(tmp_path_factory.mktemp("random")), save_plane(tmp_path_factory.mktemp("plane"))
+    random, plane = save_tiny(tmp_path_factory.mktemp("random"), FROM_REST), save_plane(tmp_path_factory.mktemp("plane"))
     api = api_of(orbitnet=nh.load("orbitnet"), free=nh.load("orbitnet-phase-space"), random=random, plane=plane)
     server = uvicorn.Server(uvicorn.Config(api, port=free_port(), log_level="error"))
     thread = threading.Thread(target=server.run)
@@ -258,7 +258,8 @@ class TestDrawing:
 
 
 class TestInitialState:
-    def test_a_fixed_one_is_explained_and_remedied(self, page: Any) -> None:
+    def test_a_fixed_one_is_explained_and_remedied(self, visit: Callable[..., Any]) -> None:
+        page = visit("model=orbitnet")
         assert page.is_disabled("[name=q0]") and page.is_disabled("[name=p0]")
         assert page.inner_text(".note").startswith("Fixed: this model was trained for this one initial state. To start elsewhere, ")
         drag(page, ".ball", (80, 0))
@@ -270,13 +271,21 @@ class TestInitialState:
         assert page.is_hidden(".note") and page.is_enabled("[name=q0]")
         assert shown(page)["period"] == pytest.approx(np.pi / 2, rel=1e-6)
 
-    def test_another_model_is_offered(self, page: Any) -> None:
+    def test_another_model_is_offered(self, visit: Callable[..., Any]) -> None:
+        page = visit("model=orbitnet")
         page.get_by_role("button", name="use free").click()
         settle(page)
         page.wait_for_function("() => app.modelName === 'free'")
         settle(page)
         assert page.input_value("#model") == "free" and page.is_enabled("[name=q0]") and page.is_hidden(".note")
         assert "Predicted by free." in page.inner_text(".status")
+
+    def test_without_a_choice_the_server_chooses_by_the_problem(self, page: Any) -> None:
+        assert page.input_value("#model") == "" and page.is_enabled("[name=q0]") and page.is_hidden(".note")
+        assert "Predicted by orbitnet." in page.inner_text(".status")
+        drag(page, ".ball", (120, 0))
+        assert "Predicted by free." in page.inner_text(".status")
+        assert "model=" not in page.evaluate("location.hash")
 
     @pytest.mark.parametrize("fragment", [own(SPRING), link(model="free", V=HARMONIC, q0=0.3, p0=0.5)], ids=["own units", "free"])
     def test_the_particle_and_its_arrow_are_dragged(self, visit: Callable[..., Any], fragment: str) -> None:
@@ -627,7 +636,7 @@ class TestOtherModels:
             orbit = {"times": times.tolist(), "q": np.cos(times).tolist(), "p": np.sin(times).tolist()}
             trust = {"energy_drift": 0.5, "source": "model"}
             reference = {"q": orbit["q"], "p": orbit["p"], "error_bound": 0, "energies": [0.25] * times.size, "refusal": None}
-            route.fulfill(json={"trajectories": [orbit | {"trust": trust, "reference": reference}]})
+            route.fulfill(json={"model": {"name": "other"}, "trajectories": [orbit | {"trust": trust, "reference": reference}]})
 
         def prepare(page: Any) -> None:
             values = (np.linspace(-1, 3, 201) ** 2).tolist()
@@ -653,7 +662,7 @@ class TestOtherModels:
         assert page.is_hidden("#scene") and page.is_hidden("#transport")
 
     def test_another_model_of_the_server_is_chosen(self, page: Any) -> None:
-        assert page.locator("#model option").all_inner_texts() == ["orbitnet", "free", "random", "plane"]
+        assert page.locator("#model option").all_inner_texts() == ["automatic", "orbitnet", "free", "random", "plane"]
         enter(page, "4*abs(q-0.5)")
         page.select_option("#model", "free")
         page.wait_for_function("() => app.model.initial_state === null && app.cards.length && app.cards[0].shown")
@@ -663,7 +672,7 @@ class TestOtherModels:
         page.wait_for_function("() => app.isPlane && app.cards.length && app.cards[0].shown")
         settle(page)
         assert "q1" in page.input_value(".expression") and page.locator(".stage > canvas").count() == 1
-        page.select_option("#model", "orbitnet")
+        page.select_option("#model", "automatic")
         page.wait_for_function("() => !app.isPlane && app.cards.length && app.cards[0].shown")
         settle(page)
         assert page.is_visible("#phase") and page.input_value(".expression") == HARMONIC

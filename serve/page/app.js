@@ -15,7 +15,8 @@ class App {
   constructor() {
     this.cards = [];
     this.models = [];  // those of the server, by GET /v1/models
-    this.modelName = null;  // the one in use
+    this.chosen = null;  // the one that is wanted by name; else the server chooses, for each problem
+    this.modelName = null;  // the one that is described: the chosen, or the default
     this.freeModels = [];  // of the same system, for any initial state
     this.clock = new Clock(() => this.#moved());
     $("play").addEventListener("click", () => this.clock.play(!this.clock.playing));
@@ -36,7 +37,9 @@ class App {
   }
 
   get #shown() { return this.cards.filter((card) => card.shown); }
-  get modelField() { return { model: this.modelName }; }
+  get modelField() { return this.chosen ? { model: this.chosen } : {}; }
+  /* Whether the model has but one initial state, and the server none for another. */
+  get isLocked() { return Boolean(this.model.initial_state) && Boolean(this.chosen || !this.freeModels.length); }
 
   /* The state that the link holds, or the model's first example. */
   async open() {
@@ -52,23 +55,25 @@ class App {
     this.models = body.models;
     const names = this.models.map(({ name }) => name), isThere = names.includes(wanted);
     if (wanted && !isThere) this.notify(`The link asks for the model “${wanted.slice(0, 60)}”; this server has ${names.join(", ")}.`);
-    this.modelName = isThere ? wanted : body.default;
-    $("model").replaceChildren(...names.map((name) => new Option(name, name)));
+    this.default = body.default;
+    this.chosen = isThere ? wanted : null;
+    $("model").replaceChildren(new Option("automatic", ""), ...names.map((name) => new Option(name, name)));
     $("chooser").hidden = names.length < 2;
   }
 
   async choose(name) {
     const keep = this.cards.map(({ problem }) => problem), { system } = this.model;
-    this.modelName = name;
+    this.chosen = name || null;
     await this.#start(keep, system);
   }
 
   /* Begin with a model; problems of another system are not kept. */
   async #start(problems, system = null) {
+    this.modelName = this.chosen || this.default;
     const { body: model } = await get(`v1/models/${encodeURIComponent(this.modelName)}`);
     this.model = model;
     this.isPlane = model.domain.length === 2;
-    $("model").value = this.modelName;
+    $("model").value = this.chosen || "";
     for (const card of this.cards) card.remove();
     this.cards = [];
     if (model.domain.length > 2) {
@@ -76,7 +81,7 @@ class App {
       return this.notify(`This page draws one or two degrees of freedom; the model of system “${model.system}” has ${model.domain.length}. Use the HTTP interface or Python.`);
     }
     this.#describe();
-    this.allowsOwnUnits = !this.isPlane && this.models.find(({ name }) => name === this.modelName).predicts_motions;
+    this.allowsOwnUnits = !this.isPlane && this.models.some(({ name, predicts_motions: can }) => can && (!this.chosen || name === this.chosen));
     this.freeModels = model.initial_state ? await this.#findFreeModels() : [];
     $("scene").hidden = $("transport").hidden = $("tools").hidden = false;
     $("scene").classList.toggle("plane", this.isPlane);
@@ -88,7 +93,7 @@ class App {
   /* A problem that another model or a link posed, without what this model fixes or this number of coordinates cannot use. */
   #fitting(problem) {
     const fits = (value) => (Array.isArray(value) ? value.length : 1) === this.model.domain.length, { q0, p0, ...rest } = problem;
-    const locked = this.model.initial_state && problem.units !== "own";
+    const locked = this.isLocked && problem.units !== "own";
     return { ...rest, ...(!locked && fits(q0) && q0 !== undefined && { q0 }), ...(!locked && fits(p0) && p0 !== undefined && { p0 }) };
   }
 
@@ -100,7 +105,8 @@ class App {
 
   #describe() {
     const { model, isPlane } = this;
-    $("about").textContent = `The network ${this.modelName} has ${Number(model.num_parameters).toLocaleString("en")} parameters and reads V at ${model.sensors.join(" × ")} sensors.`;
+    const which = this.chosen || this.models.length === 1 ? `The network ${this.modelName}` : `The network is chosen by the problem. The default, ${this.modelName},`;
+    $("about").textContent = `${which} has ${Number(model.num_parameters).toLocaleString("en")} parameters and reads V at ${model.sensors.join(" × ")} sensors.`;
     for (const [id, name] of [["position", "q"], ["momentum", "p"]])
       document.querySelector(`#${id} figcaption`).innerHTML = `${id === "position" ? "Position" : "Momentum"} ${isPlane ? `<i>${name}</i>₁ and, paler, <i>${name}</i>₂` : `<i>${name}</i>(<i>t</i>)`}`;
   }
@@ -143,7 +149,7 @@ class App {
 
   /* The address follows what is shown. */
   remember() {
-    const fragment = encode({ model: this.models.length > 1 ? this.modelName : null, problems: this.cards.map(({ problem }) => problem) });
+    const fragment = encode({ model: this.chosen, problems: this.cards.map(({ problem }) => problem) });
     history.replaceState(null, "", `#${fragment}`);
     this.written = location.hash.slice(1);
   }

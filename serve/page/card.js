@@ -8,6 +8,7 @@ import { Well } from "./well.js";
 
 const NUM_TIMES = 201, PERIODS = 2, TIMES_PER_PERIOD = 160, MOST_TIMES = 4001;
 const DOUBTFUL = 0.05;  // a difference from the solver that is too large to be called small
+const CONSERVED = 0.01;  // an energy drift that is small
 const FLAT = 0.05;  // part of the natural scale of momentum and energy that fills a plot at most: a particle at rest must look at rest
 
 export class Card {
@@ -50,7 +51,7 @@ export class Card {
 
   get isOwn() { return this.problem.units === "own"; }
   get mass() { return this.isOwn ? this.problem.mass || 1 : 1; }
-  get locked() { return !this.isOwn && Boolean(this.model.initial_state); }
+  get locked() { return !this.isOwn && this.app.isLocked; }
   get isComplete() { return [this.problem.q0, this.problem.p0].flat().every(Number.isFinite); }
   get domain() { return this.isOwn ? this.problem.domain : this.model.domain[0]; }
   get steps() { const [low, high] = this.domain; return { q: stepOf(low, high), p: stepOf(0, 4 * this.momentumScale) }; }
@@ -235,7 +236,7 @@ export class Card {
   post(route, content, signal) { return post(route, { ...content, ...this.app.modelField }, signal); }
   async trajectories(problem, options, signal) {
     const { body, took } = await this.post("v1/trajectories", { trajectories: [problem], ...options }, signal);
-    return { trajectory: body.trajectories[0], took };
+    return { trajectory: body.trajectories[0], took, by: body.model.name };
   }
 
   /* Query times: up to the model's horizon, or in other units as long as is wanted, else two periods of the slower potential. */
@@ -300,9 +301,8 @@ export class Card {
   }
   get isBusy() { return Boolean(this.asking || this.control); }
 
-  #show({ trajectory, took }, live) {
-    this.shown = trajectory;
-    this.took = took;
+  #show({ trajectory, took, by }, live) {
+    Object.assign(this, { shown: trajectory, took, by });
     this.reference = this.raw = null;
     this.isOld = false;
     this.element.classList.remove("old");
@@ -375,7 +375,7 @@ export class Card {
     const off = this.differences ? Math.max(...this.differences) : null, relative = this.isOwn ? " of its range" : "";
     const kind = trust.source === "solver" ? "replaced" : off > DOUBTFUL ? "doubtful" : "good", sentences = [];
     if (trust.source === "solver") sentences.push("The network’s prediction did not pass the check; what moves is the solver’s solution.", off === null ? "" : `The prediction, drawn as a wide line, is off by ${words(off)}${relative}.`);
-    else sentences.push(`Predicted by ${this.app.modelName}.`, off === null ? "" : `${kind === "doubtful" ? "It conserves energy, but differs" : "It differs"} from the solver by at most ${words(off)}${relative} in q or p.`);
+    else sentences.push(`Predicted by ${this.by}.`, off === null ? "" : `${kind === "doubtful" && trust.energy_drift < CONSERVED ? "It conserves energy, but differs" : "It differs"} from the solver by at most ${words(off)}${relative} in q or p.`);
     if (trust.energy_drift !== null && trust.source === "model") sentences.push(`Energy drifts by ${percent(trust.energy_drift)} of ${this.isOwn ? "its height above the lowest point" : this.model.energy_scale}.`);
     if (period) sentences.push(`Period ${words(period, 5)}, between q = ${words(turns[0], 4)} and ${words(turns[1], 4)}, energy ${words(energy, 4)}.`);
     if (this.reference?.refusal) sentences.push(`There is no solution to compare with: ${this.reference.refusal}.`);
