@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from ..physics import InputError
 from .arrow_stream import MEDIA_TYPE, read_problems, write_orbits
 from .batching import Busy
+from .memory import LARGE_BYTES, give_back
 from .model import Verify
 from .motion import MotionProblem, map_potential_of_motion
 from .schema import (
@@ -200,7 +201,7 @@ async def _work_on(service: Service, request: Request, work: Callable[[bytes], A
     A body is read before its request takes one of the places in the queue: a slow sender holds up nobody.
     """
     limits = service.limits
-    arrived = False
+    arrived, body = False, b""
     try:
         async with asyncio.timeout(limits.request_timeout_seconds):
             body = await _read_body(request, limits.max_body_bytes)
@@ -217,6 +218,10 @@ async def _work_on(service: Service, request: Request, work: Callable[[bytes], A
         if arrived:
             raise _unavailable("timeout", f"the request was not done after {seconds}; send less, or try again") from None
         raise _Refused(408, "slow_body", f"the body did not arrive within {seconds}; send it faster", Connection="close") from None
+    finally:
+        if len(body) > LARGE_BYTES:
+            del body
+            give_back()
 
 
 def _unavailable(reason: str, sentence: str) -> _Refused:
@@ -224,7 +229,7 @@ def _unavailable(reason: str, sentence: str) -> _Refused:
 
 
 async def _predict_json(service: Service, body: bytes, options: dict[str, str]) -> Response:
-    def read() -> tuple[TrajectoriesRequest, list[Any]]:
+    def read() -> tuple[str | None, Verify, bool, list[Any]]:
         request = parse_request(TrajectoriesRequest, body)
         for name, value in options.items():
             if name in request.model_fields_set:
@@ -233,15 +238,16 @@ async def _predict_json(service: Service, body: bytes, options: dict[str, str]) 
         if request.reference and len(request.trajectories) > MAX_REFERENCES:
             count = len(request.trajectories)
             raise InputError(f"reference is for at most {MAX_REFERENCES} trajectories; this request has {count}, so split it")
-        return request, [trajectory.to_problem(index) for index, trajectory in enumerate(request.trajectories)]
+        problems = [trajectory.to_problem(index) for index, trajectory in enumerate(request.trajectories)]
+        return request.model, request.verify, request.reference, problems
 
-    request, problems = await _in_thread_if_long(len(body), read)
-    name, model = service.catalogue.choose(request.model, problems)
-    predicted = await service.queue.predict(model, problems, request.verify)
+    asked, verify, with_reference, problems = await _in_thread_if_long(len(body), read)
+    name, model = service.catalogue.choose(asked, problems)
+    predicted = await service.queue.predict(model, problems, verify)
     service.instruments.predicted(name, predicted)
-    references = await run_in_threadpool(find_references, problems, predicted) if request.reference else None
+    references = await run_in_threadpool(find_references, problems, predicted) if with_reference else None
     summary = {"name": name, **model.summary}
-    return await _in_thread_if_long(_size(predicted), lambda: _json(to_response(summary, predicted, request.verify, references)))
+    return await _in_thread_if_long(_size(predicted), lambda: _json(to_response(summary, predicted, verify, references)))
 
 
 async def _predict_arrow(service: Service, body: bytes, options: dict[str, str]) -> Response:
@@ -288,6 +294,8 @@ def _respond(content: bytes, media_type: str) -> Response:
     async def pieces() -> AsyncIterator[bytes]:
         for start in range(0, len(content), _PIECE_BYTES):
             yield content[start : start + _PIECE_BYTES]
+        if len(content) > LARGE_BYTES:
+            give_back()
 
     return StreamingResponse(pieces(), media_type=media_type, headers={"Content-Length": str(len(content))})
 

@@ -16,6 +16,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .environment import PROXY_LIMITS
+from .memory import LARGE_BYTES, give_back
 
 _MAX_BYTES_AT_ONCE = 256 * 2**20  # bodies that are being read or wait
 _RETRY_LATER = (b"retry-after", b"1")
@@ -90,9 +91,11 @@ class Gate:
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_started = is_replaced = False
+        num_bytes = 0
 
         async def translate(message: Message) -> None:
-            nonlocal is_started, is_replaced
+            nonlocal is_started, is_replaced, num_bytes
+            num_bytes += len(message.get("body", b""))
             if message["type"] == "http.response.start":
                 is_started, is_replaced = True, _is_of_the_proxy(message)
                 if is_replaced:
@@ -103,6 +106,8 @@ class Gate:
         await self._app(scope, receive, translate)
         if not is_started:  # Ray sends nothing where a replica was lost at work
             await _respond(send, 503, _LOST, _RETRY_LATER)
+        if num_bytes > LARGE_BYTES:
+            give_back()
 
 
 _LOST = "the process that worked on this request was lost, or is not there yet; try again"

@@ -79,7 +79,7 @@ class _Particle(_Strict):
             if getattr(self, name) is not None:
                 raise ValueError(f"{name} is for your own units; give domain too, between which the particle moves")
 
-    def _to_motion_problem(self, prefix: str, times: list[float] | None) -> MotionProblem:
+    def _to_motion_problem(self, prefix: str, times: np.ndarray | None) -> MotionProblem:
         potential = "expression" if self.table is None else "table"
         fields = (potential, "parameters", "domain", "mass", "q0", "p0", "times")
         return MotionProblem(
@@ -124,11 +124,12 @@ class TrajectoryRequest(_Particle):
 
     def to_problem(self, index: int) -> Problem | MotionProblem:
         """The problem, with its fields named as in the request."""
+        times = None if self.times is None else np.array(self.times)  # a fifth of the memory of a list, while it waits
         if self.has_own_units:
-            return self._to_motion_problem(f"trajectories[{index}].", self.times)
+            return self._to_motion_problem(f"trajectories[{index}].", times)
         potential = "potential" if self.expression is None else "expression"
         names = request_names(index, potential)
-        return Problem(getattr(self, potential), self.q0, self.p0, self.times, names)
+        return Problem(getattr(self, potential), self.q0, self.p0, times, names)
 
 
 class TrajectoriesRequest(_Strict):
