@@ -49,7 +49,7 @@ def save_model(model: Operator, folder: Path, trained_for: TrainedFor, provenanc
         "normalisation": {"potential_mean": _plain(model.potential_mean), "potential_scale": _plain(model.potential_scale)},
         "num_parameters": sum(p.numel() for p in model.parameters()),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
-        "examples": predict_examples(on_cpu),
+        "example_predictions": predict_examples(on_cpu),
         "provenance": provenance,
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def record_calibration(folder: Path, calibration: dict[str, Any]) -> None:
 
 def record_examples(folder: Path) -> None:
     """Write to a model's card what it predicts for the example problems, in place of what was there."""
-    write_json(folder / CARD_FILE, read_card(folder) | {"examples": predict_examples(load_model(folder))})
+    write_json(folder / CARD_FILE, read_card(folder) | {"example_predictions": predict_examples(load_model(folder))})
 
 
 def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Operator:

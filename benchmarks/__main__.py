@@ -2,7 +2,20 @@
 
 import sys
 
-from . import architectures, attention, generation, integrators, optimizers, posterior, scan, serving, surfaces, training, trajectories
+from . import (
+    architectures,
+    attention,
+    generation,
+    integrators,
+    optimizers,
+    posterior,
+    scan,
+    serving,
+    surfaces,
+    training,
+    trajectories,
+    trust,
+)
 from .timing import describe_machine, format_comparisons, write_result
 
 BENCHMARKS = {
@@ -17,7 +30,7 @@ BENCHMARKS = {
     "training": training.measure,
     "serving": serving.measure,
 }
-ON_DEMAND = {"training-long": training.measure_long, "posterior": posterior.measure}  # run when they are named
+ON_DEMAND = {"training-long": training.measure_long, "posterior": posterior.measure, "trust": trust.measure}  # run when they are named
 
 
 def main(names: list[str]) -> int:

@@ -27,7 +27,7 @@ from scipy.fft import dct, dst
 from scipy.interpolate import CubicHermiteSpline, CubicSpline
 from scipy.optimize import brentq
 
-from .errors import InputError
+from .errors import InputError, shown
 
 Function = Callable[[np.ndarray], np.ndarray]
 
@@ -36,6 +36,7 @@ _APART = 1e-3  # of their distance: nearer to the particle's own place, the ener
 _FEWEST_NODES, _MOST_NODES = 64, 16_384
 _GOAL, _WORST = 1e-12, 1e-6  # relative error of the integrand's series: where doubling the nodes ends, and what is accepted
 _REFINEMENT, _LARGEST_GRID = 64, 131_072  # of the grid on which the series is inverted; coarser for a long series, whose tail is small
+_INVERSION = 1e-9  # relative error of x at a given time
 _REST = 1e-12  # of the energies in the domain, by which a particle at rest may miss its turning point
 
 
@@ -98,6 +99,11 @@ class BoundedMotion:
         x_T = 0.5 * (left + right) - 0.5 * self.width * np.cos(angle_T)
         speed_T = 0.5 * self.width * np.sin(angle_T) / rate_of_angle(angle_T) * (math.pi / self.half_period)
         return x_T, direction_T * self.mass * speed_T
+
+    def error_after(self, times: np.ndarray) -> float:
+        """An estimate of the largest error of `solve`, relative to the ranges of x and P; that of the period grows with time."""
+        periods = float(np.max(times, initial=0.0)) / self.period
+        return _INVERSION + 2.0 * math.pi * self.accuracy * (1.0 + periods)
 
     def _invert(self) -> tuple[CubicHermiteSpline, CubicSpline]:
         """θ of t / half_period, and dt/dθ over its mean as a function of θ, on a grid so fine that cubics are exact to 1e-9.
@@ -174,7 +180,7 @@ def _check(q0: float, p0: float, mass: float, domain: tuple[float, float]) -> No
     if not 0.0 < mass < math.inf:
         raise InputError(f"mass is {mass:g}; it must be positive and finite")
     if not low <= q0 <= high:
-        raise InputError(f"q0 is {q0:g}; it must lie in the domain, from {low:g} to {high:g}")
+        raise InputError(f"q0 is {shown(q0, low, high)}; it must lie in the domain, from {low:g} to {high:g}")
     if not math.isfinite(p0):
         raise InputError(f"p0 is {p0:g}; it must be finite")
 

@@ -7,3 +7,12 @@ class InputError(ValueError):
     Everything that meets a user (command line, HTTP) turns it into one clear sentence; any other
     exception is a defect of this project and keeps its traceback.
     """
+
+
+def shown(value: float, *limits: float) -> str:
+    """A number for a message: with six digits, or with as many as it takes to tell it from each of the limits that it differs from."""
+    for digits in (6, 9, 12):
+        text = f"{value:.{digits}g}"
+        if all(value == limit or text != f"{limit:.{digits}g}" for limit in limits):
+            return text
+    return repr(float(value))

@@ -103,7 +103,7 @@ def application(options: ServeOptions) -> Application:
 
     A Serve config file gives other models as the `user_config` of its deployment `trajectories`, see `ModelSettings`.
     """
-    return _bind(options, ModelSettings(models={name: name for name in shipped_models_in_order()}))
+    return _bind(options, ModelSettings.model_validate({"models": {name: name for name in shipped_models_in_order()}}))
 
 
 def _bind(options: ServeOptions, models: ModelSettings) -> Application:

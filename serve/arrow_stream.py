@@ -8,12 +8,13 @@ import pyarrow as pa
 
 from ..physics import InputError
 from ..physics.systems import System
-from .orbit import Orbit
+from .orbit import TRUST_FIELDS, Orbit
 from .problems import Problem
 from .schema import MAX_TRAJECTORIES, request_names
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 _COLUMNS = ("potential", "q0", "p0", "times")
+_WORDS = ("source", "verdict")  # of the fields of `Trust`; the others are numbers
 _COMPRESSION = 3  # the field of a RecordBatch in Message.fbs
 
 _MAX_VALUES = 1_000_000  # of one list; more than any model reads
@@ -43,10 +44,10 @@ def read_problems(body: bytes, system: System) -> list[Problem]:
 
 
 def write_orbits(orbits: list[Orbit], system: System) -> bytes:
-    """The orbits as a stream with the columns times, q, p, energy_drift, solver_error, source."""
+    """The orbits as a stream with the columns times, q, p, and those of `Trust`."""
     schema = _response_schema(system.degrees_of_freedom)
     columns = {name: [getattr(orbit, name).tolist() for orbit in orbits] for name in ("times", "q", "p")}
-    columns |= {name: [getattr(orbit.trust, name) for orbit in orbits] for name in ("energy_drift", "solver_error", "source")}
+    columns |= {name: [getattr(orbit.trust, name) for orbit in orbits] for name in TRUST_FIELDS}
     arrays = [pa.array(columns[field.name], field.type) for field in schema]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as writer:
@@ -61,8 +62,7 @@ def _response_schema(degrees_of_freedom: int) -> pa.Schema:
         [
             pa.field("times", pa.list_(number), nullable=False),
             *(pa.field(name, pa.list_(state), nullable=False) for name in ("q", "p")),
-            *(pa.field(name, number) for name in ("energy_drift", "solver_error")),
-            pa.field("source", pa.string(), nullable=False),
+            *(pa.field(name, pa.string() if name in _WORDS else number, nullable=name != "source") for name in TRUST_FIELDS),
         ]
     )
 

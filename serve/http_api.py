@@ -22,6 +22,7 @@ from .batching import Busy
 from .memory import LARGE_BYTES, give_back
 from .model import Verify
 from .motion import MotionProblem, map_potential_of_motion
+from .orbit import TRUST_FIELDS
 from .schema import (
     MAX_PLACES,
     PotentialRequest,
@@ -103,7 +104,7 @@ def build_api(service: Service) -> FastAPI:
         "/v1/trajectories",
         summary="Trajectories of a batch of potentials",
         responses={
-            200: {"model": TrajectoriesResponse, "content": {MEDIA_TYPE: _binary("times, q, p, energy_drift, solver_error, source")}},
+            200: {"model": TrajectoriesResponse, "content": {MEDIA_TYPE: _binary(", ".join(("times", "q", "p", *TRUST_FIELDS)))}},
             **_REFUSALS,
         },
         openapi_extra=_body(TrajectoriesRequest, {MEDIA_TYPE: _binary("potential and, if wanted, q0, p0, times")})

@@ -4,6 +4,7 @@ Shapes: R problems, B of them in one forward pass, T query times, d degrees of f
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,13 +14,28 @@ import numpy as np
 from ..architectures import Task, TrainedFor, check_examples, load_model, read_card
 from ..physics import InputError
 from ..physics.potential_map import potential_on_grid
-from ..physics.systems import Names, System, get_system
+from ..physics.potentials.expressions import Expression
+from ..physics.systems import Ensemble, Names, System, get_system
+from ..physics.systems.functions import FunctionHamiltonians
+from ..physics.systems.generic import Solved, largest_difference
+from ..platform.config.data import DataConfig
 from ..platform.data.datasets import stack_fields
-from .orbit import Orbit, Trust
+from .orbit import Orbit, Trust, Verdict
 from .parameters import typical_parameters
 from .passes import Passes
-from .problems import Potential, Problem, as_problems, calling_it, exact_hamiltonians, read_fields, read_state, read_times
-from .shipped import accepts, find_model, models_accepting
+from .problems import (
+    Potential,
+    Problem,
+    as_problems,
+    calling_it,
+    exact_hamiltonians,
+    read_fields,
+    read_state,
+    read_times,
+    within_rounding,
+)
+from .reference import SAFETY, drift_in, known_hamiltonians, sensor_error, solve_reference
+from .shipped import find_model, models_accepting
 
 Verify = Literal["none", "energy", "solver"]
 
@@ -34,7 +50,8 @@ class Model:
     folder
         The model folder.
     solver_threshold
-        With verify="solver", a prediction further than this from the solver is replaced by the solver's trajectory.
+        With verify="solver", a prediction further than this from the reference solution is replaced by it, unless the reference's own
+        error may explain the difference.
     device
         Where the network runs, such as "cpu" or "cuda".
 
@@ -63,8 +80,8 @@ class Model:
         self.solver_threshold = solver_threshold
         self.drift_threshold = _calibrated_drift(self.card, self.folder)
         network = load_model(folder, device)
-        if "examples" in self.card:
-            check_examples(network, self.card["examples"], f"the model in {str(self.folder)!r}")
+        if "example_predictions" in self.card:
+            check_examples(network, self.card["example_predictions"], f"the model in {str(self.folder)!r}")
         self._network = Passes(network, self.task, device)
         self._warm_up()
 
@@ -72,6 +89,13 @@ class Model:
     def task(self) -> Task:
         """What the network was built for: sensors, domain, horizon and channels."""
         return self.trained_for.task
+
+    @cached_property
+    def ensemble(self) -> Ensemble | None:
+        """The distribution of the training problems; None where this installation has none of its name."""
+        if self.trained_for.ensemble.get("name") not in self.system.ensembles:
+            return None
+        return DataConfig.model_validate({"system": self.system.name, "ensemble": self.trained_for.ensemble}).distribution
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -126,9 +150,10 @@ class Model:
         times
             Query times in any order, (T,), up to the model's horizon. By default 100 uniform ones.
         verify
-            "none" runs the network alone. "energy", the default, adds the energy drift and replaces a prediction whose drift is larger
-            than calibration found accurate: all of them, by a solver, where it found none (`drift_threshold` 0). "solver" compares with an
-            ordinary solver, and replaces what is further off than `solver_threshold`.
+            "none" runs the network alone. "energy", the default, adds the energy drift and what the sensors cannot resolve, and compares a
+            prediction with a reference solution where one of them is larger than calibration found accurate (`drift_threshold`; 0 where it
+            found none). "solver" compares all of them. A prediction is replaced by the reference where the difference is more than three
+            times the reference's own error, and with "solver" more than `solver_threshold`. See `Trust`.
 
         Returns
         -------
@@ -148,8 +173,7 @@ class Model:
     def predict(self, problems: Sequence[Problem], verify: Verify = "energy") -> list[Orbit]:
         """One orbit for each problem, in order; problems may have different numbers of times.
 
-        A prediction that is not finite is replaced by the solver's trajectory whatever `verify` says. So is, with "energy", one
-        whose drift exceeds the threshold below which calibration found predictions accurate (`evaluate --record`).
+        A prediction that is not finite is replaced by the solver's trajectory whatever `verify` says. When others are, see `__call__`.
 
         Raises
         ------
@@ -195,28 +219,62 @@ class Model:
             raise InputError(f"{names.p0} is too large: the energy of the particle is {energy}")
         return values, energy
 
+    def prepare_references(self) -> None:
+        """Compile what reference solutions need, which else the first one waits for: half a minute, once for an installation.
+
+        It needs no network and may run in a thread, while predictions are made.
+        """
+        system, sensors = self.system, self.task.sensors
+        fields = {name: np.zeros((1, *((channels,) if channels > 1 else ()), *sensors)) for name, channels in system.fields.items()}
+        shape = (1,) if system.degrees_of_freedom == 1 else (1, system.degrees_of_freedom)
+        centre = np.array([0.5 * (low + high) for low, high in system.domain]).reshape(shape)
+        with np.errstate(all="ignore"):
+            candidates = list(system.plausible(fields, self.ensemble, self.trained_for.noise))
+            if dict(system.fields) == {"potential": 1}:
+                candidates.append(FunctionHamiltonians([Expression("0", system.degrees_of_freedom)], system.domain))
+            solve_reference(system, candidates, centre, 0.0 * centre, np.array([[system.horizon]]))
+
     def _predict_rows(self, batch: "_Batch", rows: np.ndarray, verify: Verify) -> dict[int, Orbit]:
-        """The orbits of rows with equally many times: the network's, or the solver's where that is better."""
+        """The orbits of rows with equally many times: the network's, or a reference solution where that is better."""
         times = np.stack([batch.times[row] for row in rows])
         q, p = self._network(batch.fields[rows], times, batch.initial[rows])
-        drift = batch.drift(rows, q, p)
-        usable = np.isfinite(drift) & _is_finite(q) & _is_finite(p)
-        trusted = usable if verify != "energy" or self.drift_threshold is None else usable & (drift <= self.drift_threshold)
-        solved = np.arange(rows.size) if verify == "solver" else np.flatnonzero(~trusted)
-        errors, is_replaced = np.full(rows.size, np.nan), np.zeros(rows.size, dtype=bool)
-        if solved.size:
-            exact_q, exact_p, exact_drift = batch.solve(rows[solved], times[solved])
-            if verify == "solver":
-                errors = np.where(usable, np.maximum(_largest_difference(q, exact_q), _largest_difference(p, exact_p)), np.nan)
-            far = ~(errors[solved] <= self.solver_threshold)
-            is_replaced[solved[far]] = True
-            q[is_replaced], p[is_replaced], drift[is_replaced] = exact_q[far], exact_p[far], exact_drift[far]
+        usable = _is_finite(q) & _is_finite(p)
+        drift, unresolved = np.full((2, rows.size), np.nan)
+        trusted = usable
+        if verify != "none":
+            drift, unresolved = batch.drift(rows, q, p), batch.sensor_errors[rows]
+            usable = usable & np.isfinite(drift)
+            limit = np.inf if self.drift_threshold is None else self.drift_threshold
+            trusted = usable & (drift <= limit) & ~(unresolved > limit)
         orbits = {}
         for k, row in enumerate(rows.tolist()):
-            shown_drift = None if verify == "none" else float(drift[k])
-            shown_error = None if np.isnan(errors[k]) else float(errors[k])
-            trust = Trust(shown_drift, shown_error, "solver" if is_replaced[k] else "model")
-            orbits[row] = batch.orbit(row, q[k], p[k], trust)
+            verdict: Verdict | None = None if verify == "none" else "accepted"
+            difference, error = np.nan, np.nan
+            if verify == "solver" or not trusted[k]:
+                reference_q, reference_p, error = batch.solve(row)
+                if usable[k]:
+                    difference = float(largest_difference((q[k : k + 1], p[k : k + 1]), (reference_q[None], reference_p[None]))[0])
+                    verdict = judge(difference, error, self.solver_threshold, verify)
+                else:
+                    _check_finite(reference_q, reference_p, batch.names[row])
+                    verdict = "replaced"
+                if verdict == "replaced":
+                    q[k], p[k] = reference_q, reference_p
+                    if verify != "none":
+                        drift[k] = batch.drift(rows[k : k + 1], q[k : k + 1], p[k : k + 1])[0]
+            orbits[row] = batch.orbit(
+                row,
+                q[k],
+                p[k],
+                Trust(
+                    energy_drift=finite_or_none(drift[k]),
+                    solver_error=finite_or_none(difference) if verify == "solver" else None,
+                    source="solver" if verdict == "replaced" else "model",
+                    reference_error=finite_or_none(error),
+                    sensor_error=finite_or_none(unresolved[k]),
+                    verdict=verdict,
+                ),
+            )
         return orbits
 
     def _warm_up(self) -> None:
@@ -264,20 +322,44 @@ def predict(model: str | Path | Model, potential: Potential, q0: Any = None, p0:
 
 
 class _Batch:
-    """R problems that passed every check, as arrays: fields at the sensors, interpolated Hamiltonians, initial states and times."""
+    """R problems that passed every check, as arrays: fields at the sensors, Hamiltonians, initial states and times."""
 
     def __init__(self, model: Model, problems: Sequence[Problem]) -> None:
-        self.system = model.system
+        self.model, self.system = model, model.system
         self.names = [problem.names for problem in problems]
-        rows = [read_fields(problem, self.system, model.task.sensors) for problem in problems]
-        fields = {name: np.stack([row[name] for row in rows]) for name in self.system.fields}
+        self.known = [known_hamiltonians(problem.potential, self.system, problem.names) for problem in problems]
+        exact = (known[0] if known else None for known in self.known)
+        rows = [read_fields(problem, self.system, model.task.sensors, one) for problem, one in zip(problems, exact, strict=True)]
+        self._given = {name: np.stack([row[name] for row in rows]) for name in self.system.fields}
         self.times = [read_times(problem.times, model.task.horizon, problem.names.times) for problem in problems]
         self.q0, self.p0 = _read_states(model, problems)
-        self.system.check_potential(fields, self.names)
-        self.fields = stack_fields(fields, self.system)
-        self.hamiltonians = self.system.from_sensors(fields)
-        self.system.check_initial_state(self.hamiltonians, self.q0, self.p0, self.names)
+        self.system.check_potential(self._given, self.names)
+        self.fields = stack_fields(self._given, self.system)
+        self.sensed = self.system.from_sensors(self._given)
+        self._check_initial_states()
         _check_trained_for(model.trained_for, self.q0, self.p0, self.names)
+
+    def _check_initial_states(self) -> None:
+        """In the exact Hamiltonians where they are known, else in the interpolations."""
+        if not any(self.known):
+            with suppress(InputError):
+                self._check_start(self.sensed, slice(None))
+                return
+        for row, known in enumerate(self.known):
+            try:
+                with calling_it(self.names[row].potential):
+                    self._check_start(known[0] if known else self._interpolation(row), slice(row, row + 1))
+            except InputError:
+                # An interpolation may be wrong at a wall, above all with noise. Others have the last word.
+                if known or not (candidates := self._candidates(row)):
+                    raise
+                self._check_start(candidates[0], slice(row, row + 1))
+
+    def _check_start(self, hamiltonians: Any, rows: slice) -> None:
+        self.system.check_initial_state(hamiltonians, self.q0[rows], self.p0[rows], self.names[rows])
+
+    def _interpolation(self, row: int) -> Any:
+        return self.sensed.take(np.array([row]))
 
     @property
     def initial(self) -> np.ndarray:
@@ -286,24 +368,71 @@ class _Batch:
 
     def orbit(self, row: int, q: np.ndarray, p: np.ndarray, trust: Trust) -> Orbit:
         given = (self.times[row], q, p, np.asarray(self.q0[row]), np.asarray(self.p0[row]))
-        return Orbit(*given, trust, system=self.system, hamiltonians=self.hamiltonians, row=row)
+        hamiltonians, place = (self.known[row][0], 0) if self.known[row] else (self.sensed, row)
+        return Orbit(*given, trust, system=self.system, hamiltonians=hamiltonians, row=place)
 
     def drift(self, rows: np.ndarray, q: np.ndarray, p: np.ndarray) -> np.ndarray:
         everything = rows.size == len(self.times)  # in order, as every set of rows here
-        hamiltonians = self.hamiltonians if everything else self.hamiltonians.take(rows)
-        return self.system.energy_drift(hamiltonians, self.q0[rows], self.p0[rows], q, p)
+        sensed = self.sensed if everything else self.sensed.take(rows)
+        drift = self.system.energy_drift(sensed, self.q0[rows], self.p0[rows], q, p)
+        for k, row in enumerate(rows.tolist()):
+            if self.known[row]:
+                one = slice(row, row + 1)
+                scale = float(self._energy_scales[row])
+                drift[k] = drift_in(self.system, self.known[row][0], self.q0[one], self.p0[one], q[k : k + 1], p[k : k + 1], scale)
+        return drift
 
-    def solve(self, rows: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """q, p of an ordinary solver in the order of `times` (B, T), and their energy drift (B,)."""
-        order = np.argsort(times, axis=1, kind="stable")
-        back = np.argsort(order, axis=1)
-        solution = self.system.solve(self.hamiltonians.take(rows), self.q0[rows], self.p0[rows], np.take_along_axis(times, order, 1))
-        q, p = (np.take_along_axis(x, back.reshape(*back.shape, *[1] * (x.ndim - 2)), 1) for x in solution)
-        drift = self.drift(rows, q, p)
-        for index in np.flatnonzero(~(_is_finite(q) & _is_finite(p) & np.isfinite(drift)))[:1]:
-            name = self.names[rows[index]].potential
-            raise InputError(f"{name} has no finite trajectory, from the model or from the solver; make the potential smoother")
-        return q, p, drift
+    @cached_property
+    def _energy_scales(self) -> np.ndarray:
+        """Of the exact Hamiltonians, (R,); nan where they are not known."""
+        return np.array([float(self.system.energy_scale(known[0])[0]) if known else np.nan for known in self.known])
+
+    @cached_property
+    def sensor_errors(self) -> np.ndarray:
+        """See `Trust.sensor_error`, (R,); nan where V is known at the sensors only."""
+        errors = np.full(len(self.known), np.nan)
+        for row, known in enumerate(self.known):
+            if known:
+                energy = float(known[0].energy(self.q0[row : row + 1], self.p0[row : row + 1])[0])
+                about = (self.model.task.sensors, energy, self._energy_scales[row])
+                with calling_it(self.names[row].potential):
+                    errors[row] = sensor_error(self.system, known[0], self._interpolation(row), *about)
+        return errors
+
+    def _candidates(self, row: int) -> list[Any]:
+        """The Hamiltonians that a problem may have, the most probable first."""
+        if self.known[row]:
+            return self.known[row]
+        fields = {name: values[row : row + 1] for name, values in self._given.items()}
+        with np.errstate(all="ignore"):
+            return self.system.plausible(fields, self.model.ensemble, self.model.trained_for.noise)
+
+    def solve(self, row: int) -> tuple[np.ndarray, np.ndarray, float]:
+        """q, p of the reference in the order of the times, (T,) or (T, d), and its error; inf where that cannot be estimated."""
+        order = np.argsort(self.times[row], kind="stable")
+        start = self.q0[row : row + 1], self.p0[row : row + 1], self.times[row][order][None]
+        with np.errstate(all="ignore"):
+            solved = solve_reference(self.system, self._candidates(row), *start)
+            if solved is None:
+                solved = Solved(*self.system.solve(self._interpolation(row), *start), np.array([np.inf]))
+        back = np.argsort(order)
+        return solved.q[0, back], solved.p[0, back], float(solved.error[0])
+
+
+def judge(difference: float, error: float, threshold: float, verify: Verify) -> Verdict:
+    """What follows for a prediction that was not trusted, or not asked about, by its difference from a reference with this `error`."""
+    if difference > SAFETY * error and (verify != "solver" or difference > threshold):
+        return "replaced"
+    return "accepted" if max(difference, SAFETY * error) <= threshold else "undecided"
+
+
+def _check_finite(q: np.ndarray, p: np.ndarray, names: Names) -> None:
+    if not (np.isfinite(q).all() and np.isfinite(p).all()):
+        raise InputError(f"{names.potential} has no finite trajectory, from the model or from the solver; make the potential smoother")
+
+
+def finite_or_none(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _read_states(model: Model, problems: Sequence[Problem]) -> tuple[np.ndarray, np.ndarray]:
@@ -319,16 +448,18 @@ def _read_states(model: Model, problems: Sequence[Problem]) -> tuple[np.ndarray,
         )
         for problem in problems
     ]
-    return np.stack([q0 for q0, _ in states]), np.stack([p0 for _, p0 in states])
+    q0, p0 = (np.stack(part) for part in zip(*states, strict=True))
+    return within_rounding(q0, *np.array(domain).T), p0
 
 
 def _check_trained_for(trained_for: TrainedFor, q0: np.ndarray, p0: np.ndarray, names: Sequence[Names]) -> None:
     """Refuse an initial state other than the only one that the model was trained for."""
     if trained_for.any_initial_state:
         return
-    for row, state in enumerate(zip(q0, p0, strict=True)):
-        if accepts(trained_for, *state):
-            continue
+    wanted = [np.reshape(part, q0.shape[1:]) for part in trained_for.initial_state or ()]
+    is_other = np.logical_or(*(x != part for x, part in zip((q0, p0), wanted, strict=True))).reshape(len(q0), -1).any(axis=1)
+    for row in np.flatnonzero(is_other)[:1]:
+        state = q0[row], p0[row]
         others = ", ".join(repr(name) for name in models_accepting(trained_for.system, *state))
         assert trained_for.initial_state is not None
         given, wanted = (", ".join(f"{number:.6g}" for number in np.ravel(pair)) for pair in (state, trained_for.initial_state))
@@ -339,12 +470,6 @@ def _check_trained_for(trained_for: TrainedFor, q0: np.ndarray, p0: np.ndarray, 
 def _is_finite(values: np.ndarray) -> np.ndarray:
     """Whether all numbers of a row are, (B, ...) -> (B,)."""
     return np.all(np.isfinite(values).reshape(len(values), -1), axis=1)
-
-
-def _largest_difference(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """max abs of a row, (B, ...) -> (B,); nan or inf where a number is not finite."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        return np.abs(values - others).reshape(len(values), -1).max(axis=1)
 
 
 def _calibrated_drift(card: dict[str, Any], folder: Path) -> float | None:

@@ -16,18 +16,20 @@ import numpy as np
 
 from ..physics import InputError
 from ..physics.bounded_motion import BoundedMotion, find_motion
+from ..physics.errors import shown
 from ..physics.potentials.expressions import Expression
 from ..physics.potentials.functions import FunctionPotential
 from ..physics.potentials.tables import TablePotential, is_table_path, read_table
-from .model import Model, Verify, check_number_of_times
-from .orbit import Orbit, Trust
-from .problems import DEFAULT_TIMES, Problem, as_numbers, read_times, renaming
+from .model import Model, Verify, check_number_of_times, finite_or_none, judge
+from .orbit import Orbit, Trust, Verdict
+from .problems import DEFAULT_TIMES, Problem, as_numbers, read_times, renaming, within_rounding
 from .shipped import SHIPPED_MODELS, accepts, find_model, most_accurate_model
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PART_OF_HORIZON = 0.999  # that a swing may take
+_PLACES = 4_001  # at which a well is compared with what its sensors make of it
 
 LinePotential = str | Path | Callable[..., Any] | np.ndarray | Sequence[Any]
 
@@ -80,8 +82,8 @@ class Motion:
     time_scale
         The user's time that is one unit of the network's.
     trust
-        `energy_drift` is relative to the energy above the lowest point; `solver_error` to the distance L between the turning points, and
-        for p to mass L / time_scale.
+        `energy_drift` and `sensor_error` are relative to the energy above the lowest point; `solver_error` and `reference_error` to the
+        distance L between the turning points, and for p to mass L / time_scale. The reference is the solution by quadrature.
     model
         The folder of the network.
     domain
@@ -166,8 +168,9 @@ def motion(
         A `Model`, a model folder or the name of a shipped model, trained for wells from rest at the wall. By default the most
         accurate that is shipped.
     verify
-        "none" runs the network alone. "energy" replaces a prediction whose energy drift exceeds the model's calibrated threshold, or
-        that is not at the other turning point after half a period; "solver" compares all of it with the solution by quadrature.
+        "none" runs the network alone. "energy" replaces a prediction by the solution by quadrature where its energy drift, or what the
+        sensors cannot resolve, exceeds the model's calibrated threshold, or where it is not at the other turning point after half a
+        period; "solver" compares all of it.
 
     Raises
     ------
@@ -300,26 +303,51 @@ class _Reduced:
         """The network's swing in the user's units, or the solution by quadrature where that is to be trusted more."""
         bounded = self.bounded
         left, width = bounded.turning_points[0], bounded.width
-        q = p = drift = error = None
-        trusted = False
+        q = p = None
+        difference, error, trusted = np.nan, np.nan, False
+        drift = unresolved = np.nan
         if orbit is not None and orbit.trust.source == "model":
             q, p = left + width * orbit.q[:-1], self.momentum * bounded.fold(self.times).direction * orbit.p[:-1]
-            drift = self._drift(q, p)
+            if verify != "none":
+                drift, unresolved = self._drift(q, p), self._sensor_error(model)
+            limit = np.inf if model.drift_threshold is None else model.drift_threshold
             # Energy does not notice a swing that is too slow or too fast.
             late = max(abs(orbit.q[-1] - 1.0), abs(orbit.p[-1]))
-            limit = model.drift_threshold if verify == "energy" and model.drift_threshold is not None else np.inf
-            trusted = verify == "none" or (drift <= limit and late <= model.solver_threshold)
+            trusted = verify == "none" or (drift <= limit and not unresolved > limit and late <= model.solver_threshold)
+        verdict: Verdict | None = None if verify == "none" else "accepted"
         if verify == "solver" or not trusted:
             exact_q, exact_p = bounded.solve(self.times)
-            if verify == "solver" and q is not None and p is not None:
-                error = float(max(np.abs(q - exact_q).max() / width, np.abs(p - exact_p).max() / self.momentum))
-                trusted = trusted and error <= model.solver_threshold
-            if not trusted:
+            error = bounded.error_after(self.times)
+            verdict = "replaced"
+            if q is not None and p is not None:
+                difference = float(max(np.abs(q - exact_q).max() / width, np.abs(p - exact_p).max() / self.momentum))
+                verdict = judge(difference, error, model.solver_threshold, verify)
+            if verdict == "replaced":
                 q, p = exact_q, exact_p
                 drift = self._drift(q, p)
         assert q is not None and p is not None
-        trust = Trust(None if verify == "none" else drift, error, "model" if trusted else "solver")
+        trust = Trust(
+            energy_drift=None if verify == "none" else drift,
+            solver_error=finite_or_none(difference) if verify == "solver" else None,
+            source="solver" if verdict == "replaced" else "model",
+            reference_error=finite_or_none(error),
+            sensor_error=finite_or_none(unresolved),
+            verdict=verdict,
+        )
         return Motion(self.times, q, p, self.time_scale, trust, model.folder, self.domain, bounded)
+
+    def _sensor_error(self, model: Model) -> float:
+        """See `Trust.sensor_error`."""
+        sensors = np.linspace(0.0, 1.0, model.task.num_sensors)
+        sensed = model.system.from_sensors({"potential": self.well(sensors)[None]})
+        places = np.linspace(0.0, 1.0, _PLACES)
+        interpolated = sensed.sense((_PLACES,))["potential"][0]
+        return float(np.abs(self.well(places) - interpolated).max() * self._energy / self.bounded.depth)
+
+    @property
+    def _energy(self) -> float:
+        """The user's energy that is one unit of the network's."""
+        return self.bounded.mass * (self.bounded.width / self.time_scale) ** 2
 
     def _drift(self, q: np.ndarray, p: np.ndarray) -> float:
         with np.errstate(all="ignore"):
@@ -338,9 +366,10 @@ def _read_potential(problem: MotionProblem) -> tuple[Callable[[np.ndarray], np.n
         raise InputError(f"{names.parameters} are {', '.join(problem.parameters)}; they belong to a potential given as text")
     if isinstance(potential, TablePotential):
         first, last = potential.domain
-        low, high = (first, last) if domain is None else _read_domain(domain, names)
+        low, high = (first, last) if domain is None else within_rounding(np.array(_read_domain(domain, names)), first, last).tolist()
         if low < first or high > last:
-            raise InputError(f"{names.domain} is ({low:g}, {high:g}); the table has points from {first:g} to {last:g}")
+            received = f"({shown(low, first)}, {shown(high, last)})"
+            raise InputError(f"{names.domain} is {received}; the table has points from {first:g} to {last:g}, and the domain lies within")
         return potential.value, (low, high)
     low, high = _read_domain(domain, names)
     if isinstance(potential, str):

@@ -1,6 +1,6 @@
 """The trajectory of one problem, with what is known about its quality: what models and solvers return to a user."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Source = Literal["model", "solver"]
+Verdict = Literal["accepted", "replaced", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -22,17 +23,31 @@ class Trust:
     ----------
     energy_drift
         max abs(H - H0) over the query times, relative to the system's energy scale (for the well, its depth); None where it was
-        not asked for.
+        not asked for. H is exact where the potential was given exactly, and else interpolates what the sensors read.
     solver_error
-        Largest difference of the model's q or p from a solver's; None unless verify="solver". It describes the model also where
-        the solver's trajectory is returned.
+        Largest difference of the model's q or p from a reference solution's; None unless verify="solver". It describes the model also
+        where the reference is returned, and is the sum of both errors at most.
+    reference_error
+        Estimated error of the reference solution; None where none was computed, or where its error cannot be estimated.
+    sensor_error
+        What the sensors cannot resolve: the largest difference, where the particle may be, of the potential from its interpolation by the
+        model's sensors, relative to the energy scale. None where it was not asked for, or V is known at the sensors only.
     source
-        Whether the trajectory is the model's or the solver's.
+        Whether the trajectory is the model's or the reference solver's.
+    verdict
+        "accepted": the prediction passed the check. "replaced": it failed, and the reference solution is returned. "undecided": it did not
+        pass, but the difference may be the reference's own error; the prediction is returned. None where nothing was checked.
     """
 
     energy_drift: float | None
     solver_error: float | None
     source: Source
+    reference_error: float | None = None
+    sensor_error: float | None = None
+    verdict: Verdict | None = None
+
+
+TRUST_FIELDS = tuple(one.name for one in fields(Trust))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +88,7 @@ class Orbit:
 
     @cached_property
     def hamiltonian(self) -> Any:
-        """The Hamiltonian of this orbit, as `Hamiltonians` with one row. For a model it interpolates what the sensors read."""
+        """The Hamiltonian of this orbit, as `Hamiltonians` with one row: the exact one if it is known, else an interpolation."""
         return self.hamiltonians.take(np.array([self.row]))
 
     @property

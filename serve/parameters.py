@@ -4,6 +4,7 @@ from functools import cache
 from typing import Any
 
 from ..physics import InputError
+from ..physics.errors import shown
 from ..physics.systems import System
 
 Ranges = dict[str, tuple[float, float]]
@@ -49,7 +50,7 @@ def from_parameters(text: str, system: System, name: str) -> Any:
         raise InputError(f"{name} is {text[:100]!r}; give each parameter of system {system.name!r} once, such as {example!r}")
     for key, (low, high) in ranges.items():
         if not low <= values[key] <= high:
-            raise InputError(f"{name} has {key} = {values[key]:g}; it must be between {low:g} and {high:g}")
+            raise InputError(f"{name} has {key} = {shown(values[key], low, high)}; it must be between {low:g} and {high:g}")
     return _rebuild(system, values)
 
 

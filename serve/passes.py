@@ -56,7 +56,8 @@ class Passes:
         examples = example_inputs(self._task, 2 * _MOST_ROWS_TRIED, _TIMES_AT_ONCE)
 
         def predict(*rows: int) -> np.ndarray:
-            return self._run(*(part[list(rows)] for part in examples))
+            fields, times, initial = (part[list(rows)] for part in examples)
+            return self._run(fields, times, initial)
 
         alone = np.concatenate([predict(row) for row in range(_MOST_ROWS_TRIED)], axis=1)
         if all(_same_bits(predict(*range(count)), alone[:, :count]) for count in (2, 3, _MOST_ROWS_TRIED)):

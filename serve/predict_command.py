@@ -177,10 +177,16 @@ def _verdict(model: "Model", result: "Orbit | Motion", energy_scale: str) -> lis
         lines = [f"computed by the solver: the prediction of the model in {folder} could not be trusted"]
     else:
         lines = [f"computed by the solver: the prediction of the model in {folder} is off by more than {model.solver_threshold:g}"]
+    if trust.verdict == "undecided":
+        lines.append("undecided: the model may be wrong, or the solver, which has the same sensors")
     if trust.solver_error is not None:
         lines.append(f"largest difference between model and solver: {trust.solver_error:.3g}")
+    if trust.reference_error is not None:
+        lines.append(f"estimated error of the solver: {trust.reference_error:.3g}")
     if trust.energy_drift is not None:
         lines.append(f"energy drift: {trust.energy_drift:.3g} of {energy_scale}")
+    if trust.sensor_error is not None:
+        lines.append(f"what the sensors cannot resolve of the potential: {trust.sensor_error:.3g} of {energy_scale}")
     return lines
 
 

@@ -3,6 +3,7 @@
 Shapes: R problems, T query times, d degrees of freedom.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..physics import InputError
+from ..physics.errors import shown
 from ..physics.potentials.expressions import Expression
 from ..physics.potentials.functions import FunctionPotential
 from ..physics.systems import Names, System
@@ -20,6 +22,7 @@ from .parameters import from_parameters, is_parameters, typical_parameters
 MAX_TIMES = 10_000
 DEFAULT_TIMES = 100
 _DIFFERENCE_STEP = 1 / 500  # of the domain's width
+_ROUNDING = 1e-12  # of the ends of intervals, by which numbers may lie beyond them
 
 Potential = str | Callable[..., Any] | np.ndarray | Sequence[Any] | Mapping[str, Any] | Any
 
@@ -79,8 +82,8 @@ def exact_hamiltonians(potential: Potential, system: System, names: Names, refin
     return None
 
 
-def read_fields(problem: Problem, system: System, sensors: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """The fields of one problem at the sensors, in the shapes of `Hamiltonians.sense` without the rows.
+def read_fields(problem: Problem, system: System, sensors: tuple[int, ...], exact: Any | None = None) -> dict[str, np.ndarray]:
+    """The fields of one problem at the sensors, in the shapes of `Hamiltonians.sense` without the rows; `exact`: its Hamiltonian, if known.
 
     Raises
     ------
@@ -88,7 +91,6 @@ def read_fields(problem: Problem, system: System, sensors: tuple[int, ...]) -> d
         For an expression that cannot be read, or sensors of another number.
     """
     potential, name = problem.potential, problem.names.potential
-    exact = exact_hamiltonians(potential, system, problem.names)
     if exact is not None:
         with calling_it(name):
             return {field: values[0] for field, values in exact.sense(sensors).items()}
@@ -99,7 +101,9 @@ def read_fields(problem: Problem, system: System, sensors: tuple[int, ...]) -> d
     for field_name, channels in system.fields.items():
         values = as_numbers(given[field_name], name)
         expected = sensors if channels == 1 else (channels, *sensors)
-        if values.shape == (np.prod(expected),):  # all of a grid in one list, the last coordinate running fastest
+        if values.shape != expected and values.shape == (
+            math.prod(expected),
+        ):  # all of a grid in one list, the last coordinate running fastest
             values = values.reshape(expected)
         if values.shape != expected:
             raise InputError(f"{name} has {_counted(values.shape)} sensors; this model expects {_counted(expected)}")
@@ -119,7 +123,7 @@ def read_state(value: Any, system: System, name: str) -> np.ndarray:
 
 
 def read_times(times: Any, horizon: float, name: str) -> np.ndarray:
-    """Query times (T,) in their order; InputError unless they are 1 to 10,000 numbers between 0 and the horizon."""
+    """Query times (T,) in their order; InputError unless they are 1 to 10,000 numbers between 0 and the horizon, but for rounding."""
     if times is None:
         return np.linspace(0.0, horizon, DEFAULT_TIMES)
     times = as_numbers(times, name)
@@ -127,11 +131,22 @@ def read_times(times: Any, horizon: float, name: str) -> np.ndarray:
         raise InputError(f"{name} is {'a single number' if times.ndim == 0 else f'of shape {times.shape}'}; give a list of numbers")
     if not 1 <= times.size <= MAX_TIMES:
         raise InputError(f"{name} has {times.size} values; give a list of 1 to {MAX_TIMES} numbers")
+    times = within_rounding(times, 0.0, horizon)
     bad = np.flatnonzero(~((times >= 0.0) & (times <= horizon)))
     if bad.size:
+        received = shown(times[bad[0]], 0.0, horizon)
         upper = f"be between 0 and {horizon:g}" if np.isfinite(horizon) else "be finite and not negative"
-        raise InputError(f"{name}[{bad[0]}] is {times[bad[0]]:.12g}; times must {upper}")
+        raise InputError(f"{name}[{bad[0]}] is {received}; times must {upper}")
     return times
+
+
+def within_rounding(values: np.ndarray, low: Any, high: Any) -> np.ndarray:
+    """The values, with those that lie beyond an end of [low, high] by rounding moved to it."""
+    if np.all((low <= values) & (values <= high)):
+        return values
+    slack = _ROUNDING * np.maximum(np.abs(low), np.where(np.isfinite(high), np.abs(high), 1.0))
+    values = np.where((values < low) & (values >= low - slack), low, values)
+    return np.where((values > high) & (values <= high + slack), high, values)
 
 
 def as_problems(potential: Any, q0: Any, p0: Any, times: Any, system: System) -> tuple[list[Problem], bool]:

@@ -10,7 +10,7 @@ from ..physics import InputError
 from ..physics.systems import Names
 from .model import Verify
 from .motion import Motion, MotionNames, MotionProblem
-from .orbit import Orbit, Source, Trust
+from .orbit import Orbit, Source, Trust, Verdict
 from .problems import MAX_TIMES, Problem
 from .solutions import MAX_REFERENCES, Reference
 
@@ -178,11 +178,20 @@ class PotentialResponse(_Strict):
 
 
 class TrustBody(_Strict):
-    """`energy_drift` is max abs(H - H0) over the energy scale, null if not asked for; `solver_error` comes with verify=solver."""
+    """How far a trajectory can be trusted; null stands for what was not asked for, or cannot be estimated."""
 
-    energy_drift: float | None
-    solver_error: float | None = None
-    source: Source
+    energy_drift: float | None = Field(description="max abs(H - H0) over the energy scale")
+    solver_error: float | None = Field(
+        None, description="largest difference of the model's q or p from a reference solution; there with verify=solver only"
+    )
+    reference_error: float | None = Field(description="estimated error of the reference solution, where there was one")
+    sensor_error: float | None = Field(
+        description="what the sensors cannot resolve of an expression: its largest difference from an interpolation, over the energy scale"
+    )
+    source: Source = Field(description="whose trajectory it is")
+    verdict: Verdict | None = Field(
+        description="whether the prediction passed the check, was replaced by the reference, or could not be told from it within its error"
+    )
 
 
 class ReferenceBody(_Strict):
@@ -254,8 +263,7 @@ def request_names(index: int, potential: str = "potential") -> Names:
 
 def trust_of(trust: Trust, verify: Verify) -> dict[str, Any]:
     """The `trust` object; `solver_error` is there only with verify="solver" (null: there is no finite prediction)."""
-    body: dict[str, Any] = {"energy_drift": trust.energy_drift, "source": trust.source}
-    return body | ({"solver_error": trust.solver_error} if verify == "solver" else {})
+    return {name: value for name, value in vars(trust).items() if name != "solver_error" or verify == "solver"}
 
 
 def to_response(

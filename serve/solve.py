@@ -80,7 +80,7 @@ def solve(
     if rejection is not None:
         raise InputError(f"the orbit cannot be certified to {tolerance:g} ({rejection.value}); {_ADVICE}")
     places = np.searchsorted(orbits.times[0], asked)
-    trust = Trust(float(orbits.energy_drift[0]), None, "solver")
+    trust = Trust(float(orbits.energy_drift[0]), None, "solver", reference_error=float(orbits.integration_error[0]))
     error = float(orbits.integration_error[0])
     state = (orbits.q[0, places], orbits.p[0, places], start[0][0], start[1][0])
     return Orbit(asked, *state, trust, error, system=system, hamiltonians=hamiltonians)

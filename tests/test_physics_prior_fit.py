@@ -149,3 +149,26 @@ def test_no_rows_are_no_curves():
 def test_wrong_input_is_refused(values, options, message):
     with pytest.raises(InputError, match=message):
         fit_prior(values, **options)
+
+
+@pytest.mark.parametrize(("num_sensors", "noise"), [(100, 0.0), (25, 0.0), (13, 0.0), (100, 1e-2)])
+def test_samples_explain_the_sensors_and_are_as_far_apart_as_the_fit_is_off(num_sensors, noise):
+    exact, values, _ = problem(num_sensors, noise)
+    fit, curves, explains = prior_fit.sample_prior(values, wall_height=2.0, noise=noise, count=16)
+    np.testing.assert_array_equal(fit.curves.poly_v, fit_prior(values, noise=noise).curves.poly_v)
+    assert explains.mean() > 0.98 and explains.any(axis=1).all()
+    samples = curves.sample(FINE).reshape(NUM_ROWS, 16, -1)
+    away = np.where(explains, np.abs(samples - fit.curves.sample(FINE)[:, None]).max(axis=2), 0.0).max(axis=1)
+    off = errors(fit.curves, exact)
+    assert np.mean(off > 3.0 * away + 1e-6) < 0.01
+    assert np.median(away) < 30.0 * np.median(off) + 1e-5  # nor are they just anything
+
+
+def test_samples_of_a_row_depend_on_no_other():
+    _, values, _ = problem(13)
+    _, together, explains = prior_fit.sample_prior(values, wall_height=2.0, count=3)
+    for row in (0, 70):
+        _, alone, explained = prior_fit.sample_prior(values[row : row + 1], wall_height=2.0, count=3)
+        own = slice(3 * row, 3 * row + 3)
+        np.testing.assert_array_equal(together.sample(FINE)[own], alone.sample(FINE))
+        np.testing.assert_array_equal(explains[row], explained[0])

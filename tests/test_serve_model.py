@@ -12,6 +12,7 @@ from serving import FROM_REST, HARMONIC, SENSORS, exact_harmonic, save_tiny
 from neural_hamilton.architectures import load_model, record_calibration
 from neural_hamilton.physics import InputError
 from neural_hamilton.physics.systems import get_system
+from neural_hamilton.physics.systems.generic import Solved
 from neural_hamilton.serve.model import MAX_POINTS, Model
 from neural_hamilton.serve.problems import MAX_TIMES, Problem
 from neural_hamilton.serve.schema import request_names
@@ -175,7 +176,7 @@ def test_a_prediction_that_is_not_finite_is_replaced(model: Model, verify: str, 
     assert orbit.trust.solver_error is None
     assert (orbit.trust.energy_drift is None) == (verify == "none")
     # Where the solver fails too, the message says so.
-    monkeypatch.setattr(type(WELL), "solve", lambda *_: (np.full((1, 100), np.nan),) * 2)
+    monkeypatch.setattr(type(WELL), "solve_closely", lambda *_: Solved(*np.full((2, 1, 100), np.nan), np.array([np.inf])))
     with pytest.raises(InputError, match=r"trajectories\[1\]\.expression has no finite trajectory"):
         model.predict([problem(HARMONIC)], verify)  # type: ignore[arg-type]
 

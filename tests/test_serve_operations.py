@@ -283,7 +283,8 @@ class TestEndpoint:
         (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:-10])
         changed = Path(shutil.copytree(second, tmp_path / "changed"))
         card = json.loads((changed / "model.json").read_text())
-        write_json(changed / "model.json", card | {"examples": {name: [1.0 + value for value in card["examples"][name]] for name in "qp"}})
+        moved = {name: [1.0 + value for value in card["example_predictions"][name]] for name in "qp"}
+        write_json(changed / "model.json", card | {"example_predictions": moved})
         done, statuses = threading.Event(), Counter[int]()
 
         def ask() -> None:

@@ -185,6 +185,11 @@ class TestPrediction:
         off = next(number for number in numbers(text) if 0 < number < 100)
         assert off > 0.05
 
+    def test_what_the_sensors_cannot_resolve_is_stated(self, visit: Callable[..., Any]) -> None:
+        page = visit(link(model="orbitnet", V="8*(q-0.5)**2 + sin(2*pi*99*q)"))
+        assert shown(page)["trust"]["sensor_error"] > 0.1
+        assert "Between the sensors V differs from what the network reads by " in page.inner_text(".status")
+
     def test_every_example_is_predicted(self, page: Any, endpoint: str) -> None:
         examples = httpx.get(f"{endpoint}/v1/model", trust_env=False).json()["examples"]
         assert page.locator(".picks button").all_inner_texts() == list(examples) != []

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..errors import InputError
+from .programs import record
 
 _MAX_LENGTH = 500
 _MAX_DEPTH = 50
@@ -93,6 +94,18 @@ class Expression:
                 slope = np.imag(_Reader(self.text, shifted).read()) / _COMPLEX_STEP
             slopes.append(np.broadcast_to(slope, variables[name].shape))
         return slopes[0].copy() if self.degrees_of_freedom == 1 else np.stack(slopes, axis=-1)
+
+    @property
+    def program(self) -> np.ndarray:
+        """The text as a row of numbers that compiled code runs (`programs`); InputError as `value`."""
+        _check_length(self.text)
+        numbers = {name: np.float64(value) for name, value in self.parameters.items()}
+
+        def formula(*coordinates: Any) -> Any:
+            with np.errstate(all="ignore"):
+                return _Reader(self.text, dict(zip(self.coordinates, coordinates, strict=True)) | numbers).read()
+
+        return record(formula, self.degrees_of_freedom)
 
     def _variables(self, q: np.ndarray) -> dict[str, Any]:
         q = np.asarray(q, dtype=np.float64)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from .programs import record
 
 # Central differences of order 8: f'(x) = sum_k c_k (f(x + k h) - f(x - k h)) / h + O(h^8).
 _WEIGHTS = np.array([4 / 5, -1 / 5, 4 / 105, -1 / 280])
@@ -28,6 +29,15 @@ class FunctionPotential:
 
     function: Callable[..., Any]
     steps: tuple[float, ...]
+
+    @property
+    def program(self) -> np.ndarray | None:
+        """The function as a program (`programs`), with exact derivatives; None where it is more than arithmetic and usual functions."""
+        try:
+            with np.errstate(all="ignore"):
+                return record(self.function, len(self.steps))
+        except Exception:  # whatever someone's function does with what is no array
+            return None
 
     def value(self, q: np.ndarray) -> np.ndarray:
         """V at positions of any shape with one degree of freedom, (..., d) with more.

@@ -35,7 +35,8 @@ _LOOSEST, _TIGHTER, _TIGHTEST = 0.1, 1 / 30, 1e-15  # of certificates: the first
 
 _Vector, _Matrix, _Integers = types.Array(types.float64, 1, "C"), types.Array(types.float64, 2, "C"), types.Array(types.int64, 1, "C")
 RATES = types.void(_Vector, _Vector, _Vector)
-_SOLVER = types.void(types.FunctionType(RATES), _Matrix, _Matrix, _Matrix, types.float64, types.Array(types.float64, 3, "C"), _Integers)
+_States = types.Array(types.float64, 3, "C")
+_SOLVER = types.void(types.FunctionType(RATES), _Matrix, _Matrix, _Matrix, types.float64, types.float64, _States, _Integers)
 
 Rates = Any  # a compiled function of (parameters (m,), y (n,), out (n,))
 
@@ -48,12 +49,18 @@ class Certified(NamedTuple):
 
 
 def solve_flow(
-    rates: Rates, parameters: np.ndarray, start: np.ndarray, times: np.ndarray, tolerance: float, num_threads: int | None = None
+    rates: Rates,
+    parameters: np.ndarray,
+    start: np.ndarray,
+    times: np.ndarray,
+    tolerance: float,
+    num_threads: int | None = None,
+    longest_step: float = math.inf,
 ) -> tuple[np.ndarray, np.ndarray]:
     """States (R, T, n) at sorted times (R, T) from `start` (R, n), and the rates evaluated (R,).
 
-    `tolerance` is the relative and the absolute one of a step. States are nan from where a step underflowed. An orbit's numbers
-    depend neither on the others nor on the number of threads.
+    `tolerance` is the relative and the absolute one of a step; no step exceeds `longest_step`. States are nan from where a step
+    underflowed. An orbit's numbers depend neither on the others nor on the number of threads.
     """
     check_times(times)
     parameters, start, times = (as_kernel_array(x) for x in (parameters, start, times))
@@ -62,14 +69,20 @@ def solve_flow(
     solver, pointer = ready(_solve_orbits, _SOLVER), ready(rates, RATES)
 
     def work(rows: slice) -> None:
-        solver(pointer, parameters[rows], start[rows], times[rows], tolerance, states[rows], num_evaluations[rows])
+        solver(pointer, parameters[rows], start[rows], times[rows], tolerance, longest_step, states[rows], num_evaluations[rows])
 
     share_rows(work, len(start), num_threads)
     return states, num_evaluations
 
 
 def certify_flow(
-    rates: Rates, parameters: np.ndarray, start: np.ndarray, times: np.ndarray, tolerance: float, num_threads: int | None = None
+    rates: Rates,
+    parameters: np.ndarray,
+    start: np.ndarray,
+    times: np.ndarray,
+    tolerance: float,
+    num_threads: int | None = None,
+    longest_step: float = math.inf,
 ) -> Certified:
     """States at sorted times, solved again with thirty times tighter tolerances until no component changes by more than `tolerance`.
 
@@ -79,7 +92,7 @@ def certify_flow(
     states, error = np.full((*times.shape, start.shape[1]), np.nan), np.full(len(start), np.inf)
     step_tolerance, first = _LOOSEST * tolerance, True
     while pending.size and step_tolerance >= _TIGHTEST:
-        finer, _ = solve_flow(rates, parameters[pending], start[pending], times[pending], step_tolerance, num_threads)
+        finer, _ = solve_flow(rates, parameters[pending], start[pending], times[pending], step_tolerance, num_threads, longest_step)
         if not first:
             change = np.abs(finer - states[pending]).max(axis=(1, 2))
             error[pending] = np.where(np.isfinite(change), change, np.inf)
@@ -178,7 +191,7 @@ def _read(series, y, theta, out):
 
 
 @compiled()
-def _solve_orbit(rates, parameters, start, times, tolerance, k, series, states):
+def _solve_orbit(rates, parameters, start, times, tolerance, longest_step, k, series, states):
     """Fill states (T, n) as far as the solution goes; returns how often the rates were evaluated."""
     n, i, t, rtol = start.size, 0, 0.0, max(tolerance, _SMALLEST_RTOL)
     while i < times.size and times[i] == 0.0:
@@ -191,7 +204,7 @@ def _solve_orbit(rates, parameters, start, times, tolerance, k, series, states):
     rates(parameters, y, k[0])
     for c in range(n):
         scale[c] = tolerance + abs(y[c]) * rtol
-    length = _first_step(rates, parameters, y, k[0], scale, ahead, following, end)
+    length = min(_first_step(rates, parameters, y, k[0], scale, ahead, following, end), longest_step)
     num_evaluations, rejected = 2, False
     for _ in range(_MAX_STEPS):
         shortest = 10.0 * (np.nextafter(t, math.inf) - t)
@@ -210,7 +223,7 @@ def _solve_orbit(rates, parameters, start, times, tolerance, k, series, states):
         if not error < 1.0:  # nor if it is nan
             length, rejected = h * (factor if factor > _MIN_FACTOR else _MIN_FACTOR), True
             continue
-        length, rejected = h * min(factor, 1.0 if rejected else _MAX_FACTOR), False
+        length, rejected = min(h * min(factor, 1.0 if rejected else _MAX_FACTOR), longest_step), False
         if times[i] <= stop:
             _run_stages(rates, parameters, k, _NUM_STAGES + 1, _NUM_EXTENDED, y, h, ahead)
             num_evaluations += _NUM_EXTENDED - _NUM_STAGES - 1
@@ -227,8 +240,8 @@ def _solve_orbit(rates, parameters, start, times, tolerance, k, series, states):
 
 
 @compiled(nogil=True)
-def _solve_orbits(rates, parameters, start, times, tolerance, states, num_evaluations):
+def _solve_orbits(rates, parameters, start, times, tolerance, longest_step, states, num_evaluations):
     """`_solve_orbit` for R orbits; fills states (R, T, n) and num_evaluations (R,)."""
     k, series = np.zeros((_NUM_EXTENDED, start.shape[1])), np.zeros((_NUM_SERIES, start.shape[1]))
     for row in range(start.shape[0]):
-        num_evaluations[row] = _solve_orbit(rates, parameters[row], start[row], times[row], tolerance, k, series, states[row])
+        num_evaluations[row] = _solve_orbit(rates, parameters[row], start[row], times[row], tolerance, longest_step, k, series, states[row])

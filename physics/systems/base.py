@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..solvers.certify import Rejection, Trajectories
 from . import generic
 from .draws import Draws
+from .functions import FunctionHamiltonians
+from .generic import Solved
 
 if TYPE_CHECKING:
     from .baselines import Baseline
@@ -231,6 +233,25 @@ class System(ABC):
         """q, p of R orbits at sorted times (R, T) by an ordinary solver, fast and without a certificate; nan where it fails."""
         return generic.solve(hamiltonians, q0, p0, times)
 
+    def solve_closely(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> Solved:
+        """q, p of R orbits at sorted times (R, T) by a careful solver, with their error (R,) as tighter tolerances show it.
+
+        In a formula or a function, which may have features of any width, steps are short besides.
+        """
+        is_function = isinstance(hamiltonians, FunctionHamiltonians)
+        return generic.solve_closely(hamiltonians, q0, p0, times, self.horizon if is_function else np.inf)
+
+    def plausible(self, fields: Mapping[str, np.ndarray], ensemble: Ensemble | None, noise: float) -> "list[Hamiltonians]":
+        """Hamiltonians, one row each, that could have the readings `fields` of one row; the best estimate first.
+
+        `ensemble` is what the Hamiltonian may be assumed to come from, `noise` the standard deviation of the readings' errors. How far
+        the motions in all of them are apart is what the sensors leave open. There are none where nothing can be concluded. Here: splines of
+        degree 5 and 3, for V without noise.
+        """
+        if noise > 0.0 or dict(self.fields) != {"potential": 1} or not self.has_unit_mass or min(fields["potential"].shape[1:]) < 6:
+            return []
+        return [generic.SplineHamiltonians.through(fields["potential"], self.domain, degree) for degree in (5, 3)]
+
     def energy_drift(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, q: np.ndarray, p: np.ndarray) -> np.ndarray:
         """max over the times of abs(H - H0), relative to the energy scale, (R,)."""
         with np.errstate(all="ignore"):  # far outside the domain the energy may overflow
@@ -258,7 +279,8 @@ class System(ABC):
                 raise InputError(f"{getattr(names[row], name)} is {_plain(values[row])}; it must be finite")
         for row, axis in np.argwhere(~inside)[:1]:
             place = f"[{axis}]" if self.degrees_of_freedom > 1 else ""
-            raise InputError(f"{names[row].q0}{place} is {positions[row, axis]:.6g}; it must be between {low[axis]:g} and {high[axis]:g}")
+            received = shown(positions[row, axis], low[axis], high[axis])
+            raise InputError(f"{names[row].q0}{place} is {received}; it must be between {low[axis]:g} and {high[axis]:g}")
 
     def rates(self, hamiltonians: Any, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """dq/dt and dp/dt by Hamilton's equations at states along trajectories, (R, T) or (R, T, d)."""

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -15,15 +15,12 @@ from ..compiled import compiled
 from ..errors import InputError
 from ..potentials.tensor_splines import Degree, TensorSplines, pack_planes, plane_terms
 from ..solvers.flows import Rates
-from .base import Column, Drawn, Ensemble, NamedCase, State
+from .base import Column, Drawn, Ensemble, Hamiltonians, NamedCase, State
 from .baselines import Reconstruction
-from .compiled_flow import LYAPUNOV, CompiledSystem
+from .compiled_flow import LYAPUNOV, CompiledSystem, has_readings
 from .draws import Draws, between, random_times
 from .generic import sensor_positions
 from .packed import PackedHamiltonians
-
-if TYPE_CHECKING:
-    from .problems import Problems
 
 _ENERGY_STRATA = np.array([(0.1, 0.3), (0.3, 0.6), (0.6, 0.85), (0.85, 0.98)])  # of the energy at which a rod can go over
 _DOMAIN = ((-math.pi, math.pi), (-math.pi, math.pi))
@@ -206,13 +203,18 @@ Each row is a double pendulum and one of its motions. q = (θ1, θ2) are the ang
     def prior_fits(self) -> list[Reconstruction]:
         """V is linear in 1 + μ and in μ λ: least squares over its sensors."""
 
-        def fit(problems: "Problems") -> DoublePendulums:
-            angles = sensor_positions(self.domain, problems.sensors).reshape(-1, 2)
-            values = problems.fields["potential"].reshape(len(problems), -1)
-            (of_first, of_second), *_ = np.linalg.lstsq(1.0 - np.cos(angles), values.T)
-            return DoublePendulums(np.stack([of_first - 1.0, of_second / (of_first - 1.0)], axis=-1))
+        return [Reconstruction("prior-fit", "μ and λ by least squares", lambda problems: self._fit(problems.fields), 4)]
 
-        return [Reconstruction("prior-fit", "μ and λ by least squares", fit, 4)]
+    def plausible(self, fields: Mapping[str, np.ndarray], ensemble: Ensemble | None, noise: float) -> list[Hamiltonians]:
+        """The pendulum that has the readings, where there is one; else splines."""
+        fit = self._fit(fields)
+        return [fit] if has_readings(fit, fields) else super().plausible(fields, ensemble, noise)
+
+    def _fit(self, fields: Mapping[str, np.ndarray]) -> DoublePendulums:
+        values = fields["potential"]
+        angles = sensor_positions(self.domain, values.shape[1:]).reshape(-1, 2)
+        (of_first, of_second), *_ = np.linalg.lstsq(1.0 - np.cos(angles), values.reshape(len(values), -1).T)
+        return DoublePendulums(np.stack([of_first - 1.0, of_second / (of_first - 1.0)], axis=-1))
 
     def rebuild(self, columns: Mapping[str, Sequence[Any]]) -> DoublePendulums:
         return DoublePendulums(np.stack([np.asarray(columns[name], dtype=np.float64) for name in ("mass", "length")], axis=-1))

@@ -17,10 +17,18 @@ from ..errors import InputError
 from ..potentials.tensor_splines import Degree, TensorSplines, pack_planes, plane_terms
 from ..solvers.certify import Rejection, Trajectories
 from ..solvers.flow_steps import RUNGE_KUTTA
-from ..solvers.flows import Rates
+from ..solvers.flows import Rates, certify_flow
 
 if TYPE_CHECKING:
     from .base import System
+
+
+class Solved(NamedTuple):
+    """q, p of R orbits, (R, T) or (R, T, d), and the error of any number of an orbit (R,) by how it changes; inf where that is unknown."""
+
+    q: np.ndarray
+    p: np.ndarray
+    error: np.ndarray
 
 
 class Scheme(NamedTuple):
@@ -42,6 +50,8 @@ _INSTANT = 1e-5  # over which the rates are differenced; the horizon is of order
 _TANGENT_TOLERANCE = 1e-10
 _REFERENCE: dict[str, Any] = {"rtol": 1e-13, "atol": 1e-15, "max_step": 0.01}
 _PLAIN: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
+_CLOSE = 1e-6  # by which orbits that are solved again may still change
+_COMPILED_STEPS, _PYTHON_STEPS = 2_000, 400  # over the horizon, at least, in potentials with features of any width
 
 
 def certify(
@@ -161,6 +171,32 @@ def reference(hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarr
 def solve(hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """q, p of R orbits at sorted times (R, T) by SciPy's DOP853 at a tolerance of 1e-10, without a certificate."""
     return _solve_rows(hamiltonians, q0, p0, times, _PLAIN)
+
+
+def solve_closely(hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray, horizon: float) -> Solved:
+    """q, p of R orbits at sorted times (R, T), solved with tighter tolerances until they agree; steps are fractions of the horizon at most.
+
+    The steps of Hamiltonians with a compiled `flow` are shorter than those of the others.
+    """
+    if getattr(hamiltonians, "flow", None) is not None:
+        start = np.concatenate([x.reshape(len(times), -1) for x in (q0, p0)], axis=1)
+        longest = horizon / _COMPILED_STEPS
+        states, error = certify_flow(hamiltonians.flow, hamiltonians.packed, start, times, _CLOSE, longest_step=longest)
+        q, p = (half.reshape(*times.shape, *q0.shape[1:]) for half in np.split(states, 2, axis=-1))
+        return Solved(q, p, error)
+    coarse, fine = (
+        _solve_rows(hamiltonians, q0, p0, times, {"rtol": tolerance, "atol": tolerance, "max_step": horizon / _PYTHON_STEPS})
+        for tolerance in (_CLOSE, _PLAIN["rtol"])
+    )
+    return Solved(*fine, largest_difference(coarse, fine))
+
+
+def largest_difference(states: tuple[np.ndarray, np.ndarray], others: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """The largest difference of any q or p of a row, (R,); inf where a number is not finite."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        parts = [np.abs(a - b).reshape(len(a), -1).max(axis=1) for a, b in zip(states, others, strict=True)]
+    largest = np.maximum(*parts)
+    return np.where(np.isfinite(largest), largest, np.inf)
 
 
 def _solve_rows(

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,15 +16,12 @@ from ..compiled import compiled
 from ..errors import InputError
 from ..solvers.flows import Rates
 from ..solvers.solve import QUADRATURE, solve
-from .base import Column, Drawn, Ensemble, NamedCase, Names, State
+from .base import Column, Drawn, Ensemble, Hamiltonians, NamedCase, Names, State
 from .baselines import Reconstruction
-from .compiled_flow import LYAPUNOV, CompiledSystem
+from .compiled_flow import LYAPUNOV, CompiledSystem, has_readings
 from .draws import Draws, between, random_times
 from .generic import sensor_positions
 from .packed import PackedPotentials
-
-if TYPE_CHECKING:
-    from .problems import Problems
 
 _ENERGY_STRATA = np.array([(0.2, 0.5), (0.5, 0.75), (0.75, 0.9), (0.9, 0.98)])  # of the energy of escape
 _EDGE = 1.25
@@ -131,13 +128,18 @@ The particle has less energy than the saddle points, 1/(6 λ²), and stays betwe
     def prior_fits(self) -> list[Reconstruction]:
         """V is linear in λ: least squares over the sensors."""
 
-        def fit(problems: "Problems") -> HenonHeilesHamiltonians:
-            x, y = np.moveaxis(sensor_positions(self.domain, problems.sensors), -1, 0)
-            factor = x * x * y - y * y * y / 3.0
-            values = problems.fields["potential"] - 0.5 * (x * x + y * y)
-            return HenonHeilesHamiltonians(((values * factor).sum(axis=(1, 2)) / np.square(factor).sum())[:, None])
+        return [Reconstruction("prior-fit", "λ by least squares", lambda problems: self._fit(problems.fields), 4)]
 
-        return [Reconstruction("prior-fit", "λ by least squares", fit, 4)]
+    def plausible(self, fields: Mapping[str, np.ndarray], ensemble: Ensemble | None, noise: float) -> list[Hamiltonians]:
+        """The member of the family that has the readings, where there is one; else splines."""
+        fit = self._fit(fields)
+        return [fit] if has_readings(fit, fields) else super().plausible(fields, ensemble, noise)
+
+    def _fit(self, fields: Mapping[str, np.ndarray]) -> HenonHeilesHamiltonians:
+        x, y = np.moveaxis(sensor_positions(self.domain, fields["potential"].shape[1:]), -1, 0)
+        factor = x * x * y - y * y * y / 3.0
+        values = fields["potential"] - 0.5 * (x * x + y * y)
+        return HenonHeilesHamiltonians(((values * factor).sum(axis=(1, 2)) / np.square(factor).sum())[:, None])
 
     def rebuild(self, columns: Mapping[str, Sequence[Any]]) -> HenonHeilesHamiltonians:
         return HenonHeilesHamiltonians(np.asarray(columns["coupling"], dtype=np.float64)[:, None])

@@ -9,6 +9,7 @@ import { Well } from "./well.js";
 const NUM_TIMES = 201, PERIODS = 2, TIMES_PER_PERIOD = 160, MOST_TIMES = 4001;
 const DOUBTFUL = 0.05;  // a difference from the solver that is too large to be called small
 const CONSERVED = 0.01;  // an energy drift that is small
+const UNSEEN = 0.01;  // a part of the energy scale by which V may differ between the sensors
 const FLAT = 0.05;  // part of the natural scale of momentum and energy that fills a plot at most: a particle at rest must look at rest
 
 export class Card {
@@ -373,10 +374,12 @@ export class Card {
   #showStatus() {
     const { trust, period, turning_points: turns, energy } = this.shown, status = this.$(".status"), ms = Math.max(1, Math.round(this.took));
     const off = this.differences ? Math.max(...this.differences) : null, relative = this.isOwn ? " of its range" : "";
-    const kind = trust.source === "solver" ? "replaced" : off > DOUBTFUL ? "doubtful" : "good", sentences = [];
+    const kind = trust.source === "solver" ? "replaced" : off > DOUBTFUL || trust.verdict === "undecided" ? "doubtful" : "good", sentences = [];
     if (trust.source === "solver") sentences.push("The network’s prediction did not pass the check; what moves is the solver’s solution.", off === null ? "" : `The prediction, drawn as a wide line, is off by ${words(off)}${relative}.`);
-    else sentences.push(`Predicted by ${this.by}.`, off === null ? "" : `${kind === "doubtful" && trust.energy_drift < CONSERVED ? "It conserves energy, but differs" : "It differs"} from the solver by at most ${words(off)}${relative} in q or p.`);
+    else sentences.push(`Predicted by ${this.by}.`, off === null ? "" : `${off > DOUBTFUL && trust.energy_drift < CONSERVED ? "It conserves energy, but differs" : "It differs"} from the solver by at most ${words(off)}${relative} in q or p.`);
     if (trust.energy_drift !== null && trust.source === "model") sentences.push(`Energy drifts by ${percent(trust.energy_drift)} of ${this.isOwn ? "its height above the lowest point" : this.model.energy_scale}.`);
+    if (trust.verdict === "undecided") sentences.push("The check could not decide: the difference may be the reference’s own error.");
+    if (trust.sensor_error > UNSEEN) sentences.push(`Between the sensors V differs from what the network reads by ${percent(trust.sensor_error)}.`);
     if (period) sentences.push(`Period ${words(period, 5)}, between q = ${words(turns[0], 4)} and ${words(turns[1], 4)}, energy ${words(energy, 4)}.`);
     if (this.reference?.refusal) sentences.push(`There is no solution to compare with: ${this.reference.refusal}.`);
     sentences.push(`Response in ${ms} ms.`);

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ...errors import InputError
+from ...errors import InputError, shown
 from ...potentials.tensor_splines import Degree
-from ..base import Column, Ensemble, NamedCase, Names, State
+from ..base import Column, Ensemble, Hamiltonians, NamedCase, Names, State
 from ..baselines import Reconstruction
 from ..compiled_flow import LYAPUNOV, CompiledSystem
 from .ensembles import ENERGY_STRATA, HORIZON, ProductSurface, RandomSurface, ThreeWaves
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 _SHALLOWEST = 1e-6  # depth below the rim that is one
 _RIM_TOLERANCE = 0.1
+_ROUNDING = 1e-12  # of heights
 _MOST_FITTED = 1024  # sensors: the fit costs their cube
+_NUM_SAMPLES = 8  # of the surfaces that could have noisy readings
 
 
 class Surface(CompiledSystem):
@@ -76,6 +78,16 @@ V = 2 on the rim, and every particle has less energy. c and the coefficients a, 
         about = "the mean of the Gaussian process that the surfaces are drawn from, given the sensors"
         return [Reconstruction("prior-fit", about, fit, 4, _draws_fields)]
 
+    def plausible(self, fields: Mapping[str, np.ndarray], ensemble: Ensemble | None, noise: float) -> list[Hamiltonians]:
+        """The fit of the prior, and the spline of degree 5; with noise, other surfaces of the prior instead of the spline."""
+        from .prior_fit import fit_surfaces, sample_surfaces
+
+        values = fields["potential"]
+        if not isinstance(ensemble, RandomSurface) or values[0].size > _MOST_FITTED or min(values.shape[1:]) < 6:
+            return super().plausible(fields, ensemble, noise)
+        others = sample_surfaces(values, noise, ensemble.length_scale, _NUM_SAMPLES, 0) if noise > 0.0 else [self.splines(fields, 5)]
+        return [fit_surfaces(values, noise), *others]
+
     def complete_fields(self, fields: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         values = fields["potential"].copy()
         values[:, [0, -1]] = values[:, :, [0, -1]] = RIM
@@ -92,15 +104,14 @@ V = 2 on the rim, and every particle has less energy. c and the coefficients a, 
         super().check_potential(fields, names)
         values = fields["potential"]
         rim = np.concatenate([values[:, 0], values[:, -1], values[:, :, 0], values[:, :, -1]], axis=1)
-        for row in np.flatnonzero(np.abs(rim - RIM).max(axis=1) > _RIM_TOLERANCE)[:1]:
-            worst = rim[row, np.argmax(np.abs(rim[row] - RIM))]
-            raise InputError(
-                f"{names[row].potential} is {worst:.6g} on the rim of the square; a surface has V = {RIM:g} there (within 0.1)"
-            )
+        for row in np.flatnonzero(np.abs(rim - RIM).max(axis=1) > _RIM_TOLERANCE + _ROUNDING)[:1]:
+            worst = shown(rim[row, np.argmax(np.abs(rim[row] - RIM))], RIM - _RIM_TOLERANCE, RIM, RIM + _RIM_TOLERANCE)
+            raise InputError(f"{names[row].potential} is {worst} on the rim of the square; a surface has V = {RIM:g} there (within 0.1)")
         lowest = values[:, 1:-1, 1:-1].min(axis=(1, 2))
         for row in np.flatnonzero(lowest > RIM - _SHALLOWEST)[:1]:
             raise InputError(
-                f"{names[row].potential} is {lowest[row]:.6g} and more inside the square; a surface is lower there than its rim"
+                f"{names[row].potential} is {shown(lowest[row], RIM)} and more inside the square; a surface is lower there than its "
+                f"rim, by {_SHALLOWEST:g} at least"
             )
 
     def check_initial_state(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, names: Sequence[Names]) -> None:
@@ -108,8 +119,8 @@ V = 2 on the rim, and every particle has less energy. c and the coefficients a, 
         energy = hamiltonians.energy(q0, p0)
         for row in np.flatnonzero(~(energy < RIM))[:1]:
             raise InputError(
-                f"{names[row].q0} and {names[row].p0} give |p0|**2/2 + V(q0) = {energy[row]:.6g}; from {RIM:g} on the particle can cross "
-                "the rim"
+                f"{names[row].q0} and {names[row].p0} give |p0|**2/2 + V(q0) = {shown(energy[row], RIM)}; from {RIM:g} on the particle can "
+                f"cross the rim: lower {names[row].p0}, or start where V is lower"
             )
 
     def named_cases(self, initial_state: tuple[State, State] | None) -> list[NamedCase]:

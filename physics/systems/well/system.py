@@ -10,24 +10,31 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ...errors import InputError
+from ...errors import InputError, shown
 from ...potentials.curves import Curves
+from ...potentials.interpolants import INTERPOLANTS
 from ...solvers.certify import CERTIFYING_METHODS, certify
 from ...solvers.reference import solve_control_polygon
 from ...solvers.solve import solve
 from ...solvers.tangents import solve_tangents
-from ..base import Column, Ensemble, EquivalentWell, Group, NamedCase, Names, Shapes, State, System, Trajectories
-from .polygons import WALL_HEIGHT
+from ..base import Column, Ensemble, EquivalentWell, Group, Hamiltonians, NamedCase, Names, Shapes, State, System, Trajectories
+from ..generic import Solved, largest_difference
+from .polygons import WALL_HEIGHT, RandomPolygons
+from .prior_fit import sample_prior
 
 if TYPE_CHECKING:
     from ..problems import Problems
 
+_ROUNDING = 1e-12  # of heights
+_PLACES = 4_001  # among which the lowest point of a potential is found that is no curve
 _WALL_TOLERANCE = 0.1  # of the heights of the walls, which sensors may read with noise
 _ENERGY_TOLERANCE = 1e-6
 _LARGEST_READING = 1e3  # abs(V) at a sensor; far outside any training data, and single precision loses the well beyond it
 _SHALLOWEST_WELL = 1e-6
 _GENTLEST_FALL = 1e-2  # slope of V inward from a wall at which a particle starts; the interpolation decides about less
 _SOLVER_STEP = 1e-3
+_CLOSE_TOLERANCES = (1e-8, 1e-10)
+_NUM_SAMPLES, _FEW_SAMPLES = 16, 4  # of the curves that could have a row's readings; where these are a curve's own but for rounding
 _LARGEST_POTENTIAL = 10.0  # abs(V) of a curve that is certified
 
 
@@ -119,43 +126,50 @@ rebuilds the exact potential; the sensors are what a network sees of it."""
         """V as the cubic spline through the sensors."""
         return Wells(Curves.from_samples(fields["potential"]))
 
-    def energy_scale(self, hamiltonians: Wells) -> np.ndarray:
-        return hamiltonians.depth
+    def energy_scale(self, hamiltonians: Any) -> np.ndarray:
+        """The depth, of any but curves that of the lowest of many places."""
+        if isinstance(hamiltonians, Wells):
+            return hamiltonians.depth
+        return WALL_HEIGHT - hamiltonians.sense((_PLACES,))["potential"].min(axis=1)
 
     def check_potential(self, fields: Mapping[str, np.ndarray], names: Sequence[Names]) -> None:
         """Refuse V (R, S) that no network could have been trained on: without finite values, walls of height 2, or a well."""
         values = fields["potential"]
         for row, sensor in np.argwhere(~(np.abs(values) <= _LARGEST_READING))[:1]:
-            received = f"{names[row].potential}[{sensor}] is {values[row, sensor]:.6g}"
+            received = f"{names[row].potential}[{sensor}] is {shown(values[row, sensor], -_LARGEST_READING, _LARGEST_READING)}"
             raise InputError(f"{received}; values must be finite and between {-_LARGEST_READING:g} and {_LARGEST_READING:g}")
         walls = values[:, [0, -1]]
-        for row in np.flatnonzero(np.any(np.abs(walls - WALL_HEIGHT) > _WALL_TOLERANCE, axis=1))[:1]:
+        for row in np.flatnonzero(np.any(np.abs(walls - WALL_HEIGHT) > _WALL_TOLERANCE + _ROUNDING, axis=1))[:1]:
+            left, right = (shown(wall, WALL_HEIGHT - _WALL_TOLERANCE, WALL_HEIGHT, WALL_HEIGHT + _WALL_TOLERANCE) for wall in walls[row])
             raise InputError(
-                f"{names[row].potential} is {walls[row, 0]:.6g} at q = 0 and {walls[row, 1]:.6g} at q = 1; "
+                f"{names[row].potential} is {left} at q = 0 and {right} at q = 1; "
                 f"a well has V = {WALL_HEIGHT:g} at both walls (within {_WALL_TOLERANCE:g})"
             )
 
-    def check_initial_state(self, hamiltonians: Wells, q0: np.ndarray, p0: np.ndarray, names: Sequence[Names]) -> None:
+    def check_initial_state(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, names: Sequence[Names]) -> None:
         """Refuse a potential without a well, and a particle that does not stay between the walls.
 
         Noise may lift a wall by up to 0.1, and a particle may start at rest on such a wall.
         """
         super().check_initial_state(hamiltonians, q0, p0, names)
-        for row in np.flatnonzero(hamiltonians.depth < _SHALLOWEST_WELL)[:1]:
-            lowest = WALL_HEIGHT - hamiltonians.depth[row]
-            raise InputError(f"{names[row].potential} has no well: its lowest value is {lowest:.6g} and must be below {WALL_HEIGHT:g}")
+        depth = self.energy_scale(hamiltonians)
+        for row in np.flatnonzero(depth < _SHALLOWEST_WELL)[:1]:
+            lowest = shown(WALL_HEIGHT - depth[row], WALL_HEIGHT) if depth[row] else f"{WALL_HEIGHT:g}"
+            raise InputError(f"{names[row].potential} has no well: its lowest value is {lowest} and must be below {WALL_HEIGHT:g}")
         with np.errstate(over="ignore"):
             energy = hamiltonians.energy(q0, p0)
-        walls = hamiltonians.potential(np.tile(self.domain[0], (len(hamiltonians), 1)))
+        ends = np.tile(self.domain[0], (len(hamiltonians), 1))
+        walls = hamiltonians.energy(ends, np.zeros_like(ends))
         limit = np.maximum(WALL_HEIGHT, walls.max(axis=1)) + _ENERGY_TOLERANCE
         for row in np.flatnonzero(~(energy <= limit))[:1]:
             raise InputError(
-                f"{names[row].potential} gives p0**2/2 + V(q0) = {energy[row]:.6g} for {names[row].q0} = {q0[row]:.6g} and "
-                f"{names[row].p0} = {p0[row]:.6g}; above {WALL_HEIGHT:g} the particle leaves the walls"
+                f"{names[row].potential} gives p0**2/2 + V(q0) = {shown(energy[row], WALL_HEIGHT)} for {names[row].q0} = {q0[row]:.6g} and "
+                f"{names[row].p0} = {p0[row]:.6g}; above {WALL_HEIGHT:g} the particle leaves the walls: lower {names[row].p0}, or start "
+                "where V is lower"
             )
         self._check_slope_at_walls(hamiltonians, q0, names)
 
-    def _check_slope_at_walls(self, hamiltonians: Wells, q0: np.ndarray, names: Sequence[Names]) -> None:
+    def _check_slope_at_walls(self, hamiltonians: Any, q0: np.ndarray, names: Sequence[Names]) -> None:
         for wall, inward in zip(self.domain[0], (1.0, -1.0), strict=True):
             rows = np.flatnonzero(q0 == wall)
             if not rows.size:
@@ -163,14 +177,35 @@ rebuilds the exact potential; the sensors are what a network sees of it."""
             slope, _ = (hamiltonians if rows.size == len(q0) else hamiltonians.take(rows)).gradient(q0[rows], q0[rows])
             for row in rows[inward * slope > -_GENTLEST_FALL][:1]:
                 raise InputError(
-                    f"{names[row].potential} does not fall inward from the wall at q = {wall:g}, where the particle starts: "
-                    f"its slope there is {slope[rows == row][0]:.3g}, so the particle would rest or leave the walls"
+                    f"{names[row].potential} does not fall inward from the wall at q = {wall:g}, where the particle starts: its slope "
+                    f"there is {slope[rows == row][0]:.3g}, so the particle would rest or leave the walls; make V fall there by "
+                    f"{_GENTLEST_FALL:g} or more per unit of q, or start elsewhere"
                 )
 
     def solve(self, hamiltonians: Wells, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """By the classical Runge-Kutta method with steps of at most 1e-3."""
         solution = solve(hamiltonians.curves, q0, p0, times, method="rk4", step=_SOLVER_STEP)
         return solution.q, solution.p
+
+    def solve_closely(self, hamiltonians: Any, q0: np.ndarray, p0: np.ndarray, times: np.ndarray) -> Solved:
+        if not isinstance(hamiltonians, Wells):
+            return super().solve_closely(hamiltonians, q0, p0, times)
+        coarse, fine = (solve(hamiltonians.curves, q0, p0, times, tolerance=tolerance) for tolerance in _CLOSE_TOLERANCES)
+        return Solved(fine.q, fine.p, largest_difference(coarse[:2], fine[:2]))
+
+    def plausible(self, fields: Mapping[str, np.ndarray], ensemble: Ensemble | None, noise: float) -> "list[Hamiltonians]":
+        """Curves of the ensemble through the sensors, where there are any; else interpolants, which noise leaves no use for."""
+        values = fields["potential"]
+        if isinstance(ensemble, RandomPolygons):
+            # As many sensors as there are unknowns determine a curve.
+            count = _NUM_SAMPLES if noise > 0.0 or 2 * ensemble.control_points[1] >= values.shape[1] - 2 else _FEW_SAMPLES
+            settings: dict[str, Any] = {"wall_height": WALL_HEIGHT, "noise": noise, "control_points": ensemble.control_points}
+            fit, others, explains = sample_prior(values, count=count, **settings)
+            if fit.explained.all() and explains.any():
+                return [Wells(curves) for curves in (fit.curves, others.take(np.flatnonzero(explains[0])))]
+        if noise > 0.0 or values.shape[1] < INTERPOLANTS["quintic"][0]:
+            return []
+        return [Wells(Curves.from_samples(values, kind)) for kind in ("quintic", "cubic", "hermite")]
 
     def certify(
         self, hamiltonians: Wells, q0: np.ndarray, p0: np.ndarray, times: np.ndarray, *, method: str, tolerance: float
