@@ -32,6 +32,7 @@ from .errors import InputError, shown
 Function = Callable[[np.ndarray], np.ndarray]
 
 _PLACES = 4_001  # at which the domain is searched for places where U = E
+_APART = 1e-3  # of their distance: nearer to the particle's own place, the energies there differ by rounding
 _FEWEST_NODES, _MOST_NODES = 64, 16_384
 _GOAL, _WORST = 1e-12, 1e-6  # relative error of the integrand's series: where doubling the nodes ends, and what is accepted
 _REFINEMENT, _LARGEST_GRID = 64, 131_072  # of the grid on which the series is inverted; coarser for a long series, whose tail is small
@@ -192,8 +193,10 @@ def _turning_points(
     def above(x: float) -> float:
         return float(potential(np.array([x]))[0]) - energy
 
-    left, right = places[places < q0][::-1], places[places > q0]
-    rounding = float(np.finfo(float).eps) * (domain[1] - domain[0])  # relative to x, as is usual, it would be none at x = 0
+    width = domain[1] - domain[0]
+    apart = _APART * width / _PLACES
+    left, right = places[places < q0 - apart][::-1], places[places > q0 + apart]
+    rounding = float(np.finfo(float).eps) * width  # relative to x, as is usual, it would be none at x = 0
     ends = []
     at_rest = p0 == 0.0
     inward = [above(side[0]) < -_REST * scale if side.size else False for side in (left, right)]

@@ -93,9 +93,16 @@ class TrajectoryDeployment:
         for name, reason in catalogue.rejected.items():
             _log.error("model %s is rejected, and what was served before still is: %s", name, reason)
         self._service.catalogue = catalogue
+        # What the first check by a reference solution needs is compiled, half a minute once for an installation, while predictions are made.
+        threading.Thread(target=_prepare, args=(catalogue,), daemon=True).start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return build_api(self._service)
+
+
+def _prepare(catalogue: Catalogue) -> None:
+    for model in catalogue.models.values():
+        model.prepare_references()
 
 
 def application(options: ServeOptions) -> Application:

@@ -56,7 +56,7 @@ def read_problems(body: bytes, system: System) -> list[Problem | MotionProblem]:
             except ValueError as error:
                 raise InputError(f"trajectories[{index}]: {error}") from None
             fitting.add(parts)
-        problems.append(as_problem(given, index))
+        problems.append(as_problem(given, f"trajectories[{index}]."))
     return problems
 
 

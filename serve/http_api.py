@@ -5,13 +5,12 @@ import hmac
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any, get_args
 
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
@@ -22,6 +21,8 @@ from .arrow_stream import MEDIA_TYPE, read_problems, write_orbits
 from .batching import Busy
 from .memory import LARGE_BYTES, give_back
 from .model import Verify
+from .motion import MotionProblem, map_potential_of_motion
+from .orbit import TRUST_FIELDS
 from .schema import (
     MAX_PLACES,
     PARTS,
@@ -34,6 +35,8 @@ from .schema import (
     to_response,
 )
 from .service import Service
+from .solutions import MAX_REFERENCES, find_references
+from .static_page import add_page
 
 RETRY_AFTER_SECONDS = 1
 
@@ -41,15 +44,8 @@ _PIECE_BYTES = 2**18  # of a response: a proxy passes on pieces, and keeps a who
 _LONGEST_INLINE = 2**15  # bytes; reading more of a body at once would hold up other requests
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _OPTIONS = ("verify", "model")
-# The page needs nothing from anywhere else, so nothing else may be loaded by it.
-_PAGE_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
-    ),
-    "X-Content-Type-Options": "nosniff",
-}
 _REQUEST_COLUMNS = f"{', '.join(PARTS)}, all optional: the fields of a trajectory in JSON, null where one is not given"
-_RESPONSE_COLUMNS = "times, q, p, energy_drift, solver_error, source; energy, period, turning_points where any trajectory has its own units"
+_RESPONSE_COLUMNS = f"times, q, p, {', '.join(TRUST_FIELDS)}; energy, period, turning_points where any trajectory has its own units"
 _COMPONENT = "#/components/schemas/{model}"
 _REQUESTS = (TrajectoriesRequest, PotentialRequest)
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -74,12 +70,8 @@ def build_api(service: Service) -> FastAPI:
     """The application. The service is looked at anew by each request, so that its models can be swapped meanwhile."""
     summary = "q(t), p(t) for a potential V(q), from a neural operator"
     api = FastAPI(title="Neural Hamilton", version="1", summary=summary, docs_url=None, redoc_url=None)
-    page = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
     _add_common(api, service)
-
-    @_get(api, "/", response_class=HTMLResponse, summary="A page to try it")
-    async def show_page() -> HTMLResponse:
-        return HTMLResponse(page, headers=_PAGE_HEADERS)
+    add_page(api)
 
     @_get(api, "/v1/model", summary="The default model's card, with what the model was trained for")
     async def show_model() -> dict[str, Any]:
@@ -241,20 +233,25 @@ def _unavailable(reason: str, sentence: str) -> _Refused:
 
 
 async def _predict_json(service: Service, body: bytes, options: dict[str, str]) -> Response:
-    def read() -> tuple[str | None, Verify, list[Any]]:
+    def read() -> tuple[str | None, Verify, bool, list[Any]]:
         request = parse_request(TrajectoriesRequest, body)
         for name, value in options.items():
             if name in request.model_fields_set:
                 raise InputError(f"{name} is given in the query and in the body; give it once")
             request = request.model_copy(update={name: value})
-        return request.model, request.verify, [trajectory.to_problem(index) for index, trajectory in enumerate(request.trajectories)]
+        if request.reference and len(request.trajectories) > MAX_REFERENCES:
+            count = len(request.trajectories)
+            raise InputError(f"reference is for at most {MAX_REFERENCES} trajectories; this request has {count}, so split it")
+        problems = [trajectory.to_problem(index) for index, trajectory in enumerate(request.trajectories)]
+        return request.model, request.verify, request.reference, problems
 
-    asked, verify, problems = await _in_thread_if_long(len(body), read)
+    asked, verify, with_reference, problems = await _in_thread_if_long(len(body), read)
     name, model = service.catalogue.choose(asked, problems)
     predicted = await service.queue.predict(model, problems, verify)
     service.instruments.predicted(name, predicted)
+    references = await run_in_threadpool(find_references, problems, predicted) if with_reference else None
     summary = {"name": name, **model.summary}
-    return await _in_thread_if_long(_size(predicted), lambda: _json(to_response(summary, predicted, verify)))
+    return await _in_thread_if_long(_size(predicted), lambda: _json(to_response(summary, predicted, verify, references)))
 
 
 async def _predict_arrow(service: Service, body: bytes, options: dict[str, str]) -> Response:
@@ -270,11 +267,15 @@ async def _predict_arrow(service: Service, body: bytes, options: dict[str, str])
 
 def _map_potential(service: Service, body: bytes) -> Response:
     request = parse_request(PotentialRequest, body)
+    problem = request.to_problem()
+    if isinstance(problem, MotionProblem):
+        domain, values, energy = map_potential_of_motion(problem, request.places)
+        return _json({"domain": [domain], "values": values, "energy": energy})
     _, model = service.catalogue.find(request.model)
     num_places = request.places ** len(model.system.domain)
     if num_places > MAX_PLACES**2:
         raise InputError(f"places is {request.places}, which makes {num_places} in all; at most {MAX_PLACES**2} are allowed")
-    values, energy = model.map_potential(request.to_problem(), request.places)
+    values, energy = model.map_potential(problem, request.places)
     return _json({"domain": model.system.domain, "values": values, "energy": energy})
 
 

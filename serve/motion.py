@@ -20,9 +20,8 @@ from ..physics.errors import shown
 from ..physics.potentials.expressions import Expression
 from ..physics.potentials.functions import FunctionPotential
 from ..physics.potentials.tables import TablePotential, is_table_path, read_table
-from .orbit import Orbit, Trust, Verdict, Verify
-from .problems import DEFAULT_TIMES, Problem, as_numbers, read_times, renaming, within_rounding
-from .reference import finite_or_none, judge
+from .orbit import Orbit, Trust, Verdict, Verify, finite_or_none, judge
+from .problems import DEFAULT_TIMES, Problem, as_numbers, check_number_of_times, read_times, renaming, within_rounding
 from .shipped import SHIPPED_MODELS, accepts, find_model, most_accurate_model
 
 if TYPE_CHECKING:
@@ -217,13 +216,38 @@ def predicts_motions(model: "Model | Client") -> bool:
 
 def predict_all(model: "Model", problems: Sequence[Problem | MotionProblem], verify: Verify) -> list[Orbit | Motion]:
     """Problems in the model's units and in others, together and in order."""
-    from .model import check_number_of_times
-
     check_number_of_times(sum(problem.num_times for problem in problems))
     own = [problem for problem in problems if isinstance(problem, MotionProblem)]
     orbits = iter(model.predict([problem for problem in problems if isinstance(problem, Problem)], verify))
     motions = iter(predict_motions(model, own, verify) if own else ())
     return [next(motions) if isinstance(problem, MotionProblem) else next(orbits) for problem in problems]
+
+
+def map_potential_of_motion(problem: MotionProblem, num_places: int) -> tuple[tuple[float, float], np.ndarray, float | None]:
+    """The domain, U at uniform places over it (N,), and the energy of the particle; None without a q0. Its motion may be unbounded.
+
+    Raises
+    ------
+    InputError
+        For a potential that cannot be read or is not finite everywhere in the domain, or a particle outside it.
+    """
+    names = problem.names
+    with renaming(dict.fromkeys(("expression", "potential", "table"), names.potential) | {"parameter": names.parameters}):
+        potential, (low, high) = _read_potential(problem)
+        if not 0.0 < high - low < np.inf:
+            raise InputError(f"{names.domain} is ({low:g}, {high:g}); give two numbers, the smaller first")
+        values = potential(np.linspace(low, high, num_places))
+        if problem.q0 is None:
+            return (low, high), values, None
+        q0, p0, mass = (_read_number(getattr(problem, name), getattr(names, name)) for name in ("q0", "p0", "mass"))
+        if not low <= q0 <= high:
+            raise InputError(f"{names.q0} is {q0:g}; it must lie in the domain, from {low:g} to {high:g}")
+        if not 0.0 < mass < np.inf:
+            raise InputError(f"{names.mass} is {mass:g}; it must be positive and finite")
+        energy = 0.5 * p0 / mass * p0 + float(potential(np.array([q0]))[0])
+    if not np.isfinite(energy):
+        raise InputError(f"{names.p0} is too large: the energy of the particle is {energy}")
+    return (low, high), values, energy
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from ..physics.systems import Names
 from .motion import Motion, MotionNames, MotionProblem
 from .orbit import Orbit, Source, Trust, Verdict, Verify
 from .problems import MAX_TIMES, Problem
+from .solutions import MAX_REFERENCES, Reference
 
 MAX_TRAJECTORIES = 1024
 MAX_POINTS_OF_A_TABLE = 10_000
@@ -57,16 +58,9 @@ _MODEL = "a name of GET /v1/models; by default the best for what is asked"
 _P0 = "like q0, by default the model's only initial state, else 0"
 
 
-class TrajectoryRequest(_Strict):
-    """One problem: exactly one of `potential`, `expression` and `table`.
+class _Particle(_Strict):
+    """The fields that both requests share: a particle, in the model's units or in your own."""
 
-    The domain and the horizon are those of GET /v1/model, and everything is dimensionless. With `domain` or `table` the particle moves in
-    units of your own: it has any mass and moves along a line in any potential, from which it must come back, for any times.
-    """
-
-    potential: Sensors | None = Field(
-        None, description="V at the model's uniform sensors over the domain; a list of lists with two degrees of freedom"
-    )
     expression: str | None = Field(None, description=_EXPRESSION, examples=["8*(q-0.5)**2"])
     table: list[Annotated[list[Number], Field(min_length=2, max_length=2)]] | None = Field(
         None, max_length=MAX_POINTS_OF_A_TABLE, description="points (x, U) in your own units, joined by a cubic spline"
@@ -78,6 +72,26 @@ class TrajectoryRequest(_Strict):
     mass: Number | None = Field(None, description="in your own units; 1 by default")
     q0: Coordinates | None = Field(None, description=_Q0)
     p0: Coordinates | None = Field(None, description=_P0)
+
+    @property
+    def has_own_units(self) -> bool:
+        return _has_own_units(self._given)
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        return {name: value for name in PARTS if (value := getattr(self, name, None)) is not None}
+
+
+class TrajectoryRequest(_Particle):
+    """One problem: exactly one of `potential`, `expression` and `table`.
+
+    The domain and the horizon are those of GET /v1/model, and everything is dimensionless. With `domain` or `table` the particle moves in
+    units of your own: it has any mass and moves along a line in any potential, from which it must come back, for any times.
+    """
+
+    potential: Sensors | None = Field(
+        None, description="V at the model's uniform sensors over the domain; a list of lists with two degrees of freedom"
+    )
     times: list[Number] | None = Field(
         None,
         min_length=1,
@@ -90,16 +104,10 @@ class TrajectoryRequest(_Strict):
         check_parts(self._given)
         return self
 
-    @property
-    def _given(self) -> dict[str, Any]:
-        return {name: value for name in PARTS if (value := getattr(self, name)) is not None}
-
     def to_problem(self, index: int) -> Problem | MotionProblem:
         """The problem, with its fields named as in the request."""
-        given = self._given
-        if self.times is not None:
-            given["times"] = np.array(self.times)  # a fifth of the memory of a list, while it waits
-        return as_problem(given, index)
+        times = {} if self.times is None else {"times": np.array(self.times)}  # a fifth of the memory of a list, while it waits
+        return as_problem(self._given | times, f"trajectories[{index}].")
 
 
 class TrajectoriesRequest(_Strict):
@@ -107,28 +115,42 @@ class TrajectoriesRequest(_Strict):
 
     trajectories: list[TrajectoryRequest] = Field(min_length=1, max_length=MAX_TRAJECTORIES)
     verify: Verify = "energy"
+    reference: bool = Field(
+        False, description=f"the solver's q and p, and H along the prediction, beside each of at most {MAX_REFERENCES} trajectories"
+    )
     model: str | None = Field(None, description=_MODEL)
 
 
-class PotentialRequest(_Strict):
-    """A potential to draw, and the particle whose energy is wanted; the domain is that of GET /v1/model."""
+class PotentialRequest(_Particle):
+    """A potential to draw, and the particle whose energy is wanted; exactly one of `expression` and `table`.
 
-    expression: str = Field(description=_EXPRESSION, examples=["8*(q-0.5)**2"])
-    q0: Coordinates | None = Field(None, description=_Q0)
-    p0: Coordinates | None = Field(None, description=_P0)
+    The domain is that of GET /v1/model, or with `domain` or `table` your own.
+    """
+
     model: str | None = Field(None, description=_MODEL)
     places: int = Field(65, ge=2, le=MAX_PLACES, description="along each axis, uniform, ends of the domain included")
 
-    def to_problem(self) -> Problem:
-        return Problem(self.expression, self.q0, self.p0, names=Names("expression", "q0", "p0"))
+    @model_validator(mode="after")
+    def _fits_together(self) -> "PotentialRequest":
+        if (self.expression is None) == (self.table is None):
+            raise ValueError("give exactly one of expression and table")
+        _check_units(self._given)
+        return self
+
+    def to_problem(self) -> Problem | MotionProblem:
+        """The problem, with its fields named as in the request."""
+        return as_problem(self._given, "")
 
 
 class PotentialResponse(_Strict):
-    """V at the places of the grid, for two degrees of freedom one list for each place along q1; and H of the initial state."""
+    """V at the places of the grid, for two degrees of freedom one list for each place along q1; and H of the initial state.
 
-    domain: list[tuple[float, float]]
+    `energy` is null in your own units without `q0`.
+    """
+
+    domain: list[list[float]] = Field(description="smallest and largest place along each coordinate")
     values: list[float] | list[list[float]]
-    energy: float
+    energy: float | None
 
 
 class TrustBody(_Strict):
@@ -144,14 +166,28 @@ class TrustBody(_Strict):
     )
     source: Source = Field(description="whose trajectory it is")
     verdict: Verdict | None = Field(
-        description="whether the prediction passed the check, was replaced by the reference, or could not be told from it within its error"
+        description="whether the prediction passed the check, was replaced by the reference, or may be right where the reference is off"
     )
+
+
+class ReferenceBody(_Strict):
+    """The solver's trajectory, in the shapes of the prediction, with a bound on the absolute error of any q or p.
+
+    In your own units the bound is null: the quadrature is exact to 1e-9 of the ranges of q and p. Where there is no reference, `refusal`
+    gives the reason. `energies` is H along the prediction, in V as it was given; null where V is not finite there.
+    """
+
+    q: list[float] | list[list[float]] | None
+    p: list[float] | list[list[float]] | None
+    error_bound: float | None
+    energies: list[float] | None
+    refusal: str | None
 
 
 class TrajectoryBody(_Strict):
     """q and p have one number per time, or one list of d numbers with d degrees of freedom.
 
-    In units of your own, `energy`, `period` and `turning_points` of the motion come with them.
+    In units of your own, `energy`, `period` and `turning_points` of the motion come with them; with reference=true, `reference`.
     """
 
     times: list[float]
@@ -160,7 +196,8 @@ class TrajectoryBody(_Strict):
     trust: TrustBody
     energy: float | None = None
     period: float | None = None
-    turning_points: tuple[float, float] | None = None
+    turning_points: list[float] | None = None
+    reference: ReferenceBody | None = None
 
 
 class ModelSummary(_Strict):
@@ -201,29 +238,33 @@ def check_parts(given: Mapping[str, Any]) -> None:
         raise ValueError("give exactly one of potential, expression and table")
     if "potential" in given and "domain" in given:
         raise ValueError("potential holds the model's sensors; in your own units, with domain, give expression or table")
-    if not _has_own_units(given):
-        for name in ("parameters", "mass"):
-            if name in given:
-                raise ValueError(f"{name} is for your own units; give domain too, between which the particle moves")
-    elif "q0" not in given:
+    _check_units(given)
+    if _has_own_units(given) and "q0" not in given:
         raise ValueError("q0 is missing; in your own units, give the place of the particle at t = 0")
 
 
-def as_problem(given: Mapping[str, Any], index: int) -> Problem | MotionProblem:
-    """The problem of parts that fit together, which messages call `trajectories[index].PART`."""
+def _check_units(given: Mapping[str, Any]) -> None:
+    for name in () if _has_own_units(given) else ("parameters", "mass"):
+        if name in given:
+            raise ValueError(f"{name} is for your own units; give domain too, between which the particle moves")
+
+
+def as_problem(given: Mapping[str, Any], prefix: str) -> Problem | MotionProblem:
+    """The problem of parts that fit together, which messages call PREFIX and their name."""
     potential = next(name for name in _POTENTIALS if name in given)
     if not _has_own_units(given):
-        return Problem(given[potential], given.get("q0"), given.get("p0"), given.get("times"), request_names(index, potential))
+        names = Names(*(prefix + name for name in (potential, "q0", "p0", "times")))
+        return Problem(given[potential], given.get("q0"), given.get("p0"), given.get("times"), names)
     fields = (potential, "parameters", "domain", "mass", "q0", "p0", "times")
     return MotionProblem(
         given[potential],
-        given["q0"],
+        given.get("q0"),
         given.get("p0", 0.0),
         given.get("times"),
         mass=given.get("mass", 1.0),
         domain=given.get("domain"),
         parameters=given.get("parameters", {}),
-        names=MotionNames(*(f"trajectories[{index}].{name}" for name in fields)),
+        names=MotionNames(*(prefix + name for name in fields)),
     )
 
 
@@ -231,20 +272,19 @@ def _has_own_units(given: Mapping[str, Any]) -> bool:
     return "domain" in given or "table" in given
 
 
-def request_names(index: int, potential: str = "potential") -> Names:
-    """What the parts of a problem are called in a request."""
-    row = f"trajectories[{index}]."
-    return Names(row + potential, row + "q0", row + "p0", row + "times")
-
-
 def trust_of(trust: Trust, verify: Verify) -> dict[str, Any]:
     """The `trust` object; `solver_error` is there only with verify="solver" (null: there is no finite prediction)."""
     return {name: value for name, value in vars(trust).items() if name != "solver_error" or verify == "solver"}
 
 
-def to_response(model: dict[str, Any], predicted: Sequence[Orbit | Motion], verify: Verify) -> dict[str, Any]:
+def to_response(
+    model: dict[str, Any], predicted: Sequence[Orbit | Motion], verify: Verify, references: Sequence[Reference] | None = None
+) -> dict[str, Any]:
     """The JSON-able response. Built by hand: validating a million numbers that this process computed would cost seconds."""
-    return {"model": model, "trajectories": [_trajectory(one, verify) for one in predicted]}
+    trajectories = [_trajectory(one, verify) for one in predicted]
+    for body, reference in zip(trajectories, references or (), strict=references is not None):
+        body["reference"] = _reference(reference)
+    return {"model": model, "trajectories": trajectories}
 
 
 def _trajectory(predicted: Orbit | Motion, verify: Verify) -> dict[str, Any]:
@@ -255,6 +295,12 @@ def _trajectory(predicted: Orbit | Motion, verify: Verify) -> dict[str, Any]:
     if isinstance(predicted, Motion):
         body |= {"energy": predicted.energy, "period": predicted.period, "turning_points": list(predicted.turning_points)}
     return body
+
+
+def _reference(reference: Reference) -> dict[str, Any]:
+    arrays = {name: getattr(reference, name) for name in ("q", "p", "energies")}
+    lists = {name: None if values is None else values.tolist() for name, values in arrays.items()}
+    return lists | {"error_bound": reference.error_bound, "refusal": reference.refusal}
 
 
 def _sentence(problem: Any) -> str:

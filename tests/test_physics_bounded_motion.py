@@ -128,3 +128,9 @@ def test_what_has_no_bounded_motion_is_refused_in_one_sentence(start, words):
     with pytest.raises(InputError) as refused:
         find_motion(double_well, **({"p0": 0.0, "mass": 1.0, "domain": (-1.5, 1.5)} | start))
     assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_particle_at_rest_may_start_at_a_place_of_the_search():
+    for q0 in (thousandth / 1000 for thousandth in range(2, 500)):  # 0.018 is one of them, but for rounding
+        motion = find_motion(lambda x: (x - 0.5) ** 2, q0, 0.0, mass=1.0, domain=(0.0, 1.0))
+        assert motion.turning_points == pytest.approx((q0, 1.0 - q0), abs=1e-9)

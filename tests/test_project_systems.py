@@ -24,7 +24,7 @@ SOURCES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROO
 # How version 0.1 recorded what it knew of one system; its cards are migrated there.
 HISTORY = {Path("architectures/card.py")}
 OUTSIDE = [path for path in SOURCES if not path.is_relative_to(SYSTEMS) and path not in HISTORY]
-TEXTS = [ROOT / "serve/page.html", *(ROOT / "platform").rglob("*.j2")]
+TEXTS = [*(ROOT / "serve/page").glob("*.*"), *(ROOT / "platform").rglob("*.j2")]
 # Names that only one system has, and names of its ensembles. `dataset` and the like are everybody's.
 FOREIGN_NAMES = re.compile(r"(?i)^_?(wall|walls|wall_height|horizon|paper|phase_space)$")
 ENSEMBLE_NAMES = {"paper", "phase-space", "sharp"}

@@ -180,8 +180,8 @@ class TestLikeALocalModel:
         forms = [*forms.items(), *((form, SENSORS) for form in (SENSORS, SENSORS.tolist(), {"potential": SENSORS}))]
         for potential, local in forms:
             for verify in ("none", "energy", "solver"):
-                arguments = (0.3, -0.2, TIMES)
-                same(client(potential, *arguments, verify=verify), model(local, *arguments, verify=verify))
+                seen = SENSORS if callable(potential) else potential  # an endpoint sees a function at the sensors only
+                same(client(potential, 0.3, -0.2, TIMES, verify=verify), model(seen, 0.3, -0.2, TIMES, verify=verify))
         orbit, local = client(HARMONIC), model(HARMONIC)
         same(orbit, local)
         assert orbit.energy == local.energy and float(orbit.q0) == float(local.q0) == 0.0
@@ -248,20 +248,23 @@ class TestLikeALocalModel:
         assert str(remote.value) == str(local.value)
 
 
+BOWL_TEXT = "2 - 48*q1*(1-q1)*q2*(1-q2)"
+
+
+def bowl(a, b):
+    return 2 - 48 * a * (1 - a) * b * (1 - b)
+
+
 @pytest.mark.parametrize("encoding", ["arrow", "json"])
 def test_two_degrees_of_freedom(tmp_path, encoding):
     model = nh.load(save_plane(tmp_path / "surface"))
     with listening(api_of(tiny=model)) as url:
         client = nh.connect(url, encoding=encoding)
-        text, axis = "2 - 48*q1*(1-q1)*q2*(1-q2)", np.linspace(0.0, 1.0, 12)
-
-        def function(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-            return 2 - 48 * a * (1 - a) * b * (1 - b)
-
-        for potential, local in ((text, text), (function, function(*np.meshgrid(axis, axis, indexing="ij")))):
-            arguments = ([0.3, 0.4], [0.5, 0.0], TIMES)
-            orbit = client(potential, *arguments, verify="solver")
-            same(orbit, model(local, *arguments, verify="solver"))
+        axis = np.linspace(0.0, 1.0, 12)
+        for potential in (BOWL_TEXT, bowl):
+            orbit = client(potential, [0.3, 0.4], [0.5, 0.0], TIMES, verify="solver")
+            seen = bowl(axis[:, None], axis) if callable(potential) else potential
+            same(orbit, model(seen, [0.3, 0.4], [0.5, 0.0], TIMES, verify="solver"))
             assert orbit.q.shape == (4, 2) and list(orbit.columns) == ["t", "q1", "q2", "p1", "p2"]
     pendulum = nh.load(save_plane(tmp_path / "pendulum", "double-pendulum"))
     with listening(api_of(pendulum=pendulum)) as url:

@@ -11,11 +11,10 @@ from serving import FROM_REST, HARMONIC, SENSORS, exact_harmonic, save_tiny
 
 from neural_hamilton.architectures import load_model, record_calibration
 from neural_hamilton.physics import InputError
-from neural_hamilton.physics.systems import get_system
+from neural_hamilton.physics.systems import Names, get_system
 from neural_hamilton.physics.systems.generic import Solved
-from neural_hamilton.serve.model import MAX_POINTS, Model
-from neural_hamilton.serve.problems import MAX_TIMES, Problem
-from neural_hamilton.serve.schema import request_names
+from neural_hamilton.serve.model import Model
+from neural_hamilton.serve.problems import MAX_POINTS, MAX_TIMES, Problem
 from neural_hamilton.serve.shipped import SHIPPED_MODELS, choose_model, find_model, shipped_models
 
 WELL = get_system("well")
@@ -34,7 +33,7 @@ def model(folder: Path) -> Model:
 def problem(potential, *state_and_times, **more):
     """The second problem of a request."""
     kind = "expression" if isinstance(potential, str) else "potential"
-    return Problem(potential, *state_and_times, **more, names=request_names(1, kind))
+    return Problem(potential, *state_and_times, **more, names=Names(*(f"trajectories[1].{name}" for name in (kind, "q0", "p0", "times"))))
 
 
 def with_value(position: int, value: float) -> np.ndarray:

@@ -222,7 +222,7 @@ class TestPotentialOverHttp:
         ("body", "sentence"),
         [
             ("{", "body"),
-            ({}, "expression: field required"),
+            ({}, "give exactly one of expression and table"),
             ({"expression": "q1+"}, "expression 'q1+' cannot be read at character 4"),
             ({"expression": "1/(q1-0.5)+q2"}, "expression '1/(q1-0.5)+q2' is not finite at q1 = 0.5"),
             ({"expression": BOWL, "places": 1}, "places: input should be greater than or equal to 2"),

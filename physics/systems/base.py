@@ -279,7 +279,7 @@ class System(ABC):
                 raise InputError(f"{getattr(names[row], name)} is {_plain(values[row])}; it must be finite")
         for row, axis in np.argwhere(~inside)[:1]:
             place = f"[{axis}]" if self.degrees_of_freedom > 1 else ""
-            received = shown(positions[row, axis], low[axis], high[axis])
+            received = shown(float(positions[row, axis]), low[axis], high[axis])
             raise InputError(f"{names[row].q0}{place} is {received}; it must be between {low[axis]:g} and {high[axis]:g}")
 
     def rates(self, hamiltonians: Any, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

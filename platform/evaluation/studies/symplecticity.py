@@ -17,6 +17,7 @@ from ..groups import measure_groups
 from ..predictions import predict
 from ..study import Study, Subject, has_exact_hamiltonians, takes_any_initial_state
 
+_BATCH_SIZE = 256  # of states beside each row's own, of which there are sixteen times as many as rows
 _STEP = 1e-4
 _MARGIN = 2.0 * _STEP  # by which an initial state is shifted at most
 _NUM_TIMES = 5
@@ -53,7 +54,7 @@ def measure_maps(model: Any, problems: Problems) -> tuple[dict[str, np.ndarray],
     def flow(start_q: np.ndarray, start_p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         repeated = chosen.take(np.arange(len(start_q)) % len(chosen))
         moved = replace(repeated, q0=start_q, p0=start_p, times=np.tile(times, (len(start_q) // len(chosen), 1)))
-        prediction = predict(network, moved, len(moved))
+        prediction = predict(network, moved, _BATCH_SIZE)
         return prediction.q, prediction.p
 
     jacobians = jacobian_by_differences(flow, chosen.q0, chosen.p0, step=_STEP)
