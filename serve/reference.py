@@ -14,7 +14,6 @@ import numpy as np
 from ..physics.systems import Names, System
 from ..physics.systems.functions import FunctionHamiltonians
 from ..physics.systems.generic import Solved, largest_difference
-from .orbit import Verdict, Verify
 from .problems import Potential, calling_it, exact_hamiltonians
 
 _FINE_STEPS = (16, 8)  # refinements of the difference quotients that give the gradient of a function
@@ -66,14 +65,3 @@ def sensor_error(system: System, exact: Any, sensed: Any, sensors: tuple[int, ..
     true, interpolated = (hamiltonian.sense(places)["potential"] for hamiltonian in (exact, sensed))
     reached = np.minimum(true, interpolated) <= energy
     return float(np.abs(true - interpolated)[reached].max(initial=0.0) / scale)
-
-
-def judge(difference: float, error: float, threshold: float, verify: Verify) -> Verdict:
-    """What follows for a prediction that was not trusted, or not asked about, by its difference from a reference with this `error`."""
-    if difference > SAFETY * error and (verify != "solver" or difference > threshold):
-        return "replaced"
-    return "accepted" if max(difference, SAFETY * error) <= threshold else "undecided"
-
-
-def finite_or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
