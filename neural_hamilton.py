@@ -11,6 +11,8 @@
     swing = nh.motion("D*(1-exp(-a*(q-r)))**2", q0=1.5, mass=0.98, domain=(0.7, 4), parameters={"D": 4.6, "a": 1.9, "r": 1.27})
     swing.period, swing.turning_points                             # in your own units, for any times
 
+    remote = nh.connect("http://127.0.0.1:8000")                   # a served model, used in the same way
+
     exact = nh.solve("8*(q-0.5)**2", q0=0, p0=0, times=orbit.times)    # with a certified bound: exact.integration_error
     split = nh.read_dataset("runs/data", "test")                   # arrays, and the exact Hamiltonians
 
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from .physics.errors import InputError as InputError
     from .platform.data.datasets import Split as Split
     from .platform.data.datasets import read_split as read_dataset
+    from .serve.client import Client as Client
+    from .serve.client import EndpointError as EndpointError
+    from .serve.client import connect as connect
     from .serve.model import Model as Model
     from .serve.model import load as load
     from .serve.model import predict as predict
@@ -41,6 +46,8 @@ if TYPE_CHECKING:
     from .serve.solve import solve as solve
 
 _NAMES = {
+    "Client": ("serve.client", "Client"),
+    "EndpointError": ("serve.client", "EndpointError"),
     "InputError": ("physics.errors", "InputError"),
     "Motion": ("serve.motion", "Motion"),
     "Model": ("serve.model", "Model"),
@@ -48,6 +55,7 @@ _NAMES = {
     "Problem": ("serve.problems", "Problem"),
     "Split": ("platform.data.datasets", "Split"),
     "Trust": ("serve.orbit", "Trust"),
+    "connect": ("serve.client", "connect"),
     "load": ("serve.model", "load"),
     "motion": ("serve.motion", "motion"),
     "predict": ("serve.model", "predict"),
@@ -56,6 +64,8 @@ _NAMES = {
     "solve": ("serve.solve", "solve"),
 }
 __all__ = [
+    "Client",
+    "EndpointError",
     "InputError",
     "Model",
     "Motion",
@@ -63,6 +73,7 @@ __all__ = [
     "Problem",
     "Split",
     "Trust",
+    "connect",
     "load",
     "motion",
     "predict",

@@ -235,13 +235,14 @@ def _series(potential: Function, energy: float, mass: float, ends: tuple[float, 
             if near.any():
                 return series, accuracy, hidden[near]
             kinetic = np.maximum(kinetic, np.finfo(float).tiny)
-        rate = reach * np.sin(angle) / np.sqrt(2.0 * kinetic / mass)
-        series = np.asarray(dct(rate, type=2)) / nodes
-        series[0] *= 0.5
-        tail = np.abs(series[3 * nodes // 4 :]).max()
-        accuracy = float(max(abs(series[0] - mean_before), tail) / series[0])
+        with np.errstate(all="ignore"):  # with units that overflow the accuracy is nan
+            rate = reach * np.sin(angle) / np.sqrt(2.0 * kinetic / mass)
+            series = np.asarray(dct(rate, type=2)) / nodes
+            series[0] *= 0.5
+            tail = np.abs(series[3 * nodes // 4 :]).max()
+            accuracy = float(max(abs(series[0] - mean_before), tail) / series[0])
         if accuracy <= _GOAL:
             break
         mean_before, nodes = series[0], 2 * nodes
-    kept = np.flatnonzero(np.abs(series) > 1e-16 * series[0])[-1] + 1
-    return series[:kept], accuracy, None
+    kept = np.flatnonzero(np.abs(series) > 1e-16 * series[0])
+    return series[: kept[-1] + 1] if kept.size else series, accuracy, None  # none: beyond the range of numbers, and refused

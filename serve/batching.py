@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from .model import MAX_POINTS, Model, Verify, check_number_of_times
+from .model import Model
 from .motion import Motion, MotionProblem, predict_all
-from .orbit import Orbit
+from .orbit import Orbit, Verify
 from .passes import POINTS_PER_PASS
-from .problems import Problem
+from .problems import MAX_POINTS, Problem, check_number_of_times
 
 _log = logging.getLogger(__name__)
 

@@ -25,6 +25,7 @@ from .motion import MotionProblem, map_potential_of_motion
 from .orbit import TRUST_FIELDS
 from .schema import (
     MAX_PLACES,
+    PARTS,
     PotentialRequest,
     PotentialResponse,
     Refusal,
@@ -43,6 +44,8 @@ _PIECE_BYTES = 2**18  # of a response: a proxy passes on pieces, and keeps a who
 _LONGEST_INLINE = 2**15  # bytes; reading more of a body at once would hold up other requests
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _OPTIONS = ("verify", "model")
+_REQUEST_COLUMNS = f"{', '.join(PARTS)}, all optional: the fields of a trajectory in JSON, null where one is not given"
+_RESPONSE_COLUMNS = f"times, q, p, {', '.join(TRUST_FIELDS)}; energy, period, turning_points where any trajectory has its own units"
 _COMPONENT = "#/components/schemas/{model}"
 _REQUESTS = (TrajectoriesRequest, PotentialRequest)
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -104,10 +107,10 @@ def build_api(service: Service) -> FastAPI:
         "/v1/trajectories",
         summary="Trajectories of a batch of potentials",
         responses={
-            200: {"model": TrajectoriesResponse, "content": {MEDIA_TYPE: _binary(", ".join(("times", "q", "p", *TRUST_FIELDS)))}},
+            200: {"model": TrajectoriesResponse, "content": {MEDIA_TYPE: _binary(_RESPONSE_COLUMNS)}},
             **_REFUSALS,
         },
-        openapi_extra=_body(TrajectoriesRequest, {MEDIA_TYPE: _binary("potential and, if wanted, q0, p0, times")})
+        openapi_extra=_body(TrajectoriesRequest, {MEDIA_TYPE: _binary(_REQUEST_COLUMNS)})
         | {
             "parameters": [
                 _query("verify", "with JSON, either here or in the body", {"enum": list(get_args(Verify)), "default": "energy"}),
@@ -252,8 +255,10 @@ async def _predict_json(service: Service, body: bytes, options: dict[str, str]) 
 
 
 async def _predict_arrow(service: Service, body: bytes, options: dict[str, str]) -> Response:
-    name, model = service.catalogue.find(options.get("model"))
-    problems = await _in_thread_if_long(len(body), lambda: read_problems(body, model.system))
+    wanted = options.get("model")
+    system = service.catalogue.find(wanted)[1].system
+    problems = await _in_thread_if_long(len(body), lambda: read_problems(body, system))
+    name, model = service.catalogue.choose(wanted, problems)
     orbits = await service.queue.predict(model, problems, options.get("verify", "energy"))  # type: ignore[arg-type]
     service.instruments.predicted(name, orbits)
     content = await _in_thread_if_long(_size(orbits), lambda: write_orbits(orbits, model.system))  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from ..physics.systems.functions import FunctionHamiltonians
 from ..physics.systems.generic import Solved, largest_difference
 from ..platform.config.data import DataConfig
 from ..platform.data.datasets import stack_fields
-from .orbit import Orbit, Trust, Verdict
+from .orbit import Orbit, Trust, Verdict, Verify, finite_or_none, judge
 from .parameters import typical_parameters
 from .passes import Passes
 from .problems import (
@@ -28,18 +28,15 @@ from .problems import (
     Problem,
     as_problems,
     calling_it,
+    check_number_of_times,
     exact_hamiltonians,
     read_fields,
     read_state,
     read_times,
     within_rounding,
 )
-from .reference import SAFETY, drift_in, known_hamiltonians, sensor_error, solve_reference
+from .reference import drift_in, known_hamiltonians, sensor_error, solve_reference
 from .shipped import find_model, models_accepting
-
-Verify = Literal["none", "energy", "solver"]
-
-MAX_POINTS = 1_000_000  # query times of one batch, all problems together: bounds memory and the size of a response
 
 
 class Model:
@@ -246,9 +243,11 @@ class Model:
             usable = usable & np.isfinite(drift)
             limit = np.inf if self.drift_threshold is None else self.drift_threshold
             trusted = usable & (drift <= limit) & ~(unresolved > limit)
+        # Of a model that was never calibrated, no drift is known to be too large: nothing was checked.
+        passed: Verdict | None = None if verify == "none" or self.drift_threshold is None else "accepted"
         orbits = {}
         for k, row in enumerate(rows.tolist()):
-            verdict: Verdict | None = None if verify == "none" else "accepted"
+            verdict = passed
             difference, error = np.nan, np.nan
             if verify == "solver" or not trusted[k]:
                 reference_q, reference_p, error = batch.solve(row)
@@ -287,12 +286,6 @@ class Model:
         p0, times = np.zeros_like(q0), np.array([[self.task.horizon]])
         q, p = system.solve(hamiltonians, q0, p0, times)
         system.energy_drift(hamiltonians, q0, p0, q, p)
-
-
-def check_number_of_times(count: int) -> None:
-    """Refuse a batch with too many query times, of all its problems together."""
-    if count > MAX_POINTS:
-        raise InputError(f"there are {count} query times in total; at most {MAX_POINTS} are allowed in one batch")
 
 
 def load(model: str | Path, *, solver_threshold: float = 0.05, device: str = "cpu") -> Model:
@@ -419,20 +412,9 @@ class _Batch:
         return solved.q[0, back], solved.p[0, back], float(solved.error[0])
 
 
-def judge(difference: float, error: float, threshold: float, verify: Verify) -> Verdict:
-    """What follows for a prediction that was not trusted, or not asked about, by its difference from a reference with this `error`."""
-    if difference > SAFETY * error and (verify != "solver" or difference > threshold):
-        return "replaced"
-    return "accepted" if max(difference, SAFETY * error) <= threshold else "undecided"
-
-
 def _check_finite(q: np.ndarray, p: np.ndarray, names: Names) -> None:
     if not (np.isfinite(q).all() and np.isfinite(p).all()):
         raise InputError(f"{names.potential} has no finite trajectory, from the model or from the solver; make the potential smoother")
-
-
-def finite_or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def _read_states(model: Model, problems: Sequence[Problem]) -> tuple[np.ndarray, np.ndarray]:

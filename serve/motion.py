@@ -20,13 +20,15 @@ from ..physics.errors import shown
 from ..physics.potentials.expressions import Expression
 from ..physics.potentials.functions import FunctionPotential
 from ..physics.potentials.tables import TablePotential, is_table_path, read_table
-from .model import Model, Verify, check_number_of_times, finite_or_none, judge
-from .orbit import Orbit, Trust, Verdict
-from .problems import DEFAULT_TIMES, Problem, as_numbers, read_times, renaming, within_rounding
+from .orbit import Orbit, Trust, Verdict, Verify, finite_or_none, judge
+from .problems import DEFAULT_TIMES, Problem, as_numbers, check_number_of_times, read_times, renaming, within_rounding
 from .shipped import SHIPPED_MODELS, accepts, find_model, most_accurate_model
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from .client import Client
+    from .model import Model
 
 _PART_OF_HORIZON = 0.999  # that a swing may take
 _PLACES = 4_001  # at which a well is compared with what its sensors make of it
@@ -85,7 +87,7 @@ class Motion:
         `energy_drift` and `sensor_error` are relative to the energy above the lowest point; `solver_error` and `reference_error` to the
         distance L between the turning points, and for p to mass L / time_scale. The reference is the solution by quadrature.
     model
-        The folder of the network.
+        The folder of the network, or its address at an endpoint.
     domain
         Where the potential is known.
     """
@@ -95,7 +97,7 @@ class Motion:
     p: np.ndarray
     time_scale: float
     trust: Trust
-    model: Path
+    model: Path | str
     domain: tuple[float, float]
     bounded: BoundedMotion = field(repr=False)
 
@@ -143,7 +145,7 @@ def motion(
     mass: float = 1.0,
     domain: Sequence[float] | None = None,
     parameters: Mapping[str, float] | None = None,
-    model: str | Path | Model | None = None,
+    model: "str | Path | Model | Client | None" = None,
     verify: Verify = "energy",
 ) -> Motion:
     """The motion of a particle along a line, in your own units and for any times.
@@ -165,8 +167,8 @@ def motion(
     parameters
         Numbers for the names in the text.
     model
-        A `Model`, a model folder or the name of a shipped model, trained for wells from rest at the wall. By default the most
-        accurate that is shipped.
+        A `Model`, a model folder or the name of a shipped model, trained for wells from rest at the wall; or a `Client` of an endpoint
+        that serves one. By default the most accurate that is shipped.
     verify
         "none" runs the network alone. "energy" replaces a prediction by the solution by quadrature where its energy drift, or what the
         sensors cannot resolve, exceeds the model's calibrated threshold, or where it is not at the other turning point after half a
@@ -178,9 +180,12 @@ def motion(
         For a motion that is not bounded by the domain or too close to a separatrix, with the energy and the place; and for arguments
         that make no sense.
     """
-    loaded = model if isinstance(model, Model) else Model(find_well_model(model))
+    if model is None or isinstance(model, str | Path):
+        from .model import Model
+
+        model = Model(find_well_model(model))
     problem = MotionProblem(potential, q0, p0, times, mass=mass, domain=domain, parameters=parameters or {})
-    return predict_motions(loaded, [problem], verify)[0]
+    return predict_motions(model, [problem], verify)[0]
 
 
 def find_well_model(model: str | Path | None) -> Path:
@@ -188,7 +193,7 @@ def find_well_model(model: str | Path | None) -> Path:
     return SHIPPED_MODELS / most_accurate_model("well", 0.0, 0.0) if model is None else find_model(model)
 
 
-def predict_motions(model: Model, problems: Sequence[MotionProblem], verify: Verify = "energy") -> list[Motion]:
+def predict_motions(model: "Model | Client", problems: Sequence[MotionProblem], verify: Verify = "energy") -> list[Motion]:
     """One motion for each problem, in order; InputError as `motion`, with the problem's own names."""
     if not predicts_motions(model):
         raise InputError(
@@ -204,12 +209,12 @@ def predict_motions(model: Model, problems: Sequence[MotionProblem], verify: Ver
     return [one.conclude(model, next(orbits) if one.is_known else None, verify) for one in reduced]
 
 
-def predicts_motions(model: Model) -> bool:
+def predicts_motions(model: "Model | Client") -> bool:
     """Whether a model was trained for what motions in other units are reduced to: wells, from rest at the wall."""
     return model.system.equivalent_well is not None and accepts(model.trained_for, 0.0, 0.0)
 
 
-def predict_all(model: Model, problems: Sequence[Problem | MotionProblem], verify: Verify) -> list[Orbit | Motion]:
+def predict_all(model: "Model", problems: Sequence[Problem | MotionProblem], verify: Verify) -> list[Orbit | Motion]:
     """Problems in the model's units and in others, together and in order."""
     check_number_of_times(sum(problem.num_times for problem in problems))
     own = [problem for problem in problems if isinstance(problem, MotionProblem)]
@@ -258,7 +263,7 @@ class _Reduced:
     wall_height: float
 
     @classmethod
-    def of(cls, problem: MotionProblem, model: Model) -> "_Reduced":
+    def of(cls, problem: MotionProblem, model: "Model | Client") -> "_Reduced":
         names = problem.names
         q0, p0 = _read_number(problem.q0, names.q0), _read_number(problem.p0, names.p0)
         mass = _read_number(problem.mass, names.mass)
@@ -299,7 +304,7 @@ class _Reduced:
             "energy or solver it is solved instead"
         )
 
-    def conclude(self, model: Model, orbit: Orbit | None, verify: Verify) -> Motion:
+    def conclude(self, model: "Model | Client", orbit: Orbit | None, verify: Verify) -> Motion:
         """The network's swing in the user's units, or the solution by quadrature where that is to be trusted more."""
         bounded = self.bounded
         left, width = bounded.turning_points[0], bounded.width
@@ -336,7 +341,7 @@ class _Reduced:
         )
         return Motion(self.times, q, p, self.time_scale, trust, model.folder, self.domain, bounded)
 
-    def _sensor_error(self, model: Model) -> float:
+    def _sensor_error(self, model: "Model | Client") -> float:
         """See `Trust.sensor_error`."""
         sensors = np.linspace(0.0, 1.0, model.task.num_sensors)
         sensed = model.system.from_sensors({"potential": self.well(sensors)[None]})

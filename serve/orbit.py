@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 Source = Literal["model", "solver"]
 Verdict = Literal["accepted", "replaced", "undecided"]
+Verify = Literal["none", "energy", "solver"]  # how far predictions are checked
+SAFETY = 3.0  # times the reference's error: what a prediction must differ by before the difference is its own
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,17 @@ class Trust:
 
 
 TRUST_FIELDS = tuple(one.name for one in fields(Trust))
+
+
+def judge(difference: float, error: float, threshold: float, verify: Verify) -> Verdict:
+    """What follows for a prediction that was not trusted, or not asked about, by its difference from a reference with this `error`."""
+    if difference > SAFETY * error and (verify != "solver" or difference > threshold):
+        return "replaced"
+    return "accepted" if max(difference, SAFETY * error) <= threshold else "undecided"
+
+
+def finite_or_none(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ from ..physics.systems.functions import FunctionHamiltonians
 from .parameters import from_parameters, is_parameters, typical_parameters
 
 MAX_TIMES = 10_000
+MAX_POINTS = 1_000_000  # query times of one batch, all problems together: bounds memory and the size of a response
 DEFAULT_TIMES = 100
 _DIFFERENCE_STEP = 1 / 500  # of the domain's width
 _ROUNDING = 1e-12  # of the ends of intervals, by which numbers may lie beyond them
@@ -147,6 +148,12 @@ def within_rounding(values: np.ndarray, low: Any, high: Any) -> np.ndarray:
     slack = _ROUNDING * np.maximum(np.abs(low), np.where(np.isfinite(high), np.abs(high), 1.0))
     values = np.where((values < low) & (values >= low - slack), low, values)
     return np.where((values > high) & (values <= high + slack), high, values)
+
+
+def check_number_of_times(count: int) -> None:
+    """Refuse a batch with too many query times, of all its problems together."""
+    if count > MAX_POINTS:
+        raise InputError(f"there are {count} query times in total; at most {MAX_POINTS} are allowed in one batch")
 
 
 def as_problems(potential: Any, q0: Any, p0: Any, times: Any, system: System) -> tuple[list[Problem], bool]:

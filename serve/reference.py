@@ -16,7 +16,6 @@ from ..physics.systems.functions import FunctionHamiltonians
 from ..physics.systems.generic import Solved, largest_difference
 from .problems import Potential, calling_it, exact_hamiltonians
 
-SAFETY = 3.0  # times the reference's error: what a prediction must differ by before the difference is its own
 _FINE_STEPS = (16, 8)  # refinements of the difference quotients that give the gradient of a function
 _PLACES_OF_LINE, _PLACES_OF_CELL = 4_000, 4  # along each axis, at least: in all of a line, and between neighbouring sensors of a plane
 

@@ -1,6 +1,6 @@
 """The JSON of POST /v1/trajectories and POST /v1/potential, as Pydantic models."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -8,9 +8,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from ..physics import InputError
 from ..physics.systems import Names
-from .model import Verify
 from .motion import Motion, MotionNames, MotionProblem
-from .orbit import Orbit, Source, Trust, Verdict
+from .orbit import Orbit, Source, Trust, Verdict, Verify
 from .problems import MAX_TIMES, Problem
 from .solutions import MAX_REFERENCES, Reference
 
@@ -18,6 +17,10 @@ MAX_TRAJECTORIES = 1024
 MAX_POINTS_OF_A_TABLE = 10_000
 MAX_PLACES = 201  # along an axis of the grid on which V is evaluated
 _MAX_REPORTED = 3  # errors reported at once; a wrong batch would fill pages
+
+# The parts of a problem, in JSON and as columns; first the three forms of a potential.
+_POTENTIALS = ("potential", "expression", "table")
+PARTS = (*_POTENTIALS, "domain", "parameters", "mass", "q0", "p0", "times")
 
 Body = TypeVar("Body", bound=BaseModel)
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -70,29 +73,6 @@ class _Particle(_Strict):
     q0: Coordinates | None = Field(None, description=_Q0)
     p0: Coordinates | None = Field(None, description=_P0)
 
-    @property
-    def has_own_units(self) -> bool:
-        return self.domain is not None or self.table is not None
-
-    def _refuse_own_units_without_domain(self) -> None:
-        for name in () if self.has_own_units else ("parameters", "mass"):
-            if getattr(self, name) is not None:
-                raise ValueError(f"{name} is for your own units; give domain too, between which the particle moves")
-
-    def _to_motion_problem(self, prefix: str, times: np.ndarray | None) -> MotionProblem:
-        potential = "expression" if self.table is None else "table"
-        fields = (potential, "parameters", "domain", "mass", "q0", "p0", "times")
-        return MotionProblem(
-            getattr(self, potential),
-            self.q0,
-            0.0 if self.p0 is None else self.p0,
-            times,
-            mass=1.0 if self.mass is None else self.mass,
-            domain=self.domain,
-            parameters=self.parameters or {},
-            names=MotionNames(*(prefix + name for name in fields)),
-        )
-
 
 class TrajectoryRequest(_Particle):
     """One problem: exactly one of `potential`, `expression` and `table`.
@@ -113,23 +93,16 @@ class TrajectoryRequest(_Particle):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TrajectoryRequest":
-        if sum(given is not None for given in (self.potential, self.expression, self.table)) != 1:
-            raise ValueError("give exactly one of potential, expression and table")
-        if self.potential is not None and self.domain is not None:
-            raise ValueError("potential holds the model's sensors; in your own units, with domain, give expression or table")
-        self._refuse_own_units_without_domain()
-        if self.has_own_units and self.q0 is None:
-            raise ValueError("q0 is missing; in your own units, say where the particle is at t = 0")
+        check_parts(self._given)
         return self
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        return {name: value for name in PARTS if (value := getattr(self, name)) is not None}
 
     def to_problem(self, index: int) -> Problem | MotionProblem:
         """The problem, with its fields named as in the request."""
-        times = None if self.times is None else np.array(self.times)  # a fifth of the memory of a list, while it waits
-        if self.has_own_units:
-            return self._to_motion_problem(f"trajectories[{index}].", times)
-        potential = "potential" if self.expression is None else "expression"
-        names = request_names(index, potential)
-        return Problem(getattr(self, potential), self.q0, self.p0, times, names)
+        return as_problem(self._given, index)
 
 
 class TrajectoriesRequest(_Strict):
@@ -156,14 +129,29 @@ class PotentialRequest(_Particle):
     def _fits_together(self) -> "PotentialRequest":
         if (self.expression is None) == (self.table is None):
             raise ValueError("give exactly one of expression and table")
-        self._refuse_own_units_without_domain()
+        for name in () if self._has_own_units else ("parameters", "mass"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} is for your own units; give domain too, between which the particle moves")
         return self
+
+    @property
+    def _has_own_units(self) -> bool:
+        return self.domain is not None or self.table is not None
 
     def to_problem(self) -> Problem | MotionProblem:
         """The problem, with its fields named as in the request."""
-        if self.has_own_units:
-            return self._to_motion_problem("", None)
-        return Problem(self.expression, self.q0, self.p0, names=Names("expression", "q0", "p0"))
+        if not self._has_own_units:
+            return Problem(self.expression, self.q0, self.p0, names=Names("expression", "q0", "p0"))
+        potential = "expression" if self.table is None else "table"
+        return MotionProblem(
+            getattr(self, potential),
+            self.q0,
+            0.0 if self.p0 is None else self.p0,
+            mass=1.0 if self.mass is None else self.mass,
+            domain=self.domain,
+            parameters=self.parameters or {},
+            names=MotionNames(potential),
+        )
 
 
 class PotentialResponse(_Strict):
@@ -190,7 +178,7 @@ class TrustBody(_Strict):
     )
     source: Source = Field(description="whose trajectory it is")
     verdict: Verdict | None = Field(
-        description="whether the prediction passed the check, was replaced by the reference, or could not be told from it within its error"
+        description="whether the prediction passed the check, was replaced by the reference, or may be right where the reference is off"
     )
 
 
@@ -256,9 +244,46 @@ def parse_request(model: type[Body], body: bytes) -> Body:
         raise InputError("; ".join(reported) + (f"; and {rest} more" if rest > 0 else "")) from None
 
 
+def check_parts(given: Mapping[str, Any]) -> None:
+    """Whether the parts of one problem that were given, by name, fit together; ValueError where they do not."""
+    if sum(name in given for name in _POTENTIALS) != 1:
+        raise ValueError("give exactly one of potential, expression and table")
+    if "potential" in given and "domain" in given:
+        raise ValueError("potential holds the model's sensors; in your own units, with domain, give expression or table")
+    if not _has_own_units(given):
+        for name in ("parameters", "mass"):
+            if name in given:
+                raise ValueError(f"{name} is for your own units; give domain too, between which the particle moves")
+    elif "q0" not in given:
+        raise ValueError("q0 is missing; in your own units, give the place of the particle at t = 0")
+
+
+def as_problem(given: Mapping[str, Any], index: int) -> Problem | MotionProblem:
+    """The problem of parts that fit together, which messages call `trajectories[index].PART`."""
+    potential = next(name for name in _POTENTIALS if name in given)
+    if not _has_own_units(given):
+        return Problem(given[potential], given.get("q0"), given.get("p0"), given.get("times"), request_names(index, potential))
+    fields = (potential, "parameters", "domain", "mass", "q0", "p0", "times")
+    return MotionProblem(
+        given[potential],
+        given["q0"],
+        given.get("p0", 0.0),
+        given.get("times"),
+        mass=given.get("mass", 1.0),
+        domain=given.get("domain"),
+        parameters=given.get("parameters", {}),
+        names=MotionNames(*(f"trajectories[{index}].{name}" for name in fields)),
+    )
+
+
+def _has_own_units(given: Mapping[str, Any]) -> bool:
+    return "domain" in given or "table" in given
+
+
 def request_names(index: int, potential: str = "potential") -> Names:
     """What the parts of a problem are called in a request."""
-    return Names(*(f"trajectories[{index}].{name}" for name in (potential, "q0", "p0", "times")))
+    row = f"trajectories[{index}]."
+    return Names(row + potential, row + "q0", row + "p0", row + "times")
 
 
 def trust_of(trust: Trust, verify: Verify) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from ..physics import InputError
 
 if TYPE_CHECKING:
     from ..architectures import TrainedFor
+    from .client import ServedTask
 
 SHIPPED_MODELS = Path(__file__).parent / "models"
 _CARD = "model.json"
@@ -112,7 +113,7 @@ def models_accepting(system: str, q0: Any, p0: Any) -> list[str]:
     return [name for name, trained_for in cards if trained_for.system == system and accepts(trained_for, q0, p0)]
 
 
-def accepts(trained_for: "TrainedFor", q0: Any, p0: Any) -> bool:
+def accepts(trained_for: "TrainedFor | ServedTask", q0: Any, p0: Any) -> bool:
     """Whether a model predicts from q0, p0 (d,), admissible or not: whether it was trained for this state, or for any."""
     if not np.size(q0) == np.size(p0) == len(trained_for.domain):
         return False

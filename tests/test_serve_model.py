@@ -13,8 +13,8 @@ from neural_hamilton.architectures import load_model, record_calibration
 from neural_hamilton.physics import InputError
 from neural_hamilton.physics.systems import get_system
 from neural_hamilton.physics.systems.generic import Solved
-from neural_hamilton.serve.model import MAX_POINTS, Model
-from neural_hamilton.serve.problems import MAX_TIMES, Problem
+from neural_hamilton.serve.model import Model
+from neural_hamilton.serve.problems import MAX_POINTS, MAX_TIMES, Problem
 from neural_hamilton.serve.schema import request_names
 from neural_hamilton.serve.shipped import SHIPPED_MODELS, choose_model, find_model, shipped_models
 

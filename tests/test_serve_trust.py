@@ -202,6 +202,11 @@ class TestReferences:
         assert len(splines) == 2 and 0.0 < solve_reference(system, splines, *start).error < 1.0
         assert system.plausible(other, None, 0.1) == []
 
+    def test_without_a_calibration_nothing_is_accepted_by_its_energy(self, random_model, shipped):
+        assert random_model.drift_threshold is None
+        assert random_model(HARMONIC, verify="energy").trust.verdict is None
+        assert shipped("mambonet")(HARMONIC, verify="energy").trust.verdict == "accepted"
+
     def test_preparing_them_needs_no_problem(self, random_model, tmp_path: Path):
         random_model.prepare_references()
         Model(save_plane(tmp_path)).prepare_references()

@@ -26,7 +26,7 @@ class TablePotential:
     Raises
     ------
     InputError
-        For fewer than four points, two at one place, and numbers that are not finite.
+        For fewer than four points, two at one place, and numbers that are not finite or too large to join.
     """
 
     table: np.ndarray
@@ -42,6 +42,13 @@ class TablePotential:
         places = np.sort(table[:, 0])
         for place in places[1:][np.diff(places) == 0.0][:1]:
             raise InputError(f"table has two values at x = {place:g}; give one")
+        try:
+            with np.errstate(all="ignore"):
+                is_finite = np.isfinite(self._spline.c).all()
+        except ValueError:  # of SciPy, where slopes overflow
+            is_finite = False
+        if not is_finite:
+            raise InputError(f"table has numbers up to {np.abs(table).max():.3g}, and a spline through them overflows; change the units")
 
     @property
     def domain(self) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from ..errors import InputError
 from .base import Column, Drawn, Ensemble, Group, Hamiltonians, NamedCase, Names, Rejection, Shapes, System, Trajectories
 from .baselines import Baseline, FixedSteps, Reconstruction, Role, States, roles, with_role
 from .draws import SPLITS, Draws, between
+from .imported import Imported
 from .problems import Predictions, Problems
 from .rows import ROWS_VERSION, Rows, draw_rows, own_columns
 
@@ -27,6 +28,7 @@ __all__ = [
     "FixedSteps",
     "Group",
     "Hamiltonians",
+    "Imported",
     "NamedCase",
     "Names",
     "Predictions",
@@ -49,7 +51,9 @@ __all__ = [
 ]
 
 _GROUP = "neural_hamilton.systems"
-_NOT_SYSTEMS = {"base", "baselines", "compiled_flow", "draws", "flow_baselines", "functions", "generic", "packed", "problems", "rows"}
+_NOT_SYSTEMS = {
+    "base", "baselines", "compiled_flow", "draws", "flow_baselines", "functions", "generic", "imported", "packed", "problems", "rows",
+}  # fmt: skip
 
 
 def system_names() -> list[str]:

@@ -279,7 +279,7 @@ class System(ABC):
                 raise InputError(f"{getattr(names[row], name)} is {_plain(values[row])}; it must be finite")
         for row, axis in np.argwhere(~inside)[:1]:
             place = f"[{axis}]" if self.degrees_of_freedom > 1 else ""
-            received = shown(positions[row, axis], low[axis], high[axis])
+            received = shown(float(positions[row, axis]), low[axis], high[axis])
             raise InputError(f"{names[row].q0}{place} is {received}; it must be between {low[axis]:g} and {high[axis]:g}")
 
     def rates(self, hamiltonians: Any, q: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -323,7 +323,14 @@ class System(ABC):
             raise InputError(f"integrator is {method!r}; system {self.name!r} is certified by {', '.join(self.methods)}")
 
     def get_ensemble(self, name: str, key: str = "data.ensemble") -> type[Ensemble]:
-        """The class of the ensemble called `name`; InputError names the choices, and what the caller calls the ensemble."""
+        """The class of the ensemble called `name`; InputError names the choices, and what the caller calls the ensemble.
+
+        Every system has rows made elsewhere, `imported`, which are no choice for drawing.
+        """
+        from .imported import Imported
+
+        if name == Imported.name:
+            return Imported
         if name not in self.ensembles:
             raise InputError(f"{key}.name is {name!r}; system {self.name!r} has {', '.join(self.ensembles)}")
         return self.ensembles[name]

@@ -91,7 +91,9 @@ class Baseline(ABC):
 
     def why_not(self, problems: Problems) -> str | None:
         """Why these problems cannot be solved, as the end of a sentence; None where they can."""
-        return self.reconstruction.why_not(problems) if self.reconstruction else None
+        if self.reconstruction is not None:
+            return self.reconstruction.why_not(problems)
+        return None if problems.has_exact_hamiltonians else "it integrates exact Hamiltonians, which imported rows do not have"
 
     @abstractmethod
     def integrate(self, hamiltonians: Any, problems: Problems) -> States:

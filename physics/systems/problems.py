@@ -41,7 +41,7 @@ class Problems:
     ensemble
         The distribution that the Hamiltonians may be assumed to come from.
     hamiltonians
-        The exact ones.
+        The exact ones, where they are known.
     fields
         What the sensors read, as `Hamiltonians.sense` returns it: all that a network sees of a Hamiltonian.
     noise
@@ -54,6 +54,8 @@ class Problems:
         The system's own columns, by which it may group problems; empty where they are unknown.
     floor
         The mean total loss of a perfect prediction, from the integration error and the rounding of the labels.
+    has_exact_hamiltonians
+        Whether `hamiltonians` are exact. Those of imported rows interpolate between the sensors.
     reconstructions
         What `rebuilt` has made of the fields so far, by name.
     """
@@ -71,6 +73,7 @@ class Problems:
     energy: np.ndarray
     columns: Mapping[str, Any] = field(default_factory=dict)
     floor: float = 0.0
+    has_exact_hamiltonians: bool = True
     reconstructions: dict[str, Rebuilt] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""The commands `generate` and `inspect`."""
+"""The commands `generate`, `import` and `inspect`."""
 
 import contextlib
 from pathlib import Path
@@ -63,6 +63,51 @@ def generate(
     emit({key: value for key, value in manifest.items() if key != "files"} | {"dataset": str(dest)}, as_json, text)
 
 
+@click.command("import")
+@click.argument("source", type=PATH)
+@click.argument("dest", type=PATH)
+@click.option("--system", default="well", metavar="NAME", help="Hamiltonian system of the trajectories.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="NAME=COLUMN",
+    help="What SOURCE calls the column NAME: potential, times, q, p, q0, p0, potential_id or split; repeatable.",
+)
+@click.option("--until", type=float, metavar="T", help="Without a column of times: they are uniform from 0 to T.")
+@click.option("--val", type=float, help="Fraction of the rows for the validation split.  [default: 0.1]")
+@click.option("--test", type=float, help="Fraction of the rows for the test split.  [default: 0.1]")
+@click.option("--seed", default=0, type=click.IntRange(0), help="Of the division into splits and the order of rows.")
+@click.option("--noise", default=0.0, type=click.FloatRange(0.0), help="Standard deviation of the noise that the sensors of SOURCE have.")
+@click.option("--dtype", default="float32", type=click.Choice(["float32", "float64"]), help="Type of the tensor columns.")
+@json_option
+def import_rows(
+    source: Path, dest: Path, columns: tuple[str, ...], val: float | None, test: float | None, as_json: bool, **options: Any
+) -> None:
+    """Write trajectories made elsewhere, in SOURCE, as a dataset to the folder DEST.
+
+    SOURCE is an .npz, .csv, .h5 or .parquet file with a row for each trajectory. Rows are checked, and carry no certificate. All rows of
+    a potential are in one split.
+    """
+    from ..data.importing import ImportOptions, import_dataset
+
+    named = dict(_split_at_equals(text) for text in columns)
+    if "split" in named and (val is not None or test is not None):
+        raise InputError(f"--val and --test divide the rows, and column {named['split']!r} holds their splits; leave one of them out")
+    fractions = {name: value for name, value in (("val", val), ("test", test)) if value is not None}
+    manifest = import_dataset(source, dest, ImportOptions(columns=named, **fractions, **options))
+    counts = ", ".join(f"{split} {count}" for split, count in manifest["counts"].items())
+    text = f"dataset {dest}: {counts} imported rows, without certificates; hash {manifest['dataset_hash'][:16]}"
+    emit({key: value for key, value in manifest.items() if key != "files"} | {"dataset": str(dest)}, as_json, text)
+
+
+def _split_at_equals(text: str) -> tuple[str, str]:
+    name, equals, column = text.partition("=")
+    if not (name and equals and column):
+        raise InputError(f"--column is {text!r}; give NAME=COLUMN, such as potential=V")
+    return name, column
+
+
 @click.command()
 @click.argument("dataset", type=PATH)
 @click.option("--recheck", default=0, type=click.IntRange(0), help="Random rows to integrate again with an independent solver.")
@@ -80,8 +125,10 @@ def inspect(dataset: Path, recheck: int, as_json: bool) -> None:
     lines = [format_facts({key: value for key, value in report.items() if key not in ("dataset", "problems", "dataset_hash")})]
     if report["problems"]:
         click.echo("\n".join(lines))
-        raise InputError(f"dataset {str(dataset)!r}: {'; '.join(report['problems'])}; run generate again to repair it")
-    emit(report, as_json, "\n".join([*lines, "no problems found"]))
+        command = "import" if "imported" in report else "generate"
+        raise InputError(f"dataset {str(dataset)!r}: {'; '.join(report['problems'])}; run {command} again to repair it")
+    verdict = "no problems found" + ("; the rows were imported and carry no certificate" if "imported" in report else "")
+    emit(report, as_json, "\n".join([*lines, verdict]))
 
 
-COMMANDS = (generate, inspect)
+COMMANDS = (generate, import_rows, inspect)

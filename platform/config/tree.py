@@ -7,6 +7,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SerializeAsAny, model_validator
 
 from ...physics.files import write_file
+from ...physics.systems import Imported
 from ..evaluation.studies import study_names
 from .conditions import CONDITIONS, check_effects, keys_without_effect
 from .data import DataConfig, Section
@@ -250,6 +251,12 @@ class Config(Section):
     @model_validator(mode="after")
     def _every_given_key_has_an_effect(self) -> "Config":
         check_effects(self)
+        return self
+
+    @model_validator(mode="after")
+    def _endless_rows_can_be_drawn(self) -> "Config":
+        if self.training.endless and isinstance(self.data.distribution, Imported):
+            raise ValueError("training.endless is true; rows that were imported cannot be drawn anew: set training.endless=false")
         return self
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import yaml
 
 from ..config.data import DataConfig
-from .schema import dataset_schema, tensor_columns
+from .schema import dataset_schema, is_imported, tensor_columns
 
 CARD_FILE = "README.md"
 _TEMPLATE = Path(__file__).parent / "card.md.j2"
@@ -35,6 +35,7 @@ def render_card(manifest: dict[str, Any]) -> str:
         megabytes=sum(line["bytes"] for line in manifest["files"]) / 1e6,
         histogram=[(bound, count, "█" * round(40 * count / rows)) for bound, count in sorted(manifest["certificates"].items(), key=_bound)],
         command=reproduction_command(config),
+        imported=manifest.get("imported"),
     )
 
 
@@ -44,6 +45,8 @@ def _bound(item: tuple[str, int]) -> float:
 
 def reproduction_command(config: DataConfig) -> str:
     """The command line that makes the same rows: every option that differs from its default."""
+    if is_imported(config):
+        return "neural-hamilton import SOURCE DEST"
     words = ["neural-hamilton generate DEST"]
     words += [f"--{split} {count}" for split, count in config.counts.items() if count]
     if config.system != DataConfig.model_fields["system"].default:

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...physics import InputError
-from ...physics.systems import SPLITS, Ensemble, Hamiltonians, System
+from ...physics.systems import SPLITS, Ensemble, Hamiltonians, Imported, System
+from ..config.data import DataConfig
 from .manifest import read_config, read_manifest
-from .schema import state_column, tensor_column
+from .schema import is_imported, state_column, tensor_column
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +25,7 @@ class RowFile:
     wanted: np.ndarray
     sha256: str
     system: System
+    made_by: str = "generate"  # the command that makes the file again
 
     @property
     def rows(self) -> int:
@@ -35,12 +37,12 @@ class RowFile:
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:
-            raise InputError(f"{self.path} is missing; run generate again to complete the dataset") from None
+            raise InputError(f"{self.path} is missing; run {self.made_by} again to complete the dataset") from None
         except OSError as error:
             raise InputError(f"{self.path} cannot be read: {error.strerror}") from None
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise InputError(
-                f"{self.path} is damaged or replaced: its checksum is not the manifest's; run generate again to repair the dataset"
+                f"{self.path} is damaged or replaced: its checksum is not the manifest's; run {self.made_by} again to repair the dataset"
             )
         table = pq.read_table(pa.BufferReader(content), columns=columns)
         first, last = int(self.wanted[0]), int(self.wanted[-1])
@@ -72,19 +74,29 @@ class TrainingRows:
 
 @dataclass(frozen=True, repr=False)
 class Split(TrainingRows):
-    """The rows of a split as arrays, with their exact Hamiltonians."""
+    """The rows of a split as arrays, with their Hamiltonians."""
 
     system: System
     ensemble: Ensemble
     trajectory_id: np.ndarray  # (N,)
     energy: np.ndarray  # (N,)
-    integration_error: np.ndarray  # (N,)
-    own: dict[str, Any]  # the system's own columns, as `System.rebuild` takes them
+    integration_error: np.ndarray  # (N,), nan for imported rows
+    own: dict[str, Any]  # the system's own columns, as `System.rebuild` takes them; empty for imported rows
+
+    @property
+    def has_exact_hamiltonians(self) -> bool:
+        """Whether the rows hold what rebuilds their Hamiltonians; imported rows do not."""
+        return not isinstance(self.ensemble, Imported)
 
     @cached_property
     def hamiltonians(self) -> Hamiltonians:
-        """The exact Hamiltonians of the N rows, rebuilt from the rows alone when they are first asked for."""
-        return self.system.rebuild(self.own)
+        """The exact Hamiltonians of the N rows, rebuilt from the rows alone when they are first asked for.
+
+        Those of imported rows are interpolated between the sensors.
+        """
+        if self.has_exact_hamiltonians:
+            return self.system.rebuild(self.own)
+        return self.system.from_sensors({name: values.astype(np.float64) for name, values in self.fields.items()})
 
     def __repr__(self) -> str:
         return f"Split({len(self)} rows of system {self.system.name!r}, ensemble {self.ensemble.name!r}, {self.times.shape[1]} query times)"
@@ -112,7 +124,8 @@ def list_files(folder: Path, split: str, max_rows: int | None = None, *, start: 
         raise InputError(f"split is {split!r}; choose one of {', '.join(SPLITS)}")
     available = manifest["counts"][split]
     if available == 0:
-        raise InputError(f"split {split!r} of dataset {str(folder)!r} has no rows; generate it with --{split} N")
+        remedy = f"import it with rows in {split}" if is_imported(config) else f"generate it with --{split} N"
+        raise InputError(f"split {split!r} of dataset {str(folder)!r} has no rows; {remedy}")
     if max_rows is not None and (not isinstance(max_rows, int) or max_rows < 1):
         raise InputError(f"max_rows is {max_rows!r}; give a whole number above 0")
     numbers = row_numbers(available, config.distribution.orbits_per_hamiltonian, start, max_rows, per_potential)
@@ -124,9 +137,14 @@ def list_files(folder: Path, split: str, max_rows: int | None = None, *, start: 
     for line in (line for line in manifest["files"] if line["split"] == split):
         wanted = numbers[np.searchsorted(numbers, first) : np.searchsorted(numbers, first + line["rows"])] - first
         if wanted.size:
-            files.append(RowFile(folder / line["file"], wanted, line["sha256"], config.get_system()))
+            files.append(RowFile(folder / line["file"], wanted, line["sha256"], config.get_system(), made_by(config)))
         first += line["rows"]
     return files
+
+
+def made_by(config: DataConfig) -> str:
+    """The command that makes a dataset, or makes it again where files are missing or damaged."""
+    return "import" if is_imported(config) else "generate"
 
 
 def row_numbers(available: int, orbits: int, start: int = 0, rows: int | None = None, per_potential: int | None = None) -> np.ndarray:
@@ -167,7 +185,7 @@ def read_split(folder: str | Path, split: str, max_rows: int | None = None, *, s
     return Split(
         **_training_columns(table, system),
         **{name: np.asarray(table.column(name)) for name in ("trajectory_id", "energy", "integration_error")},
-        own=read_own_columns(table, system),
+        own={} if is_imported(config) else read_own_columns(table, system),
         system=system,
         ensemble=config.distribution,
     )

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ...physics import InputError
 from ...physics.files import write_file, write_json
@@ -18,7 +20,9 @@ from ..config.data import DataConfig
 from ..progress import track
 from ..provenance import changed_keys, code_version, hash_json
 from .card import CARD_FILE, render_card
-from .manifest import DATASET_SCHEMA_VERSION, MANIFEST_FILE, read_manifest
+from .datasets import made_by
+from .manifest import DATASET_SCHEMA_VERSION, MANIFEST_FILE, read_config, read_manifest
+from .schema import is_imported
 from .shards import Shard, plan_shards, read_record, recognise_shard, rows_config, rows_hashes, write_shard
 
 
@@ -36,8 +40,10 @@ def generate(destination: Path, config: DataConfig, *, workers: int | None = Non
     """
     destination = destination.absolute()
     shards = plan_shards(config)
-    _check_destination(destination, config)
-    _remove_partial_files(destination)
+    if is_imported(config):
+        raise InputError("data.ensemble is 'imported', whose rows were made elsewhere; choose an ensemble that can be drawn")
+    check_destination(destination, config)
+    remove_partial_files(destination)
     complete = (destination / MANIFEST_FILE).exists()
     recorded = {line["file"]: line for line in read_manifest(destination)["files"]} if complete else None
     lines = {shard.file: line for shard in shards if (line := recognise_shard(config, destination, shard, recorded))}
@@ -53,8 +59,8 @@ def generate(destination: Path, config: DataConfig, *, workers: int | None = Non
                 lines[line["file"]] = line
                 progress.advance(line["rows"])
     finally:
-        _remove_partial_files(destination)  # of tasks that were killed; one that is being killed may leave its own to the next call
-    manifest = _manifest(config, [lines[shard.file] for shard in shards])
+        remove_partial_files(destination)  # of tasks that were killed; one that is being killed may leave its own to the next call
+    manifest = build_manifest(config, [lines[shard.file] for shard in shards])
     path = destination / MANIFEST_FILE
     if not path.exists() or json.loads(path.read_text()) != manifest:
         write_file(destination / CARD_FILE, render_card(manifest).encode())
@@ -106,18 +112,28 @@ def _run_on_ray(write: _Write, shards: list[Shard], workers: int | None) -> Gene
         yield json.loads(row["line"])
 
 
-def _check_destination(destination: Path, config: DataConfig) -> None:
+def check_destination(destination: Path, config: DataConfig) -> None:
     if destination.exists() and not destination.is_dir():
         raise InputError(f"destination {str(destination)!r} is a file; give a folder")
     manifest = destination / MANIFEST_FILE
+    lines: dict[str, Any] = {}
     if manifest.exists():
         recorded = read_manifest(destination)
+        lines = {line["file"]: line for line in recorded["files"]}
+        if is_imported(read_config(recorded)) and not is_imported(config):
+            raise InputError(f"destination {str(destination)!r} holds imported rows, which generate never replaces; choose another folder")
         before = recorded["config"] | {"rows_version": recorded.get("rows_version")}
         difference = changed_keys(before, config.model_dump(mode="json") | {"rows_version": rows_config(config)["rows_version"]})
         if difference:
             raise InputError(f"destination {str(destination)!r} already holds a dataset with {difference}; choose another folder")
     elif destination.exists():
         _check_unfinished(destination, config)
+    for shard in plan_shards(config):
+        if _holds_other_rows(destination / shard.file, lines.get(shard.file)):
+            raise InputError(
+                f"destination {str(destination)!r} holds {shard.file!r} with rows that {made_by(config)} did not write; "
+                "move the file away to have it made again, or import rows of your own with `neural-hamilton import`"
+            )
     try:
         destination.mkdir(parents=True, exist_ok=True)
         probe = destination / f".probe-{os.getpid()}"
@@ -140,13 +156,23 @@ def _check_unfinished(destination: Path, config: DataConfig) -> None:
             raise InputError(f"destination {str(destination)!r} holds rows of another configuration; choose another folder")
 
 
-def _remove_partial_files(destination: Path) -> None:
+def _holds_other_rows(path: Path, line: dict[str, Any] | None) -> bool:
+    """Whether a file is sound Parquet of someone else's, and no damaged one of this dataset: that keeps its size, or cannot be read."""
+    try:
+        pq.read_metadata(path)
+    except (OSError, pa.ArrowException):
+        return False
+    return read_record(path) is None or (line is not None and path.stat().st_size != line["bytes"])
+
+
+def remove_partial_files(destination: Path) -> None:
     """What processes that were killed had begun to write."""
     for path in destination.rglob(".*.partial"):
         path.unlink(missing_ok=True)
 
 
-def _manifest(config: DataConfig, files: list[dict[str, Any]]) -> dict[str, Any]:
+def build_manifest(config: DataConfig, files: list[dict[str, Any]]) -> dict[str, Any]:
+    """The manifest of a dataset whose files have these lines."""
     totals: dict[str, Counter[str]] = {"rejections": Counter(), "certificates": Counter()}
     for line in files:
         for name, total in totals.items():

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from ...physics import InputError
 from ...physics.files import read_json
+from ...physics.systems import Imported
 from ..config.data import DataConfig
 
 MANIFEST_FILE = "manifest.json"
@@ -23,14 +24,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST_FILE
     if folder.exists() and not path.is_file():
-        raise InputError(f"dataset {str(folder)!r} has no readable {MANIFEST_FILE}; run generate again to complete it")
+        raise InputError(f"dataset {str(folder)!r} has no readable {MANIFEST_FILE}; run generate, or import, again to complete it")
     manifest = read_json(path, f"dataset {str(folder)!r}", DATASET_SCHEMA_VERSION, {1: _from_schema_1})
     missing = [name for name in _FIELDS if name not in manifest]
     if missing:
         raise InputError(f"{path} has no {missing[0]!r}; the file is damaged")
     config = read_config(manifest, path)
+    made_by = "import" if isinstance(config.distribution, Imported) else "generate"
     if not _is_whole(manifest, config):
-        raise InputError(f"{path} does not list the files of its splits; the file is damaged: run generate again to repair the dataset")
+        raise InputError(f"{path} does not list the files of its splits; the file is damaged: run {made_by} again to repair the dataset")
     return manifest | {"config": config.model_dump(mode="json")}
 
 

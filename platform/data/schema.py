@@ -1,11 +1,12 @@
 """The Parquet schema of a dataset: one row is one trajectory."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ...physics.systems import Rows, System
+from ...physics.systems import Imported, Rows, System
 from ..config.data import DataConfig
 
 _ARROW = {"float64": pa.float64(), "int8": pa.int8(), "list": pa.list_(pa.float64())}
@@ -19,7 +20,11 @@ def tensor_columns(config: DataConfig) -> dict[str, tuple[int, ...]]:
 
 
 def dataset_schema(config: DataConfig) -> pa.Schema:
-    """The columns of the dataset contract; tensors are Arrow's own fixed-shape tensors."""
+    """The columns of the dataset contract; tensors are Arrow's own fixed-shape tensors.
+
+    Imported rows have neither the system's own columns, from which Hamiltonians are rebuilt, nor a certificate.
+    """
+    own = () if is_imported(config) else config.get_system().columns
     value = pa.float32() if config.dtype == "float32" else pa.float64()
     tensors = {name: pa.fixed_shape_tensor(value, list(shape)) for name, shape in tensor_columns(config).items()}
     size = _state_shape(config.get_system())
@@ -31,17 +36,26 @@ def dataset_schema(config: DataConfig) -> pa.Schema:
         "q0": state,
         "p0": state,
         "energy": pa.float64(),
-        **{column.name: _ARROW[column.kind] for column in config.get_system().columns},
+        **{column.name: _ARROW[column.kind] for column in own},
         "integration_error": pa.float64(),
         "energy_drift": pa.float64(),
     }
-    nullable = {column.name for column in config.get_system().columns if column.nullable}
+    nullable = {column.name for column in own if column.nullable} | ({"integration_error"} if is_imported(config) else set())
     return pa.schema([pa.field(name, kind, nullable=name in nullable) for name, kind in kinds.items()])
+
+
+def is_imported(config: DataConfig) -> bool:
+    """Whether the rows of a dataset were made elsewhere."""
+    return isinstance(config.distribution, Imported)
 
 
 def rows_to_table(rows: Rows, fields: dict[str, np.ndarray], schema: pa.Schema) -> pa.Table:
     """Solved rows and the fields at their sensors as a table of the schema."""
-    columns = rows.columns | fields
+    return columns_to_table(rows.columns | fields, schema)
+
+
+def columns_to_table(columns: Mapping[str, np.ndarray], schema: pa.Schema) -> pa.Table:
+    """Arrays by column, the rows on their first axis, as a table of the schema."""
     return pa.Table.from_arrays([_to_arrow(columns[field.name], field) for field in schema], schema=schema)
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ...physics.systems import ROWS_VERSION, SPLITS, Draws, draw_rows
 from ..config.data import DataConfig
 from ..provenance import hash_file, hash_json
 from .manifest import as_schema_1
-from .schema import dataset_schema, rows_to_table, tensor_columns
+from .schema import columns_to_table, dataset_schema, rows_to_table, tensor_columns
 
 _METADATA_KEY = "neural_hamilton"
 _GROUP_VALUES = 1 << 20  # numbers in a row group
@@ -108,6 +109,24 @@ def write_shard(config: DataConfig, folder: Path, shard: Shard) -> dict[str, Any
         record = _wanted(config, shard) | {name: dict(sorted(counter.items())) for name, counter in counters.items()}
         writer.add_key_value_metadata({_METADATA_KEY: json.dumps(record, sort_keys=True)})
     return _manifest_line(folder, shard, record)
+
+
+def write_imported_shard(config: DataConfig, folder: Path, shard: Shard, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Write the rows of one shard, given as arrays by column; its manifest line."""
+    path = folder / shard.file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    schema, record = dataset_schema(config), imported_record(config, shard)
+    step = max(1, _GROUP_VALUES // row_values(config))
+    with atomic_file(path) as stream, pq.ParquetWriter(stream, schema, **_parquet_options(config)) as writer:
+        for start in range(0, shard.stop - shard.start, step):
+            writer.write_table(columns_to_table({name: values[start : start + step] for name, values in rows.items()}, schema))
+        writer.add_key_value_metadata({_METADATA_KEY: json.dumps(record, sort_keys=True)})
+    return _manifest_line(folder, shard, record)
+
+
+def imported_record(config: DataConfig, shard: Shard) -> dict[str, Any]:
+    """What a shard of imported rows records of itself: none of them was rejected, and none is certified."""
+    return _wanted(config, shard) | {"rejections": {}, "certificates": {}}
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

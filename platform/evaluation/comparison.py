@@ -12,9 +12,10 @@ from ...physics.systems import Predictions, Problems, with_role
 from ..config import DataConfig, EvaluationConfig
 from ..data.datasets import read_split
 from ..data.manifest import read_config, read_manifest
+from ..data.schema import is_imported
 from ..progress import track
 from ..provenance import code_version
-from .evaluation import describe_dataset, other_ensemble
+from .evaluation import UNCERTIFIED, describe_dataset, other_ensemble
 from .metrics import METRICS, count_broken, measure, summarise
 from .predictions import predict
 from .problems import read_problems
@@ -54,7 +55,8 @@ def compare(
         raise InputError(f"--out {str(out)!r} cannot be written: {error.strerror}") from None
     baselines = with_role(problems.system.baselines(settings.solver_steps), "reconstructions")
     levels = len(settings.sensor_counts or problems.system.sensor_counts) * (1 + len(settings.noise_levels))
-    entries, warnings, not_measured = {}, [], {}
+    entries, not_measured = {}, {}
+    warnings = [UNCERTIFIED] if is_imported(config) else []
     with track("compare", len(models) + len(baselines) + levels) as progress:
         for name, model in models.items():
             sensors = trained_for[name].sensors
@@ -119,7 +121,8 @@ def _warnings(name: str, trained_for: TrainedFor, config: DataConfig, entry: dic
     warnings = [words] if words else []
     if other_sensors:
         count = " × ".join(map(str, entry["sensors"]))
-        warnings.append(f"{name} reads {count} sensors, taken from the exact Hamiltonians and without the dataset's noise")
+        source = "V interpolated between the sensors" if is_imported(config) else "the exact Hamiltonians"
+        warnings.append(f"{name} reads {count} sensors, taken from {source} and without the dataset's noise")
     if entry["not_finite"]:
         warnings.append(f"{name} has {entry['not_finite']} predictions that are not finite; its figures are withheld")
     return warnings

@@ -17,6 +17,7 @@ from ...physics.systems import Baseline, Predictions, Problems, with_role
 from ..config import DataConfig, EvaluationConfig
 from ..data.datasets import Split, read_split
 from ..data.manifest import read_config, read_manifest
+from ..data.schema import is_imported
 from ..data.shards import rows_hashes
 from ..progress import Progress, track
 from ..provenance import code_version
@@ -221,12 +222,20 @@ def _warnings(card: dict[str, Any], trained_for: TrainedFor, config: DataConfig,
     same_rows = card["provenance"].get("rows_config_hash") in rows_hashes(config)
     if same_rows and split_name != "test":
         warnings.append(f"the model was made with the rows of split {split_name!r} of this dataset; only 'test' shows what it has learnt")
+    if is_imported(config):
+        warnings.append(UNCERTIFIED)
     if (words := other_ensemble("the model", trained_for, config)) is not None:
         warnings.append(words)
     broken = count_broken(losses)
     if broken:
         warnings.append(f"the model's prediction is not finite on {broken} of {losses.size} rows; its figures are withheld")
     return warnings
+
+
+UNCERTIFIED = (
+    "the rows were imported: they carry no certificate, so losses may be those of the rows, and energies are those of V interpolated "
+    "between the sensors"
+)
 
 
 def other_ensemble(name: str, trained_for: TrainedFor, config: DataConfig) -> str | None:
@@ -239,7 +248,7 @@ def other_ensemble(name: str, trained_for: TrainedFor, config: DataConfig) -> st
 
 def _write_trajectories(path: Path, split: Split, problems: Problems, metrics: dict[str, dict[str, np.ndarray]]) -> None:
     """One line per trajectory: the system's own scalars, the model's metrics and every baseline's total loss."""
-    scalars = [column.name for column in problems.system.columns if column.kind != "list"]
+    scalars = [column.name for column in problems.system.columns if column.kind != "list" and column.name in problems.columns]
     columns = {"trajectory_id": split.trajectory_id} | {name: problems.columns[name] for name in scalars} | metrics["model"]
     columns |= {f"total_loss_{name}": values["total_loss"] for name, values in metrics.items() if name != "model"}
     with atomic_file(path) as stream:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ...architectures import Operator, TrainedFor
-from ...physics.systems import Baseline, Ensemble, Predictions, Problems, Role, System, with_role
+from ...physics.systems import Baseline, Ensemble, Imported, Predictions, Problems, Role, System, with_role
 from ..config import DataConfig, EvaluationConfig
 from .metrics import summarise, total_losses
 from .predictions import predict
@@ -102,6 +102,16 @@ def takes_any_initial_state(subject: Subject) -> str | None:
 def has_variants(subject: Subject) -> str | None:
     """Whether the training ensemble has variants."""
     return None if subject.ensemble.variants() else f"ensemble {subject.ensemble.name!r} has no variants"
+
+
+def has_exact_hamiltonians(subject: Subject) -> str | None:
+    """Whether the Hamiltonians of the problems are known, and not only what sensors read of them."""
+    return None if subject.problems.has_exact_hamiltonians else "the rows were imported, and their exact Hamiltonians are not known"
+
+
+def can_be_drawn(subject: Subject) -> str | None:
+    """Whether the ensemble that the model was trained on has further problems."""
+    return "the model was trained on imported rows, of which no more can be drawn" if isinstance(subject.ensemble, Imported) else None
 
 
 def _plain(state: Any) -> Any:

@@ -136,7 +136,7 @@ rebuilds the exact potential; the sensors are what a network sees of it."""
         """Refuse V (R, S) that no network could have been trained on: without finite values, walls of height 2, or a well."""
         values = fields["potential"]
         for row, sensor in np.argwhere(~(np.abs(values) <= _LARGEST_READING))[:1]:
-            received = f"{names[row].potential}[{sensor}] is {shown(values[row, sensor], -_LARGEST_READING, _LARGEST_READING)}"
+            received = f"{names[row].potential}[{sensor}] is {shown(float(values[row, sensor]), -_LARGEST_READING, _LARGEST_READING)}"
             raise InputError(f"{received}; values must be finite and between {-_LARGEST_READING:g} and {_LARGEST_READING:g}")
         walls = values[:, [0, -1]]
         for row in np.flatnonzero(np.any(np.abs(walls - WALL_HEIGHT) > _WALL_TOLERANCE + _ROUNDING, axis=1))[:1]:
@@ -154,7 +154,7 @@ rebuilds the exact potential; the sensors are what a network sees of it."""
         super().check_initial_state(hamiltonians, q0, p0, names)
         depth = self.energy_scale(hamiltonians)
         for row in np.flatnonzero(depth < _SHALLOWEST_WELL)[:1]:
-            lowest = shown(WALL_HEIGHT - depth[row], WALL_HEIGHT) if depth[row] else f"{WALL_HEIGHT:g}"
+            lowest = shown(float(WALL_HEIGHT - depth[row]), WALL_HEIGHT) if depth[row] else f"{WALL_HEIGHT:g}"
             raise InputError(f"{names[row].potential} has no well: its lowest value is {lowest} and must be below {WALL_HEIGHT:g}")
         with np.errstate(over="ignore"):
             energy = hamiltonians.energy(q0, p0)

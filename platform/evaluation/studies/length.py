@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from ....physics.systems import Baseline, Problems
 from .. import figures
 from ..metrics import finite_or_none, total_losses
-from ..study import Study, Subject, takes_any_initial_state
+from ..study import Study, Subject, has_exact_hamiltonians, takes_any_initial_state
 
 _QUERY_TIMES = (10, 100, 1_000, 10_000)
 _WINDOWS = (1, 2, 5, 10, 20, 50)
@@ -113,4 +113,4 @@ def draw_length(entry: dict[str, Any]) -> Figure:
     return figure
 
 
-STUDY = Study("length", measure, "length.html.j2", figure=draw_length)
+STUDY = Study("length", measure, "length.html.j2", (has_exact_hamiltonians,), figure=draw_length)

@@ -15,7 +15,7 @@ from ....physics.systems import Baseline, Problems
 from .. import figures
 from ..groups import measure_groups
 from ..metrics import count_broken, finite_median
-from ..study import Study, Subject, takes_any_initial_state
+from ..study import Study, Subject, has_exact_hamiltonians, takes_any_initial_state
 
 LOST = 0.1  # distance in phase space, over the width of the domain, at which a prediction no longer says where the particle is
 LARGEST_ERROR = 0.4  # over the rms of the orbit's state about its mean: Pathak et al., Physical Review Letters 120 (2018), 024102
@@ -166,4 +166,4 @@ def draw_rollouts(entry: dict[str, Any]) -> Figure:
     return figure
 
 
-STUDY = Study("rollouts", measure, "rollouts.html.j2", (takes_any_initial_state,), draw_rollouts)
+STUDY = Study("rollouts", measure, "rollouts.html.j2", (takes_any_initial_state, has_exact_hamiltonians), draw_rollouts)

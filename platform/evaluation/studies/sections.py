@@ -15,7 +15,7 @@ from ....physics.systems import Group, Problems
 from .. import figures
 from ..groups import measure_groups
 from ..metrics import finite_median, finite_or_none
-from ..study import Study, Subject, takes_any_initial_state
+from ..study import Study, Subject, has_exact_hamiltonians, takes_any_initial_state
 from .rollouts import roll_out
 
 EXACT, MOVED = "exact", "moved"
@@ -163,4 +163,5 @@ def draw_sections(entry: dict[str, Any]) -> Figure:
     return figure
 
 
-STUDY = Study("sections", measure, "sections.html.j2", (has_two_degrees_of_freedom, takes_any_initial_state), draw_sections)
+_REQUIREMENTS = (has_two_degrees_of_freedom, takes_any_initial_state, has_exact_hamiltonians)
+STUDY = Study("sections", measure, "sections.html.j2", _REQUIREMENTS, draw_sections)

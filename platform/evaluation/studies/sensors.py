@@ -14,7 +14,7 @@ from ...config import EvaluationConfig
 from .. import figures
 from ..metrics import summarise, total_losses
 from ..predictions import predict
-from ..study import Study, Subject
+from ..study import Study, Subject, has_exact_hamiltonians
 
 
 def measure_sensors(
@@ -73,4 +73,4 @@ def draw_sensors(study: list[dict[str, Any]], networks: list[str]) -> Figure:
     return figure
 
 
-STUDY = Study("sensors", measure, "sensors.html.j2", figure=lambda entry: draw_sensors(entry, ["model"]))
+STUDY = Study("sensors", measure, "sensors.html.j2", (has_exact_hamiltonians,), figure=lambda entry: draw_sensors(entry, ["model"]))

@@ -15,7 +15,7 @@ from ....physics.diagnostics import jacobian_by_differences, symplecticity_defec
 from ....physics.systems import Problems
 from ..groups import measure_groups
 from ..predictions import predict
-from ..study import Study, Subject, takes_any_initial_state
+from ..study import Study, Subject, has_exact_hamiltonians, takes_any_initial_state
 
 _STEP = 1e-4
 _MARGIN = 2.0 * _STEP  # by which an initial state is shifted at most
@@ -65,4 +65,4 @@ def measure_maps(model: Any, problems: Problems) -> tuple[dict[str, np.ndarray],
     }, rows
 
 
-STUDY = Study("symplecticity", measure, "symplecticity.html.j2", (takes_any_initial_state,))
+STUDY = Study("symplecticity", measure, "symplecticity.html.j2", (takes_any_initial_state, has_exact_hamiltonians))

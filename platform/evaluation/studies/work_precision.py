@@ -17,7 +17,7 @@ from ....physics.systems import Baseline, Ensemble, Problems, System, draw_rows
 from .. import figures
 from ..metrics import finite_or_none, total_losses
 from ..predictions import predict
-from ..study import Study, Subject
+from ..study import Study, Subject, can_be_drawn, has_exact_hamiltonians
 
 _REPEATS = 5  # of which the median counts; of large batches, which time well, one
 _LARGE = 1_000
@@ -175,4 +175,4 @@ def draw_work(work: dict[str, Any]) -> Figure:
     return figure
 
 
-STUDY = Study("work_precision", measure, "work_precision.html.j2", figure=draw_work)
+STUDY = Study("work_precision", measure, "work_precision.html.j2", (has_exact_hamiltonians, can_be_drawn), figure=draw_work)

@@ -1,0 +1,174 @@
+"""Requests to an HTTP endpoint that are sent again until they succeed or time is up. They must be free of side effects."""
+
+import json
+import logging
+import random
+import re
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import numpy as np
+import urllib3
+
+from ..physics import InputError
+
+JSON = "application/json"
+_LOG = logging.getLogger(__name__)
+_RETRIED = (408, 429, 502, 503, 504)
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts, where the endpoint gives no time
+_CONNECT_SECONDS = 10.0
+_PIECE = 1 << 16  # bytes read at once
+_CONNECTION = re.compile(r"^<?\w+\([^)]*\)[^:]*: ")  # what urllib3 puts in front of a reason
+
+
+class EndpointError(Exception):
+    """An endpoint that cannot be reached, refuses the client, or responds with what is no prediction.
+
+    Attributes
+    ----------
+    status
+        The HTTP status of the last response; None where there was none.
+    """
+
+    def __init__(self, sentence: str, status: int | None = None) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class TooLarge(Exception):
+    """A request body that is larger than the endpoint reads."""
+
+
+class Endpoint:
+    """An address with its connections, which several threads may use; the parameters are those of `Client`."""
+
+    def __init__(self, url: str, api_key: str | None, timeout: float, time_limit: float, connections: int) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise InputError(f"url is {url!r}; give the address of an endpoint, such as http://127.0.0.1:8000")
+        for name, value in (("timeout", timeout), ("time_limit", time_limit)):
+            if not 0.0 < value < np.inf:
+                raise InputError(f"{name} is {value}; give a number of seconds above 0")
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+            raise InputError("api_key has characters that no header can hold; give printable ASCII")
+        self.url = url.rstrip("/")
+        self._timeout, self._time_limit = timeout, time_limit
+        self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._pool = urllib3.PoolManager(maxsize=connections, retries=False)
+
+    def close(self) -> None:
+        self._pool.clear()
+
+    def get_json(self, path: str) -> dict[str, Any]:
+        """The object that GET returns; EndpointError as `exchange`, and where it returns anything else."""
+        body = self.exchange("GET", path, {})
+        try:
+            content = json.loads(body)
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise EndpointError(f"GET {self.url}{path} did not return JSON, but {excerpt(body)}", 200)
+        return content
+
+    def exchange(self, method: str, path: str, query: Mapping[str, str], body: bytes | None = None, media_type: str | None = None) -> bytes:
+        """The body of the response 200, after as many attempts as the time limit allows.
+
+        Raises
+        ------
+        InputError
+            With the sentence of a 422.
+        TooLarge
+            For a 413.
+        EndpointError
+            For any other response that another attempt will not change, and when time is up.
+        """
+        target = f"{self.url}{path}" + (f"?{urlencode(query)}" if query else "")
+        headers = self._headers | ({"Content-Type": media_type} if media_type else {})
+        deadline = time.monotonic() + self._time_limit
+        pause, level = _FIRST_PAUSE, logging.WARNING
+        while True:
+            asked, status = 0.0, None
+            try:
+                status, received, content = self._attempt(method, target, body, headers, deadline)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                reason = f"{self.url} gave no response: {_CONNECTION.sub('', str(error))}"
+                if isinstance(error, urllib3.exceptions.SSLError | urllib3.exceptions.NameResolutionError):
+                    raise EndpointError(f"{reason}; check the address") from error  # another attempt cannot mend it
+            else:
+                if status == 200:
+                    return content
+                if status not in _RETRIED:
+                    raise _refusal(self.url, status, content)
+                reason = f"{self.url} responded {status}: {_detail(content)}"
+                asked = _retry_after(received.get("retry-after"))
+            wait = max(asked, pause * random.uniform(0.5, 1.0))
+            if time.monotonic() + wait > deadline:
+                waiting = f", and asks to wait {asked:g} s" if asked > self._time_limit else ""
+                raise EndpointError(f"{reason}{waiting}; given up after the time limit of {self._time_limit:g} s", status)
+            _LOG.log(logging.INFO if status else level, "%s; next attempt in %.1f s", reason, wait)
+            level = logging.INFO  # one line tells a user why it takes long
+            time.sleep(wait)
+            pause = min(2.0 * pause, _LONGEST_PAUSE)
+
+    def _attempt(self, method: str, target: str, body: bytes | None, headers: dict[str, str], deadline: float) -> tuple[int, Any, bytes]:
+        """Status, headers and body of one response, read to its end within the timeout."""
+        ends = min(deadline, time.monotonic() + self._timeout)
+        seconds = max(0.01, ends - time.monotonic())
+        timeout = urllib3.Timeout(connect=min(_CONNECT_SECONDS, seconds), read=seconds)
+        response = self._pool.request(method, target, body=body, headers=headers, timeout=timeout, redirect=False, preload_content=False)
+        try:
+            content = bytearray()
+            while piece := response.read1(_PIECE):
+                content += piece
+                if time.monotonic() > ends:  # each piece came in time, all of them together do not
+                    raise urllib3.exceptions.HTTPError(f"it took longer than {self._timeout:g} s")
+        except BaseException:
+            response.close()
+            raise
+        response.release_conn()
+        return response.status, response.headers, bytes(content)
+
+
+def _retry_after(header: str | None) -> float:
+    """Seconds that a Retry-After header, seconds or a date, asks to wait; 0 where there is none that can be read."""
+    try:
+        if header is None:
+            return 0.0
+        if header.strip().isdecimal():
+            return float(header)
+        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+
+
+def _refusal(url: str, status: int, content: bytes) -> Exception:
+    if status == 413:
+        return TooLarge()
+    if status == 422:
+        return InputError(_detail(content))
+    remedies = {
+        401: "; give a valid api_key",
+        403: "; give a valid api_key",
+        404: "; check the address of the endpoint and the name of the model",
+    }
+    return EndpointError(f"{url} responded {status}: {_detail(content)}{remedies.get(status, '')}", status)
+
+
+def _detail(content: bytes) -> str:
+    """The sentence of a refusal, or the beginning of whatever came instead."""
+    try:
+        detail = json.loads(content)["detail"]
+        if isinstance(detail, str):
+            return detail
+    except (ValueError, KeyError, TypeError):
+        pass
+    return excerpt(content)
+
+
+def excerpt(content: bytes) -> str:
+    """The beginning of a body, to show in a message."""
+    return repr(content[:100].decode("utf-8", "replace")) if content else "nothing"
