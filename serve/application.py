@@ -93,7 +93,7 @@ class TrajectoryDeployment:
         for name, reason in catalogue.rejected.items():
             _log.error("model %s is rejected, and what was served before still is: %s", name, reason)
         self._service.catalogue = catalogue
-        # What the first check by a reference solution needs is compiled, half a minute once for an installation, while predictions are made.
+        # What the first reference solution needs is compiled meanwhile: half a minute, once for an installation.
         threading.Thread(target=_prepare, args=(catalogue,), daemon=True).start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:

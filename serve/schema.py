@@ -137,6 +137,10 @@ class PotentialRequest(_Particle):
         _check_units(self._given)
         return self
 
+    @property
+    def _has_own_units(self) -> bool:
+        return self.domain is not None or self.table is not None
+
     def to_problem(self) -> Problem | MotionProblem:
         """The problem, with its fields named as in the request."""
         return as_problem(self._given, "")
