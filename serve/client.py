@@ -204,7 +204,8 @@ class Client:
     def __call__(self, potential: Potential, q0: Any = None, p0: Any = None, times: Any = None, *, verify: Verify = "energy") -> Any:
         """The orbit of a particle in a potential, or a list of orbits for a batch; arguments and result are those of a local `Model`.
 
-        Text is evaluated by the endpoint. Functions and exact Hamiltonians are read at the model's sensors here.
+        Text is evaluated by the endpoint. Functions and exact Hamiltonians are read at the model's sensors here, and judged by what those
+        resolve.
 
         Raises
         ------
