@@ -176,11 +176,9 @@ def same(one: Any, other: Any) -> None:
 class TestLikeALocalModel:
     def test_every_form_of_a_potential(self, url, model, encoding):
         client = nh.connect(url, encoding=encoding)
-        forms = {HARMONIC: HARMONIC, lambda q: 8 * (q - 0.5) ** 2: SENSORS}  # what a local model is given: of a function, what sensors read
-        forms = [*forms.items(), *((form, SENSORS) for form in (SENSORS, SENSORS.tolist(), {"potential": SENSORS}))]
-        for potential, local in forms:
+        for potential in (HARMONIC, lambda q: 8 * (q - 0.5) ** 2, SENSORS, SENSORS.tolist(), {"potential": SENSORS}):
+            seen = SENSORS if callable(potential) else potential  # an endpoint sees a function at the sensors only
             for verify in ("none", "energy", "solver"):
-                seen = SENSORS if callable(potential) else potential  # an endpoint sees a function at the sensors only
                 same(client(potential, 0.3, -0.2, TIMES, verify=verify), model(seen, 0.3, -0.2, TIMES, verify=verify))
         orbit, local = client(HARMONIC), model(HARMONIC)
         same(orbit, local)
