@@ -57,6 +57,8 @@ def measure() -> dict[str, Any]:
         result["lost_replica"] = asyncio.run(_lose(endpoint, potentials, "ServeReplica"))
         result["lost_proxy"] = asyncio.run(_lose(endpoint, potentials, "ProxyActor"))
         result["megabytes_afterwards"] = endpoint.megabytes()
+    with _served("serving.num_replicas=2") as endpoint:
+        result["lost_replica_of_two"] = asyncio.run(_lose(endpoint, potentials, "ServeReplica"))
     return result
 
 
@@ -76,7 +78,7 @@ class _Endpoint:
                     return process
         return None
 
-    def megabytes(self) -> dict[str, float]:
+    def megabytes(self) -> dict[str, int]:
         """Resident memory by kind of process; pages that several share are counted for each."""
         sizes: Counter[str] = Counter()
         for process in self.processes():
@@ -88,11 +90,12 @@ class _Endpoint:
 
 
 @contextlib.contextmanager
-def _served() -> Iterator[_Endpoint]:
+def _served(*settings: str) -> Iterator[_Endpoint]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "neural_hamilton.platform", "serve", _MODEL, "--port", str(port)]
+    command += [word for setting in settings for word in ("--set", setting)]
     begun = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {"RAY_AUTH_MODE": "disabled"})
     endpoint = _Endpoint(f"http://127.0.0.1:{port}", psutil.Process(process.pid))
