@@ -67,6 +67,7 @@ class ServeOptions(BaseModel):
     num_replicas: int = Field(1, ge=1, description="processes that predict, each on one core")
     max_replicas: int | None = Field(None, ge=1, description="under load, at most this number")
     max_queued_requests: int = Field(128, ge=1, description="requests that a replica works on or keeps waiting; beyond them, 503")
+    max_queue_seconds: float = Field(2.0, gt=0, description="work that waits for a replica; beyond it, 503")
     request_timeout_seconds: float = Field(60.0, gt=0, description="from the first byte to the response")
     max_body_mb: float = Field(32.0, gt=0, description="of a request, unpacked, in MiB")
     api_key_file: str | None = Field(None, description="file with a key that every request to /v1 must bring")
@@ -114,7 +115,7 @@ def application(options: ServeOptions) -> Application:
 
 
 def _bind(options: ServeOptions, models: ModelSettings) -> Application:
-    limits = options.model_dump(include={"max_queued_requests", "request_timeout_seconds", "max_body_mb"})
+    limits = options.model_dump(include={"max_queued_requests", "max_queue_seconds", "request_timeout_seconds", "max_body_mb"})
     limits["cors_origins"] = tuple(options.cors_origins)
     if options.max_replicas is None:
         scale: dict[str, Any] = {"num_replicas": options.num_replicas}

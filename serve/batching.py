@@ -5,6 +5,7 @@ Nothing here knows HTTP or Ray.
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -22,6 +23,7 @@ _log = logging.getLogger(__name__)
 
 _MAX_POINTS_AT_ONCE = 4 * MAX_POINTS  # query times of all requests that wait: bounds memory
 _MAX_BYTES_AT_ONCE = 256 * 2**20  # bodies of all requests that wait
+_WEIGHT_OF_LAST = 0.2  # of the last pass, in the mean speed
 
 
 class Busy(Exception):
@@ -50,6 +52,10 @@ class _Request:
         """Sensors or query times of one problem, whichever are more."""
         return max(self.model.task.num_sensors, self.problems[index].num_times)
 
+    @property
+    def cost_left(self) -> int:
+        return sum(self.cost(index) for index in range(len(self.predicted), len(self.problems)))
+
     def next_problems(self, count: int) -> Sequence[Problem | MotionProblem]:
         return self.problems[len(self.predicted) : len(self.predicted) + count]
 
@@ -60,15 +66,19 @@ class PredictionQueue:
     Parameters
     ----------
     max_requests
-        Requests that may wait or be worked on; beyond them, `predict` raises `Busy`.
+        Requests that may wait or be worked on; beyond them, `admit` raises `Busy`.
+    max_seconds
+        Work that may wait, at the speed of late; beyond it, `predict` raises `Busy`. A request that alone is more is taken all the same.
     observe
         Called after every pass, on the thread that predicts.
     """
 
-    def __init__(self, max_requests: int, observe: Callable[[Pass], None] | None = None) -> None:
-        self._max_requests, self._observe = max_requests, observe
+    def __init__(self, max_requests: int, max_seconds: float = math.inf, observe: Callable[[Pass], None] | None = None) -> None:
+        self._max_requests, self._max_seconds, self._observe = max_requests, max_seconds, observe
+        self._seconds_per_cost = 0.0
         self._changed = threading.Condition()
         self._waiting: deque[_Request] = deque()
+        self._in_pass: list[_Request] = []
         self._num_requests = self._num_points = self._num_bytes = 0
         self._thread = threading.Thread(target=self._work, name="predictions", daemon=True)
         self._thread.start()
@@ -94,15 +104,18 @@ class PredictionQueue:
         """
         num_points = sum(problem.num_times for problem in problems)
         check_number_of_times(num_points)
-        request = _Request(model, verify, problems)
+        new = _Request(model, verify, problems)
         with self._changed:
             if self._num_points and self._num_points + num_points > _MAX_POINTS_AT_ONCE:
                 raise Busy
+            waits = sum(request.cost_left for request in (*self._waiting, *self._in_pass))
+            if waits * self._seconds_per_cost > self._max_seconds:
+                raise Busy
             self._num_points += num_points
-            self._waiting.append(request)
+            self._waiting.append(new)
             self._changed.notify()
         try:
-            return await asyncio.wrap_future(request.future)
+            return await asyncio.wrap_future(new.future)
         finally:
             with self._changed:
                 self._num_points -= num_points
@@ -123,15 +136,19 @@ class PredictionQueue:
     def _work(self) -> None:
         while True:
             parts = self._next_pass()
+            cost = sum(request.cost(len(request.predicted) + k) for request, count in parts for k in range(count))
             begun = time.perf_counter()
             _predict_together(parts)
+            seconds = time.perf_counter() - begun
+            self._seconds_per_cost += _WEIGHT_OF_LAST * (seconds / cost - self._seconds_per_cost)
             if self._observe is not None:
                 try:
-                    self._observe(Pass(parts[0][0].model, sum(count for _, count in parts), len(parts), time.perf_counter() - begun))
+                    self._observe(Pass(parts[0][0].model, sum(count for _, count in parts), len(parts), seconds))
                 except Exception:
                     _log.exception("a pass could not be counted")  # which must not end the thread
             with self._changed:
-                self._waiting.extend(request for request, _ in parts if not request.future.done())
+                self._waiting.extend(request for request in self._in_pass if not request.future.done())
+                self._in_pass = []
 
     def _next_pass(self) -> list[tuple[_Request, int]]:
         """Requests and how many of their next problems are predicted now; they are out of the queue meanwhile.
@@ -157,6 +174,7 @@ class PredictionQueue:
                 if len(request.predicted) + count + 1 < len(request.problems):
                     turns.append(request)
             self._waiting = deque(request for request in self._waiting if request not in counts)
+            self._in_pass = list(counts)
         return list(counts.items())
 
     def _forget_those_done(self) -> None:

@@ -8,6 +8,7 @@ A proxy calls `middlewares` as it starts, if its environment is that of `environ
 
 import asyncio
 import os
+import time
 from typing import Any
 
 import orjson
@@ -19,6 +20,7 @@ from .environment import PROXY_LIMITS
 from .memory import LARGE_BYTES, give_back
 
 _MAX_BYTES_AT_ONCE = 256 * 2**20  # bodies that are being read or wait
+_PAUSE_SECONDS = 0.05
 _RETRY_LATER = (b"retry-after", b"1")
 
 
@@ -38,6 +40,7 @@ class Gate:
     def __init__(self, app: ASGIApp, limits: ProxyLimits) -> None:
         self._app, self._limits = app, limits
         self._num_requests = self._num_bytes = 0
+        self._closed_until = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith("/-/"):  # Ray's own probes
@@ -52,7 +55,7 @@ class Gate:
         try:
             async with asyncio.timeout(self._limits.request_timeout_seconds):
                 await self._read(scope, receive, body)
-            if self._num_requests >= self._limits.max_requests:
+            if self._num_requests >= self._limits.max_requests or time.monotonic() < self._closed_until:
                 raise _Refused(503, "there are too many requests; try again", _RETRY_LATER)
             self._num_requests += 1
             try:
@@ -98,6 +101,9 @@ class Gate:
             num_bytes += len(message.get("body", b""))
             if message["type"] == "http.response.start":
                 is_started, is_replaced = True, _is_of_the_proxy(message)
+                if message["status"] == 503:
+                    # A replica is full. It would refuse the next requests too, which costs it time to predict.
+                    self._closed_until = time.monotonic() + _PAUSE_SECONDS
                 if is_replaced:
                     await _respond(send, 503, _LOST, _RETRY_LATER)
             if not is_replaced:

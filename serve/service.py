@@ -16,6 +16,8 @@ class Limits:
     ----------
     max_queued_requests
         Requests that wait or are worked on, in this process.
+    max_queue_seconds
+        Work that waits for this process, at the speed of late.
     request_timeout_seconds
         From the first byte to the response.
     max_body_mb
@@ -27,6 +29,7 @@ class Limits:
     """
 
     max_queued_requests: int = 128
+    max_queue_seconds: float = 2.0
     request_timeout_seconds: float = 60.0
     max_body_mb: float = 32.0
     api_key: str | None = field(default=None, repr=False)
@@ -63,4 +66,4 @@ class Service:
         self.limits = limits or Limits()
         self.instruments = instruments or Instruments()
         self.read_metrics = read_metrics
-        self.queue = PredictionQueue(self.limits.max_queued_requests, self.instruments.finish_pass)
+        self.queue = PredictionQueue(self.limits.max_queued_requests, self.limits.max_queue_seconds, self.instruments.finish_pass)

@@ -78,7 +78,8 @@ SCALING = {
 }  # fmt: skip
 SERVING = {
     "serving.solver_threshold": 0.1, "serving.num_replicas": 2, "serving.max_replicas": 3, "serving.max_queued_requests": 5,
-    "serving.request_timeout_seconds": 5.0, "serving.max_body_mb": 1.0, "serving.api_key_file": "key", "serving.cors_origins": ["http://a"],
+    "serving.request_timeout_seconds": 5.0, "serving.max_queue_seconds": 1.0,
+    "serving.max_body_mb": 1.0, "serving.api_key_file": "key", "serving.cors_origins": ["http://a"],
 }  # fmt: skip
 ADDRESS = {"serving.host", "serving.port"}
 # In test_project_systems.py, which takes a second system through every command; test_platform_devices.py; test_platform_training.py;

@@ -148,6 +148,23 @@ def test_no_more_requests_bytes_or_points_than_may_wait(model: Model, monkeypatc
     asyncio.run(ask())
 
 
+def test_no_more_work_than_may_wait(model: Model) -> None:
+    """A large request is taken while nothing waits; with it in the queue, there is too much for another."""
+    queue = PredictionQueue(100, max_seconds=1e-3)
+
+    async def ask() -> None:
+        await queue.predict(model, problems(100), "none")  # now the queue has a speed
+        large = [asyncio.create_task(queue.predict(model, problems(*[100] * 150), "none")) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(Busy):
+            await queue.predict(model, problems(100), "none")
+        done = await asyncio.gather(*large, return_exceptions=True)
+        assert any(isinstance(one, list) and len(one) == 150 for one in done)
+        assert len(await queue.predict(model, problems(100), "none")) == 1
+
+    asyncio.run(ask())
+
+
 def test_work_that_nobody_waits_for_is_dropped(model: Model) -> None:
     passes: list[Pass] = []
     held, queue = hold(model, passes)
@@ -200,13 +217,13 @@ def hold(model: Model, passes: list[Pass]) -> tuple[threading.Event, PredictionQ
         passes.append(done)
         held.wait(30)
 
-    queue = PredictionQueue(100, observe)
+    queue = PredictionQueue(100, observe=observe)
     asyncio.run(queue.predict(model, problems(2), "none"))
     return held, queue
 
 
 def test_a_fault_while_counting_does_not_end_the_thread(model: Model) -> None:
     observe: Callable[[Pass], None] = lambda _: 1 / 0  # noqa: E731
-    queue = PredictionQueue(10, observe)
+    queue = PredictionQueue(10, observe=observe)
     for _ in range(2):
         assert len(asyncio.run(queue.predict(model, problems(5), "none"))) == 1
