@@ -23,6 +23,7 @@ import psutil
 import pyarrow as pa
 import torch
 
+import neural_hamilton as nh
 from neural_hamilton.architectures import load_model
 from neural_hamilton.physics.systems import draw_rows, get_system
 from neural_hamilton.serve.arrow_stream import MEDIA_TYPE
@@ -32,6 +33,8 @@ from .timing import compare
 
 _MODEL = "mambonet"
 _NUM_ROWS = 1024
+_CLIENT_MODEL = "orbitnet"
+_CLIENT_ROWS = 100_000
 _ROUNDS = 5
 _SECONDS_A_LEVEL = 8.0
 _OVERLOAD = 10  # times what can be done
@@ -62,6 +65,27 @@ def measure() -> dict[str, Any]:
     return result
 
 
+def measure_client() -> dict[str, Any]:
+    """100,000 potentials in one call of the client, and the memory of both sides on the way."""
+    some = _potentials()
+    with _served(model=_CLIENT_MODEL) as endpoint:
+        client, own = nh.connect(endpoint.url), psutil.Process()
+        begun, memory = time.perf_counter(), []
+        problems = (some[index % len(some)] for index in range(_CLIENT_ROWS))
+        for count, orbit in enumerate(client.stream(problems, verify="none"), start=1):
+            assert len(orbit) == 100
+            if count % (_CLIENT_ROWS // 10) == 0:
+                memory.append({"rows": count, "client": own.memory_info().rss >> 20, "endpoint": endpoint.megabytes()["all"]})
+        seconds = time.perf_counter() - begun
+    return {
+        "what": f"{_CLIENT_ROWS:,} potentials in one call of nh.connect(...).stream, `neural-hamilton serve {_CLIENT_MODEL}`",
+        "comparisons": [],
+        "rows": _CLIENT_ROWS,
+        "seconds": seconds,
+        "megabytes": memory,
+    }
+
+
 @dataclass
 class _Endpoint:
     url: str
@@ -90,11 +114,11 @@ class _Endpoint:
 
 
 @contextlib.contextmanager
-def _served(*settings: str) -> Iterator[_Endpoint]:
+def _served(*settings: str, model: str = _MODEL) -> Iterator[_Endpoint]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "neural_hamilton.platform", "serve", _MODEL, "--port", str(port)]
+    command = [sys.executable, "-m", "neural_hamilton.platform", "serve", model, "--port", str(port)]
     command += [word for setting in settings for word in ("--set", setting)]
     begun = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {"RAY_AUTH_MODE": "disabled"})
