@@ -154,7 +154,7 @@ class _Hdf5(_Arrays):
 
     def _blocks(self, name: str, rows: int) -> Iterator[np.ndarray]:
         with self._open() as file:
-            dataset = file[name]
+            dataset: Any = file[name]  # `columns` has datasets only
             for start in range(0, dataset.shape[0], rows):
                 yield dataset[start : start + rows]
 
