@@ -31,7 +31,7 @@ from ..physics import InputError
 from .catalogue import Catalogue, load_catalogue
 from .http_api import RETRY_AFTER_SECONDS, build_api
 from .instruments import Instruments
-from .service import Limits, Service
+from .service import Limits, Service, read_api_key
 from .shipped import find_model, locate_model, name_of, shipped_models_in_order
 
 NAME = "neural-hamilton"
@@ -39,7 +39,6 @@ _DEPLOYMENT = "trajectories"
 _READY_TIMEOUT_SECONDS = 60
 _DRAIN_SECONDS = 5.5
 _STOP_SECONDS = 7.5  # who sends a signal expects less than 10
-_SHORTEST_KEY = 16
 # The queue is the service's own: slots of Ray would be taken before a body has been read, and waited for with an exponential back-off.
 _MAX_ONGOING_REQUESTS = 10_000
 _REQUESTS_PER_REPLICA = 4.0  # in progress, on average, above which replicas are added
@@ -94,16 +93,9 @@ class TrajectoryDeployment:
         for name, reason in catalogue.rejected.items():
             _log.error("model %s is rejected, and what was served before still is: %s", name, reason)
         self._service.catalogue = catalogue
-        # What the first reference solution needs is compiled meanwhile: half a minute, once for an installation.
-        threading.Thread(target=_prepare, args=(catalogue,), daemon=True).start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return build_api(self._service)
-
-
-def _prepare(catalogue: Catalogue) -> None:
-    for model in catalogue.models.values():
-        model.prepare_references()
 
 
 def application(options: ServeOptions) -> Application:
@@ -133,17 +125,6 @@ def _bind(options: ServeOptions, models: ModelSettings) -> Application:
         user_config=models.model_dump(),
     )
     return deployment.bind(limits, options.api_key_file)
-
-
-def read_api_key(file: str) -> str:
-    """The key in a file, without white space around it; InputError where there is none."""
-    try:
-        key = Path(file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeError) as error:
-        raise InputError(f"api_key_file is {file!r}, which cannot be read: {error}; give a file that holds one key") from None
-    if len(key) < _SHORTEST_KEY or not key.isascii() or not key.isprintable() or " " in key:
-        raise InputError(f"api_key_file is {file!r}, which holds no key of at least {_SHORTEST_KEY} printable characters without spaces")
-    return key
 
 
 def read_metrics() -> str:

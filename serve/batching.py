@@ -68,7 +68,7 @@ class PredictionQueue:
     max_requests
         Requests that may wait or be worked on; beyond them, `admit` raises `Busy`.
     max_seconds
-        Work that may wait, at the speed of late; beyond it, `predict` raises `Busy`. A request that alone is more is taken all the same.
+        How long a request may have to wait for others, at the speed of late; beyond it, `predict` raises `Busy`.
     observe
         Called after every pass, on the thread that predicts.
     """
@@ -106,9 +106,12 @@ class PredictionQueue:
         check_number_of_times(num_points)
         new = _Request(model, verify, problems)
         with self._changed:
-            if self._num_points and self._num_points + num_points > _MAX_POINTS_AT_ONCE:
+            is_large = num_points > POINTS_PER_PASS
+            if is_large and self._num_points and self._num_points + num_points > _MAX_POINTS_AT_ONCE:
                 raise Busy
-            waits = sum(request.cost_left for request in (*self._waiting, *self._in_pass))
+            # As all take turns, what is done before this request is done is at most as much of each other one.
+            own = new.cost_left
+            waits = sum(min(own, request.cost_left) for request in (*self._waiting, *self._in_pass))
             if waits * self._seconds_per_cost > self._max_seconds:
                 raise Busy
             self._num_points += num_points

@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..architectures import read_card
 from ..physics import InputError
 from .model import Model
 from .motion import MotionProblem, predicts_motions
 from .problems import Problem
-from .shipped import accepts, rank, validation_loss
+from .shipped import accepts, validation_loss
 
 
 @dataclass(frozen=True)
@@ -40,24 +42,18 @@ class Catalogue:
         return chosen, self.models[chosen]
 
     def choose(self, name: str | None, problems: Sequence[Problem | MotionProblem]) -> tuple[str, Model]:
-        """The model of a request that names one; else the best for its problems: the most accurate for units of one's own, and
-        otherwise the default, unless only others predict from the initial states."""
+        """The model of a request that names one; else the most accurate, by validation loss, that predicts from the initial states and
+        takes as many sensors, the first of those that are equally accurate. Where none does, the default refuses in its own words."""
         if name is not None:
             return self.find(name)
-        if all(isinstance(problem, MotionProblem) for problem in problems):
-            usable = [known for known, model in self.models.items() if predicts_motions(model) and model.trained_for.noise == 0.0]
-            chosen = min(usable, key=lambda known: validation_loss(self.models[known].card), default=None)
-            return self.find(chosen)
-        states = [(problem.q0, problem.p0) for problem in problems if isinstance(problem, Problem)]
-        usable = [known for known, model in self.models.items() if all(_may_start(model, q0, p0) for q0, p0 in states)]
-        if self.default in usable or not usable:
-            return self.find(None)
-        return self.find(min(usable, key=lambda known: rank(self.models[known].card)))
+        usable = [known for known, model in self.models.items() if all(_takes(model, problem) for problem in problems)]
+        exact = [known for known in usable if self.models[known].trained_for.noise == 0.0]
+        return self.find(min(exact or usable, key=lambda known: validation_loss(self.models[known].card), default=None))
 
     def describe(self) -> dict[str, Any]:
         """What GET /v1/models returns."""
         listed = [
-            {"name": name, **model.summary, "ensemble": model.trained_for.ensemble["name"], "predicts_motions": predicts_motions(model)}
+            {"name": name, **model.summary, "ensemble": model.trained_for.ensemble.get("name"), "predicts_motions": predicts_motions(model)}
             for name, model in self.models.items()
         ]
         return {"default": self.default, "models": listed, "rejected": dict(self.rejected)}
@@ -66,13 +62,13 @@ class Catalogue:
 def load_catalogue(folders: Mapping[str, str | Path], solver_threshold: float, before: Catalogue) -> Catalogue:
     """The models in these folders, by name.
 
-    A model that is in use already is not loaded again. One that cannot be used is `rejected`: the model that had its name `before` stays
-    in use.
+    A model that is in use already is not loaded again. One that cannot be used is `rejected`: the model that had its name `before`, if
+    any, stays in use, and so do the others.
 
     Raises
     ------
     InputError
-        Where a model cannot be used and there was none before.
+        Where no model can be used and there was none before.
     """
     models: dict[str, Model] = {}
     rejected: dict[str, str] = {}
@@ -80,12 +76,12 @@ def load_catalogue(folders: Mapping[str, str | Path], solver_threshold: float, b
         known = before.models.get(name)
         try:
             models[name] = known if known is not None and _is_same(known, folder, solver_threshold) else Model(folder, solver_threshold)
-        except InputError as error:
-            if not before.models:
-                raise
+        except (InputError, OSError) as error:
             rejected[name] = str(error)
             if known is not None:
                 models[name] = known
+    if not models and not before.models:
+        raise InputError("; ".join(rejected.values()))
     return Catalogue(models or before.models, rejected)
 
 
@@ -93,10 +89,15 @@ def _is_same(model: Model, folder: str | Path, solver_threshold: float) -> bool:
     return model.folder == Path(folder) and model.card == read_card(folder) and model.solver_threshold == solver_threshold
 
 
-def _may_start(model: Model, q0: Any, p0: Any) -> bool:
-    """Whether a model predicts from this state, whose parts may be None for what the model takes by default."""
+def _takes(model: Model, problem: Problem | MotionProblem) -> bool:
+    """Whether a model may predict a problem, by its initial state, whose parts may be None for what the model takes by default, and by
+    the number of sensors, if the potential is given at sensors."""
+    if isinstance(problem, MotionProblem):
+        return predicts_motions(model)
+    if isinstance(problem.potential, list | np.ndarray) and np.shape(problem.potential) != tuple(model.task.sensors):
+        return False
+    q0, p0 = problem.q0, problem.p0
     if q0 is None and p0 is None:
         return True
-    given = q0 if q0 is not None else p0
-    zeros = [0.0] * len(given) if isinstance(given, list) else 0.0
+    zeros = np.zeros(np.shape(q0 if q0 is not None else p0))
     return accepts(model.trained_for, zeros if q0 is None else q0, zeros if p0 is None else p0)

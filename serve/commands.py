@@ -35,11 +35,20 @@ def serve_command(
     """
     settings = resolve_config(config_source, assignments, serving__host=host, serving__port=port).serving
     folders = _read_models(models)
-    from ..architectures import load_model
-
-    for folder in folders.values():
-        load_model(folder)  # report a damaged model here, not in the log of a replica
+    from ..architectures import load_model, read_card
     from ..platform.ray_runtime import connect
+    from .model import Model
+    from .service import read_api_key
+
+    if settings.api_key_file is not None:
+        read_api_key(settings.api_key_file)
+    click.echo(f"loading {len(folders)} model{'s' * (len(folders) > 1)}; the first time, solvers are compiled for half a minute", err=True)
+    by_system: dict[str, Path] = {}
+    for folder in folders.values():
+        load_model(folder)  # a damaged model is reported here, not in the log of a replica
+        by_system[read_card(folder)["trained_for"]["system"]] = folder
+    for folder in by_system.values():
+        Model(folder).prepare_references()  # what is compiled here is not in someone's first request
 
     prepare_ray_serve(
         max_requests=settings.max_queued_requests * (settings.max_replicas or settings.num_replicas),

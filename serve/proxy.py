@@ -7,6 +7,7 @@ A proxy calls `middlewares` as it starts, if its environment is that of `environ
 """
 
 import asyncio
+import contextlib
 import os
 import time
 from typing import Any
@@ -20,7 +21,10 @@ from .environment import PROXY_LIMITS
 from .memory import LARGE_BYTES, give_back
 
 _MAX_BYTES_AT_ONCE = 256 * 2**20  # bodies that are being read or wait
+_SMALL_BYTES = 2**18  # bodies below are always read: large ones that do not end shall stop nobody
 _PAUSE_SECONDS = 0.05
+# Of a request, those that would change how Ray treats it; and an id that is no text, on which Ray fails.
+_RAY_HEADERS = (b"x-request-timeout-seconds", b"x-request-disconnect-disabled", b"serve_multiplexed_model_id")
 _RETRY_LATER = (b"retry-after", b"1")
 
 
@@ -45,7 +49,9 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith("/-/"):  # Ray's own probes
             await self._app(scope, receive, send)
-        elif scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            return
+        scope = {**scope, "headers": [header for header in scope["headers"] if _may_pass(*header)]}
+        if scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._pass_on(scope, receive, send)
         else:
             await self._admit(scope, receive, send)
@@ -53,24 +59,33 @@ class Gate:
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = bytearray()
         try:
-            async with asyncio.timeout(self._limits.request_timeout_seconds):
-                await self._read(scope, receive, body)
-            if self._num_requests >= self._limits.max_requests or time.monotonic() < self._closed_until:
-                raise _Refused(503, "there are too many requests; try again", _RETRY_LATER)
-            self._num_requests += 1
-            try:
-                await self._pass_on(scope, _replay(bytes(body), receive), send)
-            finally:
-                self._num_requests -= 1
+            whole = await self._receive(scope, receive, body)
         except _Refused as refused:
             await _respond(send, *refused.args)
-        except TimeoutError:
-            seconds = f"{self._limits.request_timeout_seconds:g} s"
-            await _respond(send, 408, f"the body did not arrive within {seconds}; send it faster", (b"connection", b"close"))
+            return
         except _Gone:
             return
         finally:
             self._num_bytes -= len(body)
+        if self._num_requests >= self._limits.max_requests or time.monotonic() < self._closed_until:
+            await _respond(send, 503, "there are too many requests; try again", _RETRY_LATER)
+            return
+        self._num_requests += 1
+        with contextlib.ExitStack() as place:
+            place.callback(self._leave)
+            await self._pass_on(scope, _replay(whole, receive), send, place)
+
+    def _leave(self) -> None:
+        self._num_requests -= 1
+
+    async def _receive(self, scope: Scope, receive: Receive, body: bytearray) -> bytes:
+        try:
+            async with asyncio.timeout(self._limits.request_timeout_seconds):
+                await self._read(scope, receive, body)
+        except TimeoutError:
+            seconds = f"{self._limits.request_timeout_seconds:g} s"
+            raise _Refused(408, f"the body did not arrive within {seconds}; send it faster", (b"connection", b"close")) from None
+        return bytes(body)
 
     async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> None:
         """The whole body into `body`, given up at the first byte over the limit whatever Content-Length said."""
@@ -85,14 +100,16 @@ class Gate:
             if message["type"] == "http.disconnect":
                 raise _Gone
             piece, more = message.get("body", b""), message.get("more_body", False)
-            if self._num_bytes + len(piece) > _MAX_BYTES_AT_ONCE:
+            is_large = len(body) + len(piece) > _SMALL_BYTES
+            if is_large and self._num_bytes + len(piece) > _MAX_BYTES_AT_ONCE:
                 raise _Refused(503, "there are too many bytes on their way; try again", _RETRY_LATER, (b"connection", b"close"))
             body += piece
             self._num_bytes += len(piece)
             if len(body) > limit:
                 raise too_large
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, place: contextlib.ExitStack | None = None) -> None:
+        """Give a request to Ray. Its `place` is free as the response begins: all is computed then, and a slow reader holds up nobody."""
         is_started = is_replaced = False
         num_bytes = 0
 
@@ -101,13 +118,16 @@ class Gate:
             num_bytes += len(message.get("body", b""))
             if message["type"] == "http.response.start":
                 is_started, is_replaced = True, _is_of_the_proxy(message)
+                if place is not None:
+                    place.close()
                 if message["status"] == 503:
                     # A replica is full. It would refuse the next requests too, which costs it time to predict.
                     self._closed_until = time.monotonic() + _PAUSE_SECONDS
                 if is_replaced:
                     await _respond(send, 503, _LOST, _RETRY_LATER)
             if not is_replaced:
-                await send(message)
+                async with asyncio.timeout(self._limits.request_timeout_seconds):  # of a reader who takes nothing any more
+                    await send(message)
 
         await self._app(scope, receive, translate)
         if not is_started:  # Ray sends nothing where a replica was lost at work
@@ -125,6 +145,10 @@ class _Refused(Exception):
 
 class _Gone(Exception):
     """Who asked has hung up."""
+
+
+def _may_pass(name: bytes, value: bytes) -> bool:
+    return name.lower() not in _RAY_HEADERS and (name.lower() != b"x-request-id" or value.isascii())
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

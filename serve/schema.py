@@ -24,6 +24,8 @@ PARTS = (*_POTENTIALS, "domain", "parameters", "mass", "q0", "p0", "times")
 
 Body = TypeVar("Body", bound=BaseModel)
 Number = Annotated[float, Field(allow_inf_nan=False)]
+# A list stops at its first wrong entry: millions of errors would take minutes and gigabytes, to report three.
+Numbers = Annotated[list[Number], Field(fail_fast=True)]
 _SHAPES = ("number", "list", "grid")  # how deep a value is nested; part of no error message
 
 
@@ -34,11 +36,10 @@ def _shape_of(value: Any) -> str:
     return _SHAPES[depth]
 
 
-_List = Annotated[list[Number], Tag("list")]
+_List = Annotated[Numbers, Tag("list")]
 Coordinates = Annotated[Annotated[Number, Tag("number")] | _List, Discriminator(lambda value: _shape_of(value).replace("grid", "list"))]
-Sensors = Annotated[
-    _List | Annotated[list[list[Number]], Tag("grid")], Discriminator(lambda value: _shape_of(value).replace("number", "list"))
-]
+_Grid = Annotated[list[Numbers], Field(fail_fast=True), Tag("grid")]
+Sensors = Annotated[_List | _Grid, Discriminator(lambda value: _shape_of(value).replace("number", "list"))]
 
 
 class _Strict(BaseModel):
@@ -62,10 +63,10 @@ class _Particle(_Strict):
     """The fields that both requests share: a particle, in the model's units or in your own."""
 
     expression: str | None = Field(None, description=_EXPRESSION, examples=["8*(q-0.5)**2"])
-    table: list[Annotated[list[Number], Field(min_length=2, max_length=2)]] | None = Field(
+    table: Annotated[list[Annotated[list[Number], Field(min_length=2, max_length=2)]], Field(fail_fast=True)] | None = Field(
         None, max_length=MAX_POINTS_OF_A_TABLE, description="points (x, U) in your own units, joined by a cubic spline"
     )
-    domain: list[Number] | None = Field(
+    domain: Numbers | None = Field(
         None, min_length=2, max_length=2, description="in your own units: where the potential is known; by default all of a table"
     )
     parameters: dict[str, Number] | None = Field(None, description="in your own units: numbers for names in the expression")
@@ -92,7 +93,7 @@ class TrajectoryRequest(_Particle):
     potential: Sensors | None = Field(
         None, description="V at the model's uniform sensors over the domain; a list of lists with two degrees of freedom"
     )
-    times: list[Number] | None = Field(
+    times: Numbers | None = Field(
         None,
         min_length=1,
         max_length=MAX_TIMES,
@@ -113,7 +114,7 @@ class TrajectoryRequest(_Particle):
 class TrajectoriesRequest(_Strict):
     """A batch; `verify` sets how far to check the predictions: not, by energy, or against a solver."""
 
-    trajectories: list[TrajectoryRequest] = Field(min_length=1, max_length=MAX_TRAJECTORIES)
+    trajectories: Annotated[list[TrajectoryRequest], Field(fail_fast=True)] = Field(min_length=1, max_length=MAX_TRAJECTORIES)
     verify: Verify = "energy"
     reference: bool = Field(
         False, description=f"the solver's q and p, and H along the prediction, beside each of at most {MAX_REFERENCES} trajectories"

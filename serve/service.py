@@ -2,10 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from ..physics import InputError
 from .batching import PredictionQueue
 from .catalogue import Catalogue
 from .instruments import Instruments
+
+_SHORTEST_KEY = 16
 
 
 @dataclass(frozen=True)
@@ -67,3 +71,14 @@ class Service:
         self.instruments = instruments or Instruments()
         self.read_metrics = read_metrics
         self.queue = PredictionQueue(self.limits.max_queued_requests, self.limits.max_queue_seconds, self.instruments.finish_pass)
+
+
+def read_api_key(file: str) -> str:
+    """The key in a file, without white space around it; InputError where there is none."""
+    try:
+        key = Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"api_key_file is {file!r}, which cannot be read: {error}; give a file that holds one key") from None
+    if len(key) < _SHORTEST_KEY or not key.isascii() or not key.isprintable() or " " in key:
+        raise InputError(f"api_key_file is {file!r}, which holds no key of at least {_SHORTEST_KEY} printable characters without spaces")
+    return key

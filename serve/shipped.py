@@ -96,7 +96,8 @@ def rank(card: dict[str, Any]) -> tuple[Any, ...]:
 
 def validation_loss(card: dict[str, Any]) -> float:
     """What a model reached in training; infinity where its card has no record of it."""
-    return float(card.get("provenance", {}).get("metrics", {}).get("validation_loss", np.inf))
+    loss = card.get("provenance", {}).get("metrics", {}).get("validation_loss")
+    return float(loss) if isinstance(loss, int | float) and np.isfinite(loss) else np.inf
 
 
 def most_accurate_model(system: str, q0: Any, p0: Any) -> str:

@@ -28,8 +28,10 @@ from serving import FROM_REST, HARMONIC, api_of, free_port, save_plane, save_tin
 from neural_hamilton.architectures import record_examples
 from neural_hamilton.physics import InputError
 from neural_hamilton.physics.files import write_json
+from neural_hamilton.serve.catalogue import Catalogue, load_catalogue
 from neural_hamilton.serve.proxy import Gate, ProxyLimits
-from neural_hamilton.serve.service import Limits
+from neural_hamilton.serve.service import Limits, read_api_key
+from neural_hamilton.serve.shipped import SHIPPED_MODELS
 
 ROOT = Path(__file__).resolve().parent.parent
 ONE = {"trajectories": [{"expression": HARMONIC}]}
@@ -99,6 +101,20 @@ class TestModels:
         if asked:
             assert several.post(f"/v1/trajectories?model={asked}", json={"trajectories": [trajectory]}).json() == response.json()
 
+    def test_the_most_accurate_is_chosen_and_the_number_of_sensors_counts(self) -> None:
+        names = ("mambonet", "orbitnet", "orbitnet-25-sensors")
+        client = TestClient(api_of(**{name: SHIPPED_MODELS / name for name in names}))
+        assert client.get("/v1/models").json()["default"] == "mambonet"
+        few = (8 * (np.linspace(0, 1, 25) - 0.5) ** 2).tolist()
+        for potential, chosen in (({"expression": HARMONIC}, "orbitnet"), ({"potential": few}, "orbitnet-25-sensors")):
+            assert client.post("/v1/trajectories", json={"trajectories": [potential]}).json()["model"]["name"] == chosen
+
+    def test_one_that_is_broken_leaves_the_others(self, folders: dict[str, Path], tmp_path: Path) -> None:
+        loaded = load_catalogue({"a": tmp_path / "nowhere", "b": folders["rest"], "c": Path("x" * 5000)}, 0.05, Catalogue({}))
+        assert (list(loaded.models), sorted(loaded.rejected)) == (["b"], ["a", "c"])
+        with pytest.raises(InputError, match="does not exist"):
+            load_catalogue({"a": tmp_path / "nowhere"}, 0.05, Catalogue({}))
+
     def test_a_wrong_choice_is_refused_with_the_names(self, several: TestClient) -> None:
         response = several.post("/v1/trajectories", json=ONE | {"model": "x"})
         assert (response.status_code, response.json()["detail"]) == (422, "model is 'x'; this endpoint has rest, any, plane")
@@ -119,6 +135,12 @@ class TestRequests:
         assert len(bomb) < 10_486
         response = small.post("/v1/trajectories", content=bomb, headers={"Content-Encoding": "gzip"})
         assert (response.status_code, response.json()["detail"][:30]) == (413, "body is larger than 10485 byte")
+
+    def test_millions_of_errors_take_no_time(self, folders: dict[str, Path]) -> None:
+        client, begun = TestClient(api_of(rest=folders["rest"])), time.perf_counter()
+        body = b'{"trajectories":[{"potential":[' + b'"",' * 1_500_000 + b"0]}]}"
+        assert client.post("/v1/trajectories", content=body).status_code == 422
+        assert time.perf_counter() - begun < 5
 
     @pytest.mark.parametrize(("encoding", "sentence"), [("br", "send gzip or none"), ("gzip", "is not gzip")])
     def test_other_packing_is_refused(self, small: TestClient, encoding: str, sentence: str) -> None:
@@ -198,6 +220,67 @@ class TestGate:
         assert all(headers[b"retry-after"] == b"1" for status, _, headers in quick if status == 503)
         assert (gate._num_requests, gate._num_bytes) == (0, 0)
 
+    def test_a_slow_reader_takes_no_place_and_not_for_ever(self) -> None:
+        gate = Gate(self.echo, ProxyLimits(max_requests=1, request_timeout_seconds=0.5))
+
+        async def blocked(_: Any) -> None:
+            await asyncio.sleep(60)
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"x", "more_body": False}
+
+        async def run() -> Any:
+            scope = {"type": "http", "method": "POST", "path": "/v1/trajectories", "headers": []}
+            slow = [asyncio.create_task(gate(scope, receive, blocked))]
+            await asyncio.sleep(0.2)
+            assert gate._num_requests == 0
+            quick = await self.send(gate, [b"x"])
+            return quick[0], await asyncio.gather(*slow, return_exceptions=True)
+
+        status, ends = asyncio.run(run())
+        assert status == 200
+        assert isinstance(ends[0], TimeoutError)
+
+    def test_large_bodies_that_do_not_end_stop_no_small_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("neural_hamilton.serve.proxy._MAX_BYTES_AT_ONCE", 2**19)
+        gate = Gate(self.echo, ProxyLimits())
+
+        async def run() -> tuple[Any, Any]:
+            stalled = asyncio.create_task(self.send(gate, [b"x" * 2**19, b"", b""], pause=0.1))
+            await asyncio.sleep(0.15)
+            responses = await self.send(gate, [b"x" * 100]), await self.send(gate, [b"x" * (2**18 + 1)])
+            await stalled
+            return responses
+
+        small, large = asyncio.run(run())
+        assert (small[0], large[0]) == (200, 503)
+
+    def test_headers_that_would_steer_ray_do_not_pass(self) -> None:
+        seen: list[Any] = []
+
+        async def note(scope: Any, receive: Any, send: Any) -> None:
+            seen.extend(name for name, _ in scope["headers"])
+            await self.echo(scope, receive, send)
+
+        headers = ((b"X-Request-Timeout-Seconds", b"0"), (b"X-Request-ID", b"\xff"), (b"x-request-id", b"ok"), (b"accept", b"*/*"))
+        assert asyncio.run(self.send(Gate(note, ProxyLimits()), [b"x"], headers=headers))[0] == 200
+        assert seen == [b"x-request-id", b"accept"]
+
+    def test_a_full_replica_closes_the_proxy_for_a_moment(self) -> None:
+        calls: list[int] = []
+
+        async def full(_: Any, __: Any, send: Any) -> None:
+            calls.append(1)
+            await send({"type": "http.response.start", "status": 503, "headers": [(b"content-type", b"application/json")]})
+            await send({"type": "http.response.body", "body": b"{}"})
+
+        async def run() -> list[int]:
+            gate = Gate(full, ProxyLimits())
+            return [(await self.send(gate, [b"x"]))[0] for _ in range(5)]
+
+        assert asyncio.run(run()) == [503] * 5
+        assert len(calls) == 1
+
     def test_bodies_too_large_too_slow_or_too_many_bytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         gate = Gate(self.echo, ProxyLimits(max_body_mb=1e-5, request_timeout_seconds=0.2))
         assert asyncio.run(self.send(gate, [b"x" * 11]))[0] == 413
@@ -205,6 +288,7 @@ class TestGate:
         status, body, _ = asyncio.run(self.send(gate, [b"x"] * 5, pause=0.1))
         assert (status, json.loads(body)["detail"]) == (408, "the body did not arrive within 0.2 s; send it faster")
         monkeypatch.setattr("neural_hamilton.serve.proxy._MAX_BYTES_AT_ONCE", 5)
+        monkeypatch.setattr("neural_hamilton.serve.proxy._SMALL_BYTES", 1)
         assert asyncio.run(self.send(gate, [b"x" * 6]))[0] == 503
         assert gate._num_bytes == 0
 
@@ -329,7 +413,7 @@ class TestEndpoint:
             with pytest.raises(InputError, match=sentence):
                 application.start(models, port=free_port(), api_key_file=str(tmp_path / "key"))
         (tmp_path / "key").write_text(f" {KEY}\n")
-        assert application.read_api_key(str(tmp_path / "key")) == KEY
+        assert read_api_key(str(tmp_path / "key")) == KEY
 
     def test_more_replicas_than_cores_are_refused(self, models: dict[str, Path], ray_session: Any) -> None:
         from neural_hamilton.serve import application
