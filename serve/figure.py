@@ -78,7 +78,7 @@ def _draw_cycle(axes: Any, motion: "Motion") -> None:
     axes.plot(motion.q, motion.p, "o", markersize=3.0, label="predicted")
     axes.set(xlabel="$q$", ylabel="$p$")
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper right", fontsize="small")
+    axes.legend(loc="center")
 
 
 def _plot_line(figure: OrbitFigure, orbit: "Orbit", t: np.ndarray, q: np.ndarray, p: np.ndarray) -> None:

@@ -394,7 +394,7 @@ export class Card {
   /* What the image has in place of the form. */
   get facts() {
     const { problem } = this, state = ["q", "p"].map((name) => { const value = [problem[`${name}0`]].flat().map((one) => words(one ?? NaN, 6)); return `${name}₀ = ${value.length > 1 ? `(${value.join(", ")})` : value}`; });
-    const own = this.isOwn ? [`${words(problem.domain[0], 6)} ≤ q ≤ ${words(problem.domain[1], 6)}`, `mass ${words(problem.mass, 6)}`, ...problem.parameters.split(",").map((part) => part.trim()).filter(Boolean)] : [];
+    const own = this.isOwn ? [`${words(problem.domain[0] ?? NaN, 6)} ≤ q ≤ ${words(problem.domain[1] ?? NaN, 6)}`, `mass ${words(problem.mass ?? NaN, 6)}`, ...problem.parameters.split(",").map((part) => part.trim()).filter(Boolean)] : [];
     return [...state, ...own].join(", ");
   }
 
