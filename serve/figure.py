@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _SIZES = {1: (9.0, 6.5), 2: (14.5, 5.4)}  # of the figure, in inches, by degrees of freedom
 _BEYOND = 0.15  # of the distance between the turning points, drawn on both sides of them
 _PLACES = 161  # along each axis of a section
+_PLACES_OF_CYCLE = 801  # along the curve of a periodic motion
 _PATH = "tab:orange"
 
 
@@ -61,9 +62,23 @@ def plot_motion(motion: "Motion", title: str) -> OrbitFigure:
     places = np.linspace(max(motion.domain[0], left - margin), min(motion.domain[1], right + margin), 400)
     _draw_potential(panels[0], places, motion.bounded.potential(places), motion.energy)
     order = np.argsort(motion.times, kind="stable")
-    _draw_motion(panels[1:], motion.times[order], motion.q[order], motion.p[order])
+    _draw_cycle(panels[1], motion)
+    _draw_over_time(panels[2:], motion.times[order], motion.q[order], motion.p[order])
     figure.suptitle(title, parse_math=False)
     return figure
+
+
+def _draw_cycle(axes: Any, motion: "Motion") -> None:
+    """The curve of the energy, p = ±sqrt(2 m (E - U(q))), and the predicted states on it: chords between sparse times would leave it."""
+    left, right = motion.turning_points
+    angle = np.linspace(0.0, 2.0 * np.pi, _PLACES_OF_CYCLE)  # in which p is smooth at the turning points
+    q = 0.5 * (left + right) - 0.5 * (right - left) * np.cos(angle)
+    p = np.sign(np.sin(angle)) * np.sqrt(2.0 * motion.mass * np.maximum(motion.energy - motion.bounded.potential(q), 0.0))
+    axes.plot(q, p, color="tab:red", linewidth=1.0, label="energy")
+    axes.plot(motion.q, motion.p, "o", markersize=3.0, label="predicted")
+    axes.set(xlabel="$q$", ylabel="$p$")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center")
 
 
 def _plot_line(figure: OrbitFigure, orbit: "Orbit", t: np.ndarray, q: np.ndarray, p: np.ndarray) -> None:
@@ -77,12 +92,21 @@ def _plot_line(figure: OrbitFigure, orbit: "Orbit", t: np.ndarray, q: np.ndarray
 
 
 def _draw_motion(panels: list[Any], t: np.ndarray, q: np.ndarray, p: np.ndarray) -> None:
-    for axes, x, y, labels in zip(panels, (q, t, t), (p, q, p), (("q", "p"), ("t", "q"), ("t", "p")), strict=True):
-        lines = axes.plot(x, y)
-        axes.set(xlabel=f"${labels[0]}$", ylabel=f"${labels[1]}$")
-        axes.grid(alpha=0.3)
-        if len(lines) > 1:
-            axes.legend(lines, [str(axis + 1) for axis in range(len(lines))], title="coordinate")
+    _draw_curves(panels[0], q, p, "q", "p")
+    _draw_over_time(panels[1:], t, q, p)
+
+
+def _draw_over_time(panels: list[Any], t: np.ndarray, q: np.ndarray, p: np.ndarray) -> None:
+    for axes, values, name in zip(panels, (q, p), "qp", strict=True):
+        _draw_curves(axes, t, values, "t", name)
+
+
+def _draw_curves(axes: Any, x: np.ndarray, y: np.ndarray, x_name: str, y_name: str) -> None:
+    lines = axes.plot(x, y)
+    axes.set(xlabel=f"${x_name}$", ylabel=f"${y_name}$")
+    axes.grid(alpha=0.3)
+    if len(lines) > 1:
+        axes.legend(lines, [str(axis + 1) for axis in range(len(lines))], title="coordinate")
 
 
 def _draw_potential(axes: Any, places: np.ndarray, values: np.ndarray, energy: float) -> None:

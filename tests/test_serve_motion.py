@@ -186,6 +186,16 @@ def test_the_shell_predicts_a_motion(predict, tmp_path):
     assert (tmp_path / "morse.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_phase_portrait_is_the_curve_of_the_energy(model):
+    motion = nh.motion(**MORSE, times=np.linspace(0.0, 300.0, 50), model=model)
+    curve, states = motion.plot().axes[1].lines
+    q, p = curve.get_data()
+    exact_q, exact_p = motion.bounded.solve(np.linspace(0.0, motion.period, 100))
+    nearest = np.hypot((exact_q[:, None] - q) / np.ptp(q), (exact_p[:, None] - p) / np.ptp(p)).min(axis=1)
+    assert nearest.max() < 0.005 and (q[0], p[0]) == pytest.approx((q[-1], p[-1]), abs=1e-3)
+    assert states.get_linestyle() == "None" and len(states.get_xdata()) == 50
+
+
 def test_the_shell_reads_a_table(predict, tmp_path):
     np.savetxt(tmp_path / "points.csv", measured_points(), delimiter=",", header="x,U")
     code, out, err = predict("--potential", tmp_path / "points.csv", "--q0", 1.2, "--p0", -0.3)

@@ -90,6 +90,15 @@ def page(visit: Callable[..., Any]) -> Any:
     return visit()
 
 
+def replaced(route: Any) -> None:
+    """The server's response, as if the check had refused the prediction."""
+    response = route.fetch()
+    body = response.json()
+    if route.request.post_data_json.get("verify") != "none":
+        body["trajectories"][0]["trust"]["source"] = "solver"
+    route.fulfill(response=response, json=body)
+
+
 def link(**state: Any) -> str:
     return "&".join(f"{name.replace('_', '.')}={quote(str(value))}" for name, value in state.items())
 
@@ -191,6 +200,21 @@ class TestPrediction:
         page = visit(link(model="orbitnet", V="8*(q-0.5)**2 - sin(2*pi*99*q)"))
         assert shown(page)["trust"]["sensor_error"] > 0.1
         assert "Between the sensors V differs from what the network reads by " in page.inner_text(".status")
+
+    def test_a_check_that_accepts_nothing_is_explained(self, visit: Callable[..., Any]) -> None:
+        page = visit("model=orbitnet", lambda page: page.route("**/v1/trajectories", replaced))
+        page.evaluate("app.model.drift_threshold = 0; app.cards[0].ask()")
+        settle(page)
+        assert page.inner_text(".status").startswith("The check of orbitnet accepts no prediction: no energy drift was found below which")
+        assert page.get_attribute(".status", "class") == "status solved"
+        page.evaluate("app.model.drift_threshold = 0.01; app.cards[0].ask()")
+        settle(page)
+        assert "did not pass the check" in page.inner_text(".status")
+
+    def test_momentum_has_a_scale(self, visit: Callable[..., Any]) -> None:
+        for fragment, options in (("model=plane", {}), ("model=plane", PHONE), (own(MORSE), PHONE)):
+            page = visit(fragment, **options)
+            assert page.evaluate("app.panels.momentum.u.axes[1]._splits.length") >= 3
 
     def test_every_example_is_predicted(self, page: Any, endpoint: str) -> None:
         examples = httpx.get(f"{endpoint}/v1/model", trust_env=False).json()["examples"]
@@ -475,6 +499,15 @@ class TestTime:
 
 
 class TestSideBySide:
+    def test_the_second_differs_and_is_seen(self, visit: Callable[..., Any]) -> None:
+        for fragment in (own(MORSE), "model=free&V=8*(q-0.5)**2&q0=0.2&p0=0.5"):
+            page = visit(fragment, reduced_motion="reduce", **PHONE)
+            page.click("#compare")
+            settle(page)
+            first, second = (shown(page, card) for card in (0, 1))
+            assert np.abs(np.interp(first["times"], second["times"], second["q"]) - first["q"]).max() > 0.05
+            assert page.locator("[data-name=B]").bounding_box()["y"] < PHONE["viewport"]["height"] / 2
+
     def test_two_potentials_are_predicted_and_compared(self, page: Any) -> None:
         page.click("#compare")
         settle(page)
@@ -574,8 +607,11 @@ class TestLinksAndFiles:
         with page.expect_download() as download:
             page.click("#png")
         pixels = image.imread(Path(download.value.path()), format="png")
-        width, height = page.evaluate("[document.querySelector('#scene').clientWidth, document.querySelector('#scene').clientHeight]")
-        assert pixels.shape[:2] == pytest.approx((2 * (height + 44), 2 * width), abs=3)
+        width = page.evaluate("document.querySelector('#scene').clientWidth")
+        assert pixels.shape[1] == pytest.approx(2 * (width + 32), abs=3)
+        assert (pixels[:, [0, -1]] == pixels[0, 0]).all() and (pixels[[0, -1]] == pixels[0, 0]).all()  # nothing is cut
+        assert page.is_visible(".picks") and page.is_hidden(".facts")
+        assert page.text_content(".facts") == "q₀ = 0, p₀ = 0"
         blue = (abs(pixels[..., :3] - np.array([0x1F, 0x55, 0xC4]) / 255) < 0.02).all(axis=-1)
         assert blue.sum() > 300  # dots, energies, the difference
 

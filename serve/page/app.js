@@ -3,10 +3,10 @@ import { Card } from "./card.js";
 import { Clock } from "./clock.js";
 import { image, save, table } from "./files.js";
 import { decode, encode } from "./link.js";
-import { words } from "./numbers.js";
+import { mix, round, words } from "./numbers.js";
 import { Panels } from "./panels.js";
 import { get, Refused, useKey } from "./server.js";
-import { onScheme } from "./theme.js";
+import { onScheme, still } from "./theme.js";
 
 const $ = (id) => document.getElementById(id);
 const NAMES = ["A", "B"];
@@ -25,7 +25,7 @@ class App {
     $("compare").addEventListener("click", () => this.#compare());
     $("share").addEventListener("click", () => this.#share());
     $("csv").addEventListener("click", () => save("neural-hamilton.csv", new Blob([table(this.#shown)], { type: "text/csv" })));
-    $("png").addEventListener("click", async () => save("neural-hamilton.png", await image($("scene"))));
+    $("png").addEventListener("click", async () => save("neural-hamilton.png", await image($("scene"), this.#shown)));
     $("model").addEventListener("change", () => this.choose($("model").value));
     addEventListener("hashchange", () => { if (location.hash.slice(1) !== this.written) this.open(); });
     addEventListener("keydown", (event) => {
@@ -105,7 +105,7 @@ class App {
 
   #describe() {
     const { model, isPlane } = this;
-    const which = this.chosen || this.models.length === 1 ? `The network ${this.modelName}` : `The network is chosen by the problem. The default, ${this.modelName},`;
+    const which = this.chosen || this.models.length === 1 ? `The network ${this.modelName}` : `Automatic: ${this.modelName} where it predicts from the initial state, else the best model that does; in your own units the most accurate by validation loss. The sentence below V names it. ${this.modelName}`;
     $("about").textContent = `${which} has ${Number(model.num_parameters).toLocaleString("en")} parameters and reads V at ${model.sensors.join(" × ")} sensors.`;
     for (const [id, name] of [["position", "q"], ["momentum", "p"]])
       document.querySelector(`#${id} figcaption`).innerHTML = `${id === "position" ? "Position" : "Momentum"} ${isPlane ? `<i>${name}</i>₁ and, paler, <i>${name}</i>₂` : `<i>${name}</i>(<i>t</i>)`}`;
@@ -130,7 +130,7 @@ class App {
     card.ask();
   }
 
-  /* A second potential: the same problem, with the next example. */
+  /* A second potential: the same problem with the next example, or else with another mass or initial state. */
   #compare() {
     if (this.cards.length === 2) {
       this.cards.pop().remove();
@@ -140,8 +140,20 @@ class App {
       this.update();
       return this.rest();
     }
-    const { problem } = this.cards[0], all = Object.values(this.model.examples), next = all[(all.indexOf(problem.expression) + 1) % all.length];
-    this.#add({ ...problem, ...(problem.units === "own" ? {} : { expression: next, points: null }) });
+    const { problem } = this.cards[0];
+    this.#add({ ...problem, ...this.#varied(problem) });
+    const { element } = this.cards[1];
+    if (element.getBoundingClientRect().top > innerHeight / 2) element.scrollIntoView({ behavior: still.matches ? "auto" : "smooth" });
+  }
+  /* A change that is seen and keeps the motion bounded: with twice the mass the energy does not rise, nor with half the momentum. */
+  #varied({ units, expression, points, mass, q0, p0 }) {
+    if (units === "own") return { mass: 2 * mass };
+    const all = Object.values(this.model.examples), next = all[(all.indexOf(expression) + 1) % all.length];
+    if (next !== undefined && (points || next !== expression)) return { expression: next, points: null };
+    if (this.isLocked) return {};
+    if ([p0].flat().some((p) => p)) return { p0: Array.isArray(p0) ? p0.map((p) => p / 2) : p0 / 2 };
+    const nearer = (q, axis) => round(mix(q, (this.model.domain[axis][0] + this.model.domain[axis][1]) / 2, 0.25));
+    return { q0: Array.isArray(q0) ? q0.map(nearer) : nearer(q0, 0) };
   }
 
   /* In other units without an end: the longest that any potential takes for its periods. */
@@ -167,7 +179,8 @@ class App {
     this.panels.update();
     $("scene").classList.toggle("stale", this.cards.some((card) => card.isOld));
     this.#introduce();
-    $("kinds").hidden = this.cards.length > 1 || !(this.model.has_unit_mass || this.cards[0].isOwn);
+    const [{ reference, energies, isOwn }] = this.cards;
+    $("kinds").hidden = this.cards.length > 1 || !(this.model.has_unit_mass || isOwn) || Boolean(reference && !energies);
     $("legend").innerHTML = "<span class=\"wide\"></span> prediction <span class=\"thin\"></span> solver ·";
   }
 

@@ -374,8 +374,12 @@ export class Card {
   #showStatus() {
     const { trust, period, turning_points: turns, energy } = this.shown, status = this.$(".status"), ms = Math.max(1, Math.round(this.took));
     const off = this.differences ? Math.max(...this.differences) : null, relative = this.isOwn ? " of its range" : "";
-    const kind = trust.source === "solver" ? "replaced" : off > DOUBTFUL || trust.verdict === "undecided" ? "doubtful" : "good", sentences = [];
-    if (trust.source === "solver") sentences.push("The network’s prediction did not pass the check; what moves is the solver’s solution.", off === null ? "" : `The prediction, drawn as a wide line, is off by ${words(off)}${relative}.`);
+    // Red is a real disagreement: a model without a threshold that it could meet is replaced however good it is.
+    const acceptsNothing = this.by === this.app.modelName && this.model.drift_threshold === 0;
+    const disagrees = off > DOUBTFUL || (this.reference && off === null && !acceptsNothing);
+    const kind = trust.source === "solver" ? (disagrees ? "replaced" : "solved") : off > DOUBTFUL || trust.verdict === "undecided" ? "doubtful" : "good", sentences = [];
+    if (trust.source === "solver") sentences.push(acceptsNothing ? `The check of ${this.by} accepts no prediction: no energy drift was found below which they can be trusted. What moves is the solver’s solution.`
+      : "The network’s prediction did not pass the check; what moves is the solver’s solution.", off === null ? "" : `The prediction, drawn as a wide line, is off by ${words(off)}${relative}.`);
     else sentences.push(`Predicted by ${this.by}.`, off === null ? "" : `${off > DOUBTFUL && trust.energy_drift < CONSERVED ? "It conserves energy, but differs" : "It differs"} from the solver by at most ${words(off)}${relative} in q or p.`);
     if (trust.energy_drift !== null && trust.source === "model") sentences.push(`Energy drifts by ${percent(trust.energy_drift)} of ${this.isOwn ? "its height above the lowest point" : this.model.energy_scale}.`);
     if (trust.verdict === "undecided") sentences.push("The check could not decide: the difference may be the reference’s own error.");
@@ -385,6 +389,13 @@ export class Card {
     sentences.push(`Response in ${ms} ms.`);
     status.className = `status ${kind}`;
     status.textContent = sentences.filter(Boolean).join(" ");
+  }
+
+  /* What the image has in place of the form. */
+  get facts() {
+    const { problem } = this, state = ["q", "p"].map((name) => { const value = [problem[`${name}0`]].flat().map((one) => words(one ?? NaN, 6)); return `${name}₀ = ${value.length > 1 ? `(${value.join(", ")})` : value}`; });
+    const own = this.isOwn ? [`${words(problem.domain[0] ?? NaN, 6)} ≤ q ≤ ${words(problem.domain[1] ?? NaN, 6)}`, `mass ${words(problem.mass ?? NaN, 6)}`, ...problem.parameters.split(",").map((part) => part.trim()).filter(Boolean)] : [];
+    return [...state, ...own].join(", ");
   }
 
   /* A refusal in the server's words, and what would work instead. */

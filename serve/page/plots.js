@@ -1,4 +1,5 @@
 /* uPlot in the style of the page: scales that are given and never follow noise, and a layer for marks that move. */
+import { clamp } from "./numbers.js";
 import { colour } from "./theme.js";
 
 const { uPlot } = window;
@@ -8,6 +9,7 @@ const axis = (options) => ({
   stroke: () => colour("soft"), font: FONT, gap: 4,
   grid: { stroke: () => colour("line"), width: 1 }, ticks: { show: false }, ...options,
 });
+const apart = (_plot, _axis, _low, _high, height) => clamp(height / 6, 12, 32);  // pixels between ticks: at least three, since steps at most double
 const widest = (_, values) => 12 + 6.4 * Math.max(2, ...(values || []).map((value) => String(value ?? "").length));
 
 export class Plot {
@@ -61,7 +63,7 @@ export class Plot {
       width: Math.max(this.box.clientWidth, 80), height: Math.max(this.box.clientHeight, 80), padding: [8, 10, 0, 0], pxAlign: 0,
       legend: { show: false }, cursor: { show: false }, select: { show: false },
       scales: { x: { time: false, auto: false, range: () => this.x }, y: { auto: false, range: () => this.y } },
-      axes: [axis({ size: 26, space: 48 }), axis({ size: widest, space: 32, ...this.yAxis })],
+      axes: [axis({ size: 26, space: 48 }), axis({ size: widest, space: apart, ...this.yAxis })],
       series: [{}, ...this.series.map((style) => ({ ...styled(style), points: { show: false } }))],
       hooks: { draw: [(u) => { this.#name(u); this.paint(this, u.ctx); this.moved(); }] },  // scales are settled only now
     }, this.data, this.box);
@@ -88,9 +90,9 @@ export class Plot {
 
 const styled = ({ stroke, width = 2, dash, alpha = 1, fill = () => null }) => ({ stroke, width, dash, alpha, fill, fillTo: (u) => u.scales.y.min, spanGaps: true, pxAlign: 0 });
 
-/* A prediction is a wide line in the colour of its potential, and the solver's solution a thin dashed one over it. */
+/* A prediction is a wide line in the colour of its potential, the second's with gaps that show the first, and the solver's solution a thin dashed one over it. */
 export const styles = {
-  predicted: (name, axis = 0) => ({ stroke: () => colour(name), width: axis ? 2.5 : 4, alpha: axis ? 0.35 : 0.5 }),
+  predicted: (name, axis = 0) => ({ stroke: () => colour(name), width: axis ? 2.5 : 4, alpha: axis ? 0.35 : 0.5, dash: name === "b" ? [14, 8] : undefined }),
   solved: () => ({ stroke: () => colour("ink"), width: 1.25, dash: [4, 4] }),
   whole: (name) => ({ stroke: () => colour(name), width: 2 }),
   part: (name, dash) => ({ stroke: () => colour(name), width: 1.25, alpha: 0.75, dash }),
