@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from typing import Any, Literal, Self, get_args
 from urllib.parse import quote
 
@@ -119,7 +118,10 @@ class Client:
             if not 1 <= value <= most:
                 raise InputError(f"{name} is {value}; give 1 to {most}")
         self._endpoint = Endpoint(url, api_key, timeout, time_limit, connections)
-        self._given_name = model
+        self._given_name = self._name = model
+        self._description: dict[str, Any] | None = None  # not a `cached_property`: on Python 3.11 all instances wait for one lock
+        self._task: ServedTask | None = None
+        self._system: System | None = None
         self.url, self.encoding = self._endpoint.url, encoding
         self.connections, self.rows_per_request = connections, rows_per_request
 
@@ -142,29 +144,46 @@ class Client:
         catalogue = self._endpoint.get_json("/v1/models")
         try:
             names = [str(model["name"]) for model in catalogue["models"]]
-            return sorted(names, key=lambda name: name != catalogue["default"])
+            names.sort(key=lambda name: name != catalogue["default"])
         except (KeyError, TypeError):
-            raise EndpointError(f"GET {self.url}/v1/models did not list models; check the address", 200) from None
+            names = []
+        if not names:
+            raise EndpointError(f"GET {self.url}/v1/models did not list models; check the address", 200)
+        return names
 
-    @cached_property
+    @property
     def name(self) -> str:
         """The name of the model: the one that was given, else the endpoint's default when it was first used."""
-        return self.models[0] if self._given_name is None else self._given_name
+        if self._name is None:
+            self._name = self.models[0]
+        return self._name
 
-    @cached_property
+    @property
     def description(self) -> dict[str, Any]:
         """The model's card, and at its top level what a client needs to pose problems.
 
         Raises
         ------
+        InputError
+            Where the endpoint has no such model.
         EndpointError
-            Where the endpoint cannot be reached, or has no such model.
+            Where the endpoint cannot be reached, or returns no card.
         """
+        if self._description is None:
+            self._description = self._get_card()
+        return self._description
+
+    def _get_card(self) -> dict[str, Any]:
         path = f"/v1/models/{quote(self.name, safe='')}"
-        card = self._endpoint.get_json(path)
+        try:
+            card = self._endpoint.get_json(path)
+        except EndpointError as error:
+            if error.status != 404 or self.name in (models := self.models):  # at a wrong address, there is no list of models either
+                raise
+            raise InputError(f"model is {self.name[:100]!r}; this endpoint has {', '.join(models)}") from None
         try:
             ServedTask.of(card)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             raise EndpointError(f"GET {self.url}{path} did not return a model card", 200) from None
         return card
 
@@ -173,20 +192,24 @@ class Client:
         """As `description`."""
         return self.description
 
-    @cached_property
+    @property
     def task(self) -> ServedTask:
         """What the model was built for: sensors, domain, horizon and channels."""
-        return ServedTask.of(self.description)
+        if self._task is None:
+            self._task = ServedTask.of(self.description)
+        return self._task
 
     @property
     def trained_for(self) -> ServedTask:
         """The system, ensemble, initial state and sensors of the training data."""
         return self.task
 
-    @cached_property
+    @property
     def system(self) -> System:
         """The system that the model predicts; it must be installed here too."""
-        return get_system(self.task.system)
+        if self._system is None:
+            self._system = get_system(self.task.system)
+        return self._system
 
     @property
     def folder(self) -> str:
@@ -323,9 +346,9 @@ def connect(url: str, model: str | None = None, **options: Any) -> Client:
     Raises
     ------
     InputError
-        For arguments that make no sense.
+        For arguments that make no sense, and a model that the endpoint does not have.
     EndpointError
-        Where the endpoint cannot be reached, or serves no such model.
+        Where the endpoint cannot be reached.
     """
     client = Client(url, model, **options)
     client.description  # noqa: B018  fails here rather than at the first prediction

@@ -1,9 +1,12 @@
 """Requests to an HTTP endpoint that are sent again until they succeed or time is up. They must be free of side effects."""
 
+import http.client
+import io
 import json
 import logging
 import random
 import re
+import socket
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,6 +16,7 @@ from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from ..physics import InputError
 
@@ -22,6 +26,7 @@ _RETRIED = (408, 429, 502, 503, 504)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts, where the endpoint gives no time
 _CONNECT_SECONDS = 10.0
 _PIECE = 1 << 16  # bytes read at once
+_MAX_BODY = 1 << 30  # bytes of a response; many times what the largest request is for
 _CONNECTION = re.compile(r"^<?\w+\([^)]*\)[^:]*: ")  # what urllib3 puts in front of a reason
 
 
@@ -43,6 +48,52 @@ class TooLarge(Exception):
     """A request body that is larger than the endpoint reads."""
 
 
+class _TimedReader(io.RawIOBase):
+    """What a socket receives, all of it within the timeout that the socket has now; by itself it allows as much to each read."""
+
+    def __init__(self, source: io.RawIOBase, connected: socket.socket) -> None:
+        self._source, self._connected = source, connected
+        self._ends = time.monotonic() + (connected.gettimeout() or 0.0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        seconds = self._ends - time.monotonic()
+        if seconds <= 0.0:
+            raise TimeoutError("timed out")
+        self._connected.settimeout(seconds)
+        return self._source.readinto(buffer)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def close(self) -> None:
+        super().close()
+        self._source.close()
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    """A response whose headers and body together take no longer than the timeout."""
+
+    def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None) -> None:
+        super().__init__(sock, debuglevel, method, url)
+        self.fp = io.BufferedReader(_TimedReader(self.fp.detach(), sock))
+
+
+class _Connection(HTTPConnection):
+    response_class = _TimedResponse
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = _TimedResponse
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
 class Endpoint:
     """An address with its connections, which several threads may use; the parameters are those of `Client`."""
 
@@ -59,6 +110,7 @@ class Endpoint:
         self._timeout, self._time_limit = timeout, time_limit
         self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._pool = urllib3.PoolManager(maxsize=connections, retries=False)
+        self._pool.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
 
     def close(self) -> None:
         self._pool.clear()
@@ -68,7 +120,7 @@ class Endpoint:
         body = self.exchange("GET", path, {})
         try:
             content = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):
             raise EndpointError(f"GET {self.url}{path} did not return JSON, but {excerpt(body)}", 200)
@@ -84,7 +136,7 @@ class Endpoint:
         TooLarge
             For a 413.
         EndpointError
-            For any other response that another attempt will not change, and when time is up.
+            For any other response that another attempt will not change, for a body above 1 GiB, and when time is up.
         """
         target = f"{self.url}{path}" + (f"?{urlencode(query)}" if query else "")
         headers = self._headers | ({"Content-Type": media_type} if media_type else {})
@@ -116,16 +168,16 @@ class Endpoint:
 
     def _attempt(self, method: str, target: str, body: bytes | None, headers: dict[str, str], deadline: float) -> tuple[int, Any, bytes]:
         """Status, headers and body of one response, read to its end within the timeout."""
-        ends = min(deadline, time.monotonic() + self._timeout)
-        seconds = max(0.01, ends - time.monotonic())
-        timeout = urllib3.Timeout(connect=min(_CONNECT_SECONDS, seconds), read=seconds)
+        seconds = max(0.01, min(deadline - time.monotonic(), self._timeout))
+        timeout = urllib3.Timeout(connect=min(_CONNECT_SECONDS, seconds), total=seconds)
         response = self._pool.request(method, target, body=body, headers=headers, timeout=timeout, redirect=False, preload_content=False)
         try:
             content = bytearray()
             while piece := response.read1(_PIECE):
                 content += piece
-                if time.monotonic() > ends:  # each piece came in time, all of them together do not
-                    raise urllib3.exceptions.HTTPError(f"it took longer than {self._timeout:g} s")
+                if len(content) > _MAX_BODY:
+                    sentence = f"{self.url} responded with more than {_MAX_BODY:,} bytes; check the address"
+                    raise EndpointError(sentence, response.status)
         except BaseException:
             response.close()
             raise
@@ -164,7 +216,7 @@ def _detail(content: bytes) -> str:
         detail = json.loads(content)["detail"]
         if isinstance(detail, str):
             return detail
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     return excerpt(content)
 

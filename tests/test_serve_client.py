@@ -132,6 +132,34 @@ class Wire:
                 target.sendall(piece)
 
 
+@contextmanager
+def raw_server(head: bytes, piece: bytes = b"", every: float = 0.0) -> Iterator[str]:
+    """The URL of a server that sends each client a head and, if there is one, a piece again and again, seconds apart."""
+
+    def respond(connection: socket.socket) -> None:
+        with suppress(OSError), connection:
+            connection.recv(1 << 16)
+            connection.sendall(head)
+            while piece:
+                connection.sendall(piece)
+                time.sleep(every)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=respond, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+
+
+def with_length(body: bytes, status: str = "200 OK") -> bytes:
+    """A whole response."""
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> nh.Model:
     return nh.load(save_tiny(tmp_path_factory.mktemp("client")))
@@ -416,6 +444,8 @@ class TestFaults:
             nh.connect(url.replace("http", "https"))
         with pytest.raises(nh.EndpointError, match=r"responded 404: Not Found; check the address"):
             nh.connect(f"{url}/elsewhere")
+        with pytest.raises(nh.EndpointError, match=r"responded 404: Not Found; check the address"):
+            nh.connect(f"{url}/elsewhere", "tiny")
         assert time.monotonic() - started < 10.0  # another attempt could not help
 
     @pytest.mark.parametrize(
@@ -471,6 +501,58 @@ class TestFaults:
             assert failure.value.status == 200
         same(client(SENSORS, times=TIMES), model(SENSORS, times=TIMES))
 
+    @pytest.mark.parametrize(
+        ("head", "piece"),
+        [
+            (b"HTTP/1.1 200 OK\r\n", b"x"),
+            (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+            (b"HTTP/1.1 200 OK\r\n\r\n", b" "),
+        ],
+        ids=["header", "continue", "chunk", "body"],
+    )
+    def test_the_timeout_is_that_of_a_whole_response(self, head, piece):
+        with raw_server(head, piece, every=0.05) as url:
+            started = time.monotonic()
+            with pytest.raises(nh.EndpointError, match="gave no response: Read timed out.*given up after the time limit of 1 s"):
+                nh.connect(url, timeout=0.4, time_limit=1.0)
+            assert 0.4 < time.monotonic() - started < 3.0
+
+    def test_a_client_that_waits_holds_up_no_other(self, url):
+        def wait(client: Client) -> None:
+            with suppress(nh.EndpointError):
+                client.system  # noqa: B018
+
+        with raw_server(b"HTTP/1.1 200 OK\r\n", b"x", every=0.05) as slow:
+            waiting = threading.Thread(target=wait, args=(Client(slow, timeout=3.0, time_limit=3.0),))
+            waiting.start()
+            time.sleep(0.2)
+            assert nh.connect(url).system.name == "well"
+            assert waiting.is_alive()
+            waiting.join()
+
+    @pytest.mark.parametrize(
+        ("response", "message"),
+        [
+            (with_length(b"[" * 100_000), r"/v1/models did not return JSON, but '\[\["),
+            (with_length(b"[" * 100_000, "400 Bad Request"), r"responded 400: '\[\["),
+            (with_length(b'{"models": [], "default": "x"}'), "/v1/models did not list models; check the address"),
+            (with_length(b'{"models": [{}], "default": "x"}'), "/v1/models did not list models; check the address"),
+        ],
+    )
+    def test_what_is_no_list_of_models(self, response, message):
+        with raw_server(response) as url, pytest.raises(nh.EndpointError, match=message):
+            nh.connect(url)
+
+    def test_a_body_without_end(self, monkeypatch):
+        monkeypatch.setattr("neural_hamilton.serve.endpoint._MAX_BODY", 1_000_000)
+        with (
+            raw_server(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 65536) as url,
+            pytest.raises(nh.EndpointError, match="responded with more than 1,000,000 bytes; check the address") as failure,
+        ):
+            nh.connect(url)
+        assert failure.value.status == 200
+
     def test_a_stream_survives_faults(self, wire, url, app):
         client = Client(wire.url, rows_per_request=3, timeout=2.0)
         wire.script[:] = ["pass", "die", "cut"]
@@ -489,7 +571,7 @@ def test_several_models_by_name_behind_a_key(model, orbitnet, encoding):
         assert client.name == "tiny" and client.models == ["tiny", "orbitnet"] and "s3cret" not in repr(client)
         same(client(HARMONIC), model(HARMONIC))
         same(nh.connect(url, "orbitnet", **options)(HARMONIC), orbitnet(HARMONIC))
-        with pytest.raises(nh.EndpointError, match="404: model is 'other'; this endpoint has tiny, orbitnet"):
+        with pytest.raises(nh.InputError, match="^model is 'other'; this endpoint has tiny, orbitnet$"):
             nh.connect(url, "other", **options)
 
 
