@@ -179,8 +179,8 @@ class App {
     this.panels.update();
     $("scene").classList.toggle("stale", this.cards.some((card) => card.isOld));
     this.#introduce();
-    const [{ reference, energies, isOwn }] = this.cards;
-    $("kinds").hidden = this.cards.length > 1 || !(this.model.has_unit_mass || isOwn) || Boolean(reference && !energies);
+    const [{ reference, energies, isOwn, isOld }] = this.cards;
+    $("kinds").hidden = this.cards.length > 1 || !(this.model.has_unit_mass || isOwn) || Boolean((reference || isOld) && !energies);
     $("legend").innerHTML = "<span class=\"wide\"></span> prediction <span class=\"thin\"></span> solver ·";
   }
 

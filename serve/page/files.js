@@ -59,7 +59,7 @@ function draw(scene, cards) {
     const [x, y, , height] = place(card.querySelector(".formula"));
     pen.fillStyle = colour("ink");
     pen.font = "15px ui-monospace, Consolas, monospace";
-    pen.fillText(`${card.querySelector(".what").textContent.replace(/\s+/g, " ").trim()} ${card.querySelector(".expression").value || "drawn by hand"}`, x, y + height / 2, card.clientWidth - 32);
+    pen.fillText(`${card.querySelector(".what").innerText.replace(/\s+/g, " ").trim()} ${card.querySelector(".expression").value || "drawn by hand"}`, x, y + height / 2, card.clientWidth - 32);
     for (const [selector, indent] of [[".facts", 0], [".levels", 0], [".status", 12]]) wrap(pen, card.querySelector(selector), place, indent);
   }
   for (const one of scene.querySelectorAll("canvas")) if (one.clientWidth) pen.drawImage(one, ...place(one));
