@@ -378,7 +378,7 @@ export class Card {
     const acceptsNothing = this.threshold === 0;
     const disagrees = off > DOUBTFUL || (this.reference && off === null && !acceptsNothing);
     const kind = trust.source === "solver" ? (disagrees ? "replaced" : "solved") : off > DOUBTFUL || trust.verdict === "undecided" ? "doubtful" : "good", sentences = [];
-    if (trust.source === "solver") sentences.push(acceptsNothing ? `The check of ${this.by} accepts no prediction: no energy drift was found below which they can be trusted. What moves is the solver’s solution.`
+    if (trust.source === "solver") sentences.push(acceptsNothing ? `The check of ${this.by} accepts no prediction: no energy drift was found below which its predictions can be trusted. What moves is the solver’s solution.`
       : "The network’s prediction did not pass the check; what moves is the solver’s solution.", off === null ? "" : `The prediction, drawn as a wide line, is off by ${words(off)}${relative}.`);
     else sentences.push(`Predicted by ${this.by}.`, off === null ? "" : `${off > DOUBTFUL && trust.energy_drift < CONSERVED ? "It conserves energy, but differs" : "It differs"} from the solver by at most ${words(off)}${relative} in q or p.`);
     if (trust.energy_drift !== null && trust.source === "model") sentences.push(`Energy drifts by ${percent(trust.energy_drift)} of ${this.isOwn ? "its height above the lowest point" : this.model.energy_scale}.`);
