@@ -90,15 +90,6 @@ def page(visit: Callable[..., Any]) -> Any:
     return visit()
 
 
-def replaced(route: Any) -> None:
-    """The server's response, as if the check had refused the prediction."""
-    response = route.fetch()
-    body = response.json()
-    if route.request.post_data_json.get("verify") != "none":
-        body["trajectories"][0]["trust"]["source"] = "solver"
-    route.fulfill(response=response, json=body)
-
-
 def link(**state: Any) -> str:
     return "&".join(f"{name.replace('_', '.')}={quote(str(value))}" for name, value in state.items())
 
@@ -201,15 +192,26 @@ class TestPrediction:
         assert shown(page)["trust"]["sensor_error"] > 0.1
         assert "Between the sensors V differs from what the network reads by " in page.inner_text(".status")
 
-    def test_a_check_that_accepts_nothing_is_explained(self, visit: Callable[..., Any]) -> None:
-        page = visit("model=orbitnet", lambda page: page.route("**/v1/trajectories", replaced))
-        page.evaluate("app.model.drift_threshold = 0; app.cards[0].ask()")
-        settle(page)
-        assert page.inner_text(".status").startswith("The check of orbitnet accepts no prediction: no energy drift was found below which")
+    @pytest.mark.parametrize(
+        ("threshold", "start"),
+        [
+            (0, "The check of orbitnet accepts no prediction: no energy drift was found below which"),
+            (0.01, "The network’s prediction did not pass the check"),
+        ],
+    )
+    def test_a_check_that_accepts_nothing_is_explained(self, visit: Callable[..., Any], threshold: float, start: str) -> None:
+        def replace(route: Any) -> None:
+            """The server's response, as if the check had refused a good prediction."""
+            response = route.fetch()
+            body = response.json()
+            body["model"]["drift_threshold"] = threshold
+            if route.request.post_data_json.get("verify") != "none":
+                body["trajectories"][0]["trust"]["source"] = "solver"
+            route.fulfill(response=response, json=body)
+
+        page = visit("model=orbitnet", lambda page: page.route("**/v1/trajectories", replace))
+        assert page.inner_text(".status").startswith(start) and "is off by" in page.inner_text(".status")
         assert page.get_attribute(".status", "class") == "status solved"
-        page.evaluate("app.model.drift_threshold = 0.01; app.cards[0].ask()")
-        settle(page)
-        assert "did not pass the check" in page.inner_text(".status")
 
     def test_momentum_has_a_scale(self, visit: Callable[..., Any]) -> None:
         for fragment, options in (("model=plane", {}), ("model=plane", PHONE), (own(MORSE), PHONE)):

@@ -105,7 +105,7 @@ class App {
 
   #describe() {
     const { model, isPlane } = this;
-    const which = this.chosen || this.models.length === 1 ? `The network ${this.modelName}` : `Automatic: ${this.modelName} where it predicts from the initial state, else the best model that does; in your own units the most accurate by validation loss. The sentence below V names it. ${this.modelName}`;
+    const which = this.chosen || this.models.length === 1 ? `The network ${this.modelName}` : `Automatic: the most accurate model, by validation loss, that predicts from the initial state; the sentence below V names it. The default, ${this.modelName},`;
     $("about").textContent = `${which} has ${Number(model.num_parameters).toLocaleString("en")} parameters and reads V at ${model.sensors.join(" × ")} sensors.`;
     for (const [id, name] of [["position", "q"], ["momentum", "p"]])
       document.querySelector(`#${id} figcaption`).innerHTML = `${id === "position" ? "Position" : "Momentum"} ${isPlane ? `<i>${name}</i>₁ and, paler, <i>${name}</i>₂` : `<i>${name}</i>(<i>t</i>)`}`;
@@ -179,8 +179,8 @@ class App {
     this.panels.update();
     $("scene").classList.toggle("stale", this.cards.some((card) => card.isOld));
     this.#introduce();
-    const [{ reference, energies, isOwn }] = this.cards;
-    $("kinds").hidden = this.cards.length > 1 || !(this.model.has_unit_mass || isOwn) || Boolean(reference && !energies);
+    const [{ reference, energies, isOwn, isOld }] = this.cards;
+    $("kinds").hidden = this.cards.length > 1 || !(this.model.has_unit_mass || isOwn) || Boolean((reference || isOld) && !energies);
     $("legend").innerHTML = "<span class=\"wide\"></span> prediction <span class=\"thin\"></span> solver ·";
   }
 

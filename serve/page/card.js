@@ -237,7 +237,7 @@ export class Card {
   post(route, content, signal) { return post(route, { ...content, ...this.app.modelField }, signal); }
   async trajectories(problem, options, signal) {
     const { body, took } = await this.post("v1/trajectories", { trajectories: [problem], ...options }, signal);
-    return { trajectory: body.trajectories[0], took, by: body.model.name };
+    return { trajectory: body.trajectories[0], took, by: body.model.name, threshold: body.model.drift_threshold };
   }
 
   /* Query times: up to the model's horizon, or in other units as long as is wanted, else two periods of the slower potential. */
@@ -302,8 +302,8 @@ export class Card {
   }
   get isBusy() { return Boolean(this.asking || this.control); }
 
-  #show({ trajectory, took, by }, live) {
-    Object.assign(this, { shown: trajectory, took, by });
+  #show({ trajectory, took, by, threshold }, live) {
+    Object.assign(this, { shown: trajectory, took, by, threshold });
     this.reference = this.raw = null;
     this.isOld = false;
     this.element.classList.remove("old");
@@ -375,10 +375,10 @@ export class Card {
     const { trust, period, turning_points: turns, energy } = this.shown, status = this.$(".status"), ms = Math.max(1, Math.round(this.took));
     const off = this.differences ? Math.max(...this.differences) : null, relative = this.isOwn ? " of its range" : "";
     // Red is a real disagreement: a model without a threshold that it could meet is replaced however good it is.
-    const acceptsNothing = this.by === this.app.modelName && this.model.drift_threshold === 0;
+    const acceptsNothing = this.threshold === 0;
     const disagrees = off > DOUBTFUL || (this.reference && off === null && !acceptsNothing);
     const kind = trust.source === "solver" ? (disagrees ? "replaced" : "solved") : off > DOUBTFUL || trust.verdict === "undecided" ? "doubtful" : "good", sentences = [];
-    if (trust.source === "solver") sentences.push(acceptsNothing ? `The check of ${this.by} accepts no prediction: no energy drift was found below which they can be trusted. What moves is the solver’s solution.`
+    if (trust.source === "solver") sentences.push(acceptsNothing ? `The check of ${this.by} accepts no prediction: no energy drift was found below which its predictions can be trusted. What moves is the solver’s solution.`
       : "The network’s prediction did not pass the check; what moves is the solver’s solution.", off === null ? "" : `The prediction, drawn as a wide line, is off by ${words(off)}${relative}.`);
     else sentences.push(`Predicted by ${this.by}.`, off === null ? "" : `${off > DOUBTFUL && trust.energy_drift < CONSERVED ? "It conserves energy, but differs" : "It differs"} from the solver by at most ${words(off)}${relative} in q or p.`);
     if (trust.energy_drift !== null && trust.source === "model") sentences.push(`Energy drifts by ${percent(trust.energy_drift)} of ${this.isOwn ? "its height above the lowest point" : this.model.energy_scale}.`);

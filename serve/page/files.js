@@ -33,7 +33,7 @@ export async function image(scene, cards) {
 
 /* The canvases of the page where they stand, with captions and with the particle where it is. */
 function draw(scene, cards) {
-  const edge = scene.getBoundingClientRect(), ratio = Math.max(devicePixelRatio || 1, 2), top = 44 + MARGIN;
+  const edge = scene.getBoundingClientRect(), ratio = Math.max(devicePixelRatio || 1, 2), isNarrow = edge.width < 640, top = MARGIN + (isNarrow ? 70 : 44);
   const size = [edge.width + 2 * MARGIN, edge.height + top + MARGIN];
   const canvas = Object.assign(document.createElement("canvas"), { width: Math.round(size[0] * ratio), height: Math.round(size[1] * ratio) });
   const pen = canvas.getContext("2d");
@@ -43,7 +43,7 @@ function draw(scene, cards) {
   const place = (element) => { const box = element.getBoundingClientRect(); return [box.left - edge.left + MARGIN, box.top - edge.top + top, box.width, box.height]; };
   Object.assign(pen, { fillStyle: colour("ink"), font: "600 18px Georgia, serif" });
   pen.fillText("Neural Hamilton", MARGIN, MARGIN + 22);
-  drawLegend(pen, cards, MARGIN + edge.width, MARGIN + 17);
+  drawLegend(pen, cards, MARGIN + edge.width, MARGIN + (isNarrow ? 50 : 17));
   for (const panel of scene.querySelectorAll(".panel")) {
     if (!panel.clientWidth) continue;
     const [x, y, width, height] = place(panel);
@@ -59,7 +59,7 @@ function draw(scene, cards) {
     const [x, y, , height] = place(card.querySelector(".formula"));
     pen.fillStyle = colour("ink");
     pen.font = "15px ui-monospace, Consolas, monospace";
-    pen.fillText(`${card.querySelector(".what").textContent.replace(/\s+/g, " ").trim()} ${card.querySelector(".expression").value || "drawn by hand"}`, x, y + height / 2, card.clientWidth - 32);
+    pen.fillText(`${card.querySelector(".what").innerText.replace(/\s+/g, " ").trim()} ${card.querySelector(".expression").value || "drawn by hand"}`, x, y + height / 2, card.clientWidth - 32);
     for (const [selector, indent] of [[".facts", 0], [".levels", 0], [".status", 12]]) wrap(pen, card.querySelector(selector), place, indent);
   }
   for (const one of scene.querySelectorAll("canvas")) if (one.clientWidth) pen.drawImage(one, ...place(one));
