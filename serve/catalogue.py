@@ -94,10 +94,18 @@ def _takes(model: Model, problem: Problem | MotionProblem) -> bool:
     the number of sensors, if the potential is given at sensors."""
     if isinstance(problem, MotionProblem):
         return predicts_motions(model)
-    if isinstance(problem.potential, list | np.ndarray) and np.shape(problem.potential) != tuple(model.task.sensors):
+    if isinstance(problem.potential, list | np.ndarray) and _shape(problem.potential) != tuple(model.task.sensors):
         return False
     q0, p0 = problem.q0, problem.p0
     if q0 is None and p0 is None:
         return True
-    zeros = np.zeros(np.shape(q0 if q0 is not None else p0))
+    zeros = np.zeros(_shape(q0 if q0 is not None else p0) or ())
     return accepts(model.trained_for, zeros if q0 is None else q0, zeros if p0 is None else p0)
+
+
+def _shape(values: Any) -> tuple[int, ...] | None:
+    """None where lists of different lengths have none."""
+    try:
+        return np.shape(values)
+    except ValueError:
+        return None

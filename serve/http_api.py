@@ -162,6 +162,8 @@ def _add_common(api: FastAPI, service: Service) -> None:
 
     api.add_exception_handler(_Refused, refuse)
     api.add_exception_handler(InputError, refuse_input)
+    # In JSON: a proxy takes plain text for its own word that a replica was lost.
+    api.add_exception_handler(Exception, lambda _, __: _refuse(500, "this is a fault of the endpoint; its log has the details"))
 
     api.add_middleware(_Entrance, service=service)
     if service.limits.cors_origins:
