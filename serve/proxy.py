@@ -22,7 +22,7 @@ from .memory import LARGE_BYTES, give_back
 
 _MAX_BYTES_AT_ONCE = 256 * 2**20  # bodies that are being read or wait
 _SMALL_BYTES = 2**18  # bodies below are always read: large ones that do not end shall stop nobody
-_PAUSE_SECONDS = 0.05
+_PAUSE_SECONDS = 0.3
 # Of a request, those that would change how Ray treats it; and an id that is no text, on which Ray fails.
 _RAY_HEADERS = (b"x-request-timeout-seconds", b"x-request-disconnect-disabled", b"serve_multiplexed_model_id")
 _RETRY_LATER = (b"retry-after", b"1")
@@ -44,7 +44,7 @@ class Gate:
     def __init__(self, app: ASGIApp, limits: ProxyLimits) -> None:
         self._app, self._limits = app, limits
         self._num_requests = self._num_bytes = 0
-        self._closed_until = 0.0
+        self._closed_until, self._closed_from = 0.0, 0  # when, and from how many bytes on
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith("/-/"):  # Ray's own probes
@@ -67,13 +67,17 @@ class Gate:
             return
         finally:
             self._num_bytes -= len(body)
-        if self._num_requests >= self._limits.max_requests or time.monotonic() < self._closed_until:
+        is_closed = time.monotonic() < self._closed_until and len(whole) >= self._closed_from
+        if self._num_requests >= self._limits.max_requests or is_closed:
             await _respond(send, 503, "there are too many requests; try again", _RETRY_LATER)
             return
         self._num_requests += 1
         with contextlib.ExitStack() as place:
             place.callback(self._leave)
-            await self._pass_on(scope, _replay(whole, receive), send, place)
+            status = await self._pass_on(scope, _replay(whole, receive), send, place)
+        if status == 503:
+            # A replica is full for a request of this size. It would refuse the next ones too, which costs it time to predict.
+            self._closed_until, self._closed_from = time.monotonic() + _PAUSE_SECONDS, len(whole) // 2
 
     def _leave(self) -> None:
         self._num_requests -= 1
@@ -108,21 +112,21 @@ class Gate:
             if len(body) > limit:
                 raise too_large
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, place: contextlib.ExitStack | None = None) -> None:
-        """Give a request to Ray. Its `place` is free as the response begins: all is computed then, and a slow reader holds up nobody."""
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, place: contextlib.ExitStack | None = None) -> int:
+        """Give a request to Ray, and return the status of its response.
+
+        Its `place` is free as the response begins: all is computed then, and a slow reader holds up nobody.
+        """
         is_started = is_replaced = False
-        num_bytes = 0
+        num_bytes, status = 0, 503
 
         async def translate(message: Message) -> None:
-            nonlocal is_started, is_replaced, num_bytes
+            nonlocal is_started, is_replaced, num_bytes, status
             num_bytes += len(message.get("body", b""))
             if message["type"] == "http.response.start":
-                is_started, is_replaced = True, _is_of_the_proxy(message)
+                is_started, is_replaced, status = True, _is_of_the_proxy(message), message["status"]
                 if place is not None:
                     place.close()
-                if message["status"] == 503:
-                    # A replica is full. It would refuse the next requests too, which costs it time to predict.
-                    self._closed_until = time.monotonic() + _PAUSE_SECONDS
                 if is_replaced:
                     await _respond(send, 503, _LOST, _RETRY_LATER)
             if not is_replaced:
@@ -134,6 +138,7 @@ class Gate:
             await _respond(send, 503, _LOST, _RETRY_LATER)
         if num_bytes > LARGE_BYTES:
             give_back()
+        return status
 
 
 _LOST = "the process that worked on this request was lost, or is not there yet; try again"

@@ -276,10 +276,10 @@ class TestGate:
 
         async def run() -> list[int]:
             gate = Gate(full, ProxyLimits())
-            return [(await self.send(gate, [b"x"]))[0] for _ in range(5)]
+            return [(await self.send(gate, [b"x" * size]))[0] for size in (10, 10, 20, 6, 4)]
 
         assert asyncio.run(run()) == [503] * 5
-        assert len(calls) == 1
+        assert len(calls) == 2  # a smaller one may still be taken
 
     def test_bodies_too_large_too_slow_or_too_many_bytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         gate = Gate(self.echo, ProxyLimits(max_body_mb=1e-5, request_timeout_seconds=0.2))
