@@ -89,7 +89,7 @@ class PredictionQueue:
         return self._num_requests
 
     def admit(self, num_bytes: int) -> "_Admission":
-        """A context in which a request with a body of so many bytes may be worked on; `Busy` where there are too many."""
+        """A context in which a request with a body of `num_bytes` may be worked on; `Busy` where there are too many."""
         return _Admission(self, num_bytes)
 
     async def predict(self, model: Model, problems: Sequence[Problem | MotionProblem], verify: Verify) -> list[Orbit | Motion]:

@@ -118,7 +118,7 @@ class _Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         # SystemExit is Ray's own handler, while it starts.
-        if isinstance(error, (_Stopped, SystemExit)) and isinstance(error.args[0], int):
+        if isinstance(error, (_Stopped, SystemExit)) and error.args and isinstance(error.args[0], int):
             _end_at_once([], 128 + error.args[0])
 
 

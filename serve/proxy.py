@@ -58,26 +58,28 @@ class Gate:
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = bytearray()
-        try:
-            whole = await self._receive(scope, receive, body)
-        except _Refused as refused:
-            await _respond(send, *refused.args)
-            return
-        except _Gone:
-            return
-        finally:
-            self._num_bytes -= len(body)
-        is_closed = time.monotonic() < self._closed_until and len(whole) >= self._closed_from
-        if self._num_requests >= self._limits.max_requests or is_closed:
-            await _respond(send, 503, "there are too many requests; try again", _RETRY_LATER)
-            return
-        self._num_requests += 1
         with contextlib.ExitStack() as place:
+            place.callback(self._forget, body)
+            try:
+                whole = await self._receive(scope, receive, body)
+            except _Refused as refused:
+                await _respond(send, *refused.args)
+                return
+            except _Gone:
+                return
+            is_closed = time.monotonic() < self._closed_until and len(whole) >= self._closed_from
+            if self._num_requests >= self._limits.max_requests or is_closed:
+                await _respond(send, 503, "there are too many requests; try again", _RETRY_LATER)
+                return
+            self._num_requests += 1
             place.callback(self._leave)
             status = await self._pass_on(scope, _replay(whole, receive), send, place)
         if status == 503:
             # A replica is full for a request of this size. It would refuse the next ones too, which costs it time to predict.
             self._closed_until, self._closed_from = time.monotonic() + _PAUSE_SECONDS, len(whole) // 2
+
+    def _forget(self, body: bytearray) -> None:
+        self._num_bytes -= len(body)
 
     def _leave(self) -> None:
         self._num_requests -= 1

@@ -525,7 +525,7 @@ def test_a_signal_lets_requests_finish_and_leaves_nothing_behind(folders: dict[s
             time.sleep(0.5)
             (os.killpg if to_group else os.kill)(served.popen.pid, number)
             code, errors, seconds = served.ended()
-            if not to_group:  # else Ray's own processes are told to end as well
+            if not to_group:  # else Ray's own processes get the signal as well
                 assert [future.result().status_code for future in asked] == [200, 200]
         assert (code, errors.splitlines()[-1]) == (0, "stopped")
         assert seconds < 10
@@ -587,7 +587,7 @@ def test_a_private_cluster_listens_on_loopback(folders: dict[str, Path]) -> None
             for connection in process.net_connections("tcp")
             if connection.status == psutil.CONN_LISTEN
         }
-        # The replica's port for other deployments, which Ray opens on all interfaces, is the one that cannot be told otherwise.
+        # The replica's port for other deployments, which Ray opens on all interfaces, is the one that cannot be configured.
         outside = {name for address, name in listening if not address.startswith(("127.", "::1", "::ffff:127."))}
         assert all(name.startswith("ray::ServeRepli") for name in outside), outside
 

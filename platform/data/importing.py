@@ -128,7 +128,7 @@ def _divide(survey: _Survey, options: ImportOptions) -> _Order:
 
 
 def _split_by_fractions(rows: np.ndarray, options: ImportOptions) -> np.ndarray:
-    """The splits, as numbers, of potentials with so many rows: first those of test, then of val, and train has the rest."""
+    """The splits, as numbers, of potentials with these numbers of rows: first those of test, then of val, and train has the rest."""
     if not (options.val >= 0.0 and options.test >= 0.0 and options.val + options.test < 1.0):
         raise InputError(f"--val and --test are {options.val:g} and {options.test:g}; give fractions from 0 on, together below 1")
     splits = np.zeros(len(rows), dtype=np.int64)
