@@ -106,7 +106,7 @@ class Gate:
             if message["type"] == "http.disconnect":
                 raise _Gone
             piece, more = message.get("body", b""), message.get("more_body", False)
-            is_large = len(body) + len(piece) > _SMALL_BYTES
+            is_large = bool(piece) and len(body) + len(piece) > _SMALL_BYTES
             if is_large and self._num_bytes + len(piece) > _MAX_BYTES_AT_ONCE:
                 raise _Refused(503, "there are too many bytes on their way; try again", _RETRY_LATER, (b"connection", b"close"))
             body += piece
