@@ -8,7 +8,6 @@ import contextlib
 import io
 import json
 import logging
-import socket
 import sys
 import threading
 import time
@@ -28,6 +27,7 @@ from ray.serve.schema import LoggingConfig
 from ray.util import metrics
 
 from ..physics import InputError
+from .address import check_address, url_of
 from .catalogue import Catalogue, load_catalogue
 from .http_api import RETRY_AFTER_SECONDS, build_api
 from .instruments import Instruments
@@ -177,7 +177,7 @@ def start(
     if asked.api_key_file is not None:
         asked.api_key_file = str(Path(asked.api_key_file).resolve())
         read_api_key(asked.api_key_file)
-    _check_address(host, port)
+    check_address(host, port)
     if _is_serving():
         raise InputError("Ray Serve already runs on this cluster; stop it first with `serve shutdown`, or use another cluster")
     _check_cores(asked)
@@ -186,7 +186,7 @@ def start(
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port, "request_timeout_s": backstop})
         app = _bind(asked, ModelSettings(models=folders, solver_threshold=solver_threshold))
         serve.run(app, name=NAME, route_prefix="/")
-        url = _url(host, port)
+        url = url_of(host, port)
         _wait_until_ready(url)
     except BaseException:
         stop()
@@ -227,31 +227,12 @@ def _stop() -> None:
     sys.stderr.writelines(line for line in heard.getvalue().splitlines(keepends=True) if "graceful_shutdown" not in line)
 
 
-def _check_address(host: str, port: int) -> None:
-    """Serve's proxy would retry a taken port for ever, in a log nobody sees."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port just released is free
-            probe.bind(address)
-    except (OSError, OverflowError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(
-            f"host and port are {host!r} and {port}, which cannot be bound: {reason}; choose another with --host or --port"
-        ) from None
-
-
 def _is_serving() -> bool:
     try:
         ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
     except ValueError:
         return False
     return True
-
-
-def _url(host: str, port: int) -> str:
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
 def _wait_until_ready(url: str) -> None:

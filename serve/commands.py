@@ -13,6 +13,7 @@ import psutil
 
 from ..physics import InputError
 from ..platform.commands.console import config_options, emit, json_option, resolve_config
+from .address import check_address
 from .environment import prepare_ray_serve
 from .predict_command import predict_command
 from .shipped import find_model, name_of, shipped_models_in_order, short_path
@@ -34,6 +35,7 @@ def serve_command(
     first the one that `predict` uses when no initial state is given.
     """
     settings = resolve_config(config_source, assignments, serving__host=host, serving__port=port).serving
+    check_address(settings.host, settings.port)
     folders = _read_models(models)
     from ..architectures import load_model, read_card
     from ..platform.ray_runtime import connect

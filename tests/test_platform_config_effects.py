@@ -314,10 +314,11 @@ def test_a_key_of_serving_changes_the_application(key):
 
 def test_the_address_of_serving_is_what_it_listens_on(tmp_path):
     from neural_hamilton.serve import application
+    from neural_hamilton.serve.address import check_address
 
     assert {f"serving.{name}" for name in inspect.signature(application.start).parameters} >= ADDRESS
     with pytest.raises(InputError, match=r"'203\.0\.113\.1' and 4242"):
-        application._check_address("203.0.113.1", 4242)
+        check_address("203.0.113.1", 4242)
 
 
 WITHOUT_EFFECT = {
