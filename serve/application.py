@@ -66,7 +66,7 @@ class ServeOptions(BaseModel):
     num_replicas: int = Field(1, ge=1, description="processes that predict, each on one core")
     max_replicas: int | None = Field(None, ge=1, description="under load, at most this number")
     max_queued_requests: int = Field(128, ge=1, description="requests that a replica works on or keeps waiting; beyond them, 503")
-    max_queue_seconds: float = Field(2.0, gt=0, description="work that waits for a replica; beyond it, 503")
+    max_queue_seconds: float = Field(1.5, gt=0, description="work that waits for a replica; beyond it, 503")
     request_timeout_seconds: float = Field(60.0, gt=0, description="from the first byte to the response")
     max_body_mb: float = Field(32.0, gt=0, description="of a request, unpacked, in MiB")
     api_key_file: str | None = Field(None, description="file with a key that every request to /v1 must bring")
@@ -74,7 +74,11 @@ class ServeOptions(BaseModel):
 
 
 @serve.deployment(
-    name=_DEPLOYMENT, max_constructor_retry_count=2, graceful_shutdown_wait_loop_s=0.2, graceful_shutdown_timeout_s=_DRAIN_SECONDS
+    name=_DEPLOYMENT,
+    max_constructor_retry_count=2,
+    health_check_period_s=1.0,  # how soon a replica that was lost is noticed; the default is 10 s
+    graceful_shutdown_wait_loop_s=0.2,
+    graceful_shutdown_timeout_s=_DRAIN_SECONDS,
 )
 @serve.ingress()
 class TrajectoryDeployment:

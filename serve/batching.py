@@ -6,6 +6,7 @@ Nothing here knows HTTP or Ray.
 import asyncio
 import logging
 import math
+import statistics
 import threading
 import time
 from collections import deque
@@ -23,7 +24,8 @@ _log = logging.getLogger(__name__)
 
 _MAX_POINTS_AT_ONCE = 4 * MAX_POINTS  # query times of all requests that wait: bounds memory
 _MAX_BYTES_AT_ONCE = 256 * 2**20  # bodies of all requests that wait
-_WEIGHT_OF_LAST = 0.2  # of the last pass, in the mean speed
+_SMALLEST_PASS = POINTS_PER_PASS // 8  # a smaller one takes as long, and tells nothing of what full ones do
+_PASSES_OF_LATE = 9  # whose median is the speed: one that the machine held up must not make all wait in vain
 
 
 class Busy(Exception):
@@ -45,16 +47,21 @@ class _Request:
     model: Model
     verify: Verify
     problems: Sequence[Problem | MotionProblem]
+    arrival: float = field(default_factory=time.monotonic)
     future: "Future[list[Orbit | Motion]]" = field(default_factory=Future)
     predicted: list[Orbit | Motion] = field(default_factory=list)
 
-    def cost(self, index: int) -> int:
-        """Sensors or query times of one problem, whichever are more."""
-        return max(self.model.task.num_sensors, self.problems[index].num_times)
+    def __post_init__(self) -> None:
+        #: Of each problem: sensors or query times, whichever are more.
+        self.costs = [max(self.model.task.num_sensors, problem.num_times) for problem in self.problems]
+        self.cost_left = sum(self.costs)
 
-    @property
-    def cost_left(self) -> int:
-        return sum(self.cost(index) for index in range(len(self.predicted), len(self.problems)))
+    def next_costs(self, count: int) -> list[int]:
+        return self.costs[len(self.predicted) : len(self.predicted) + count]
+
+    def add(self, predicted: list[Orbit | Motion]) -> None:
+        self.cost_left -= sum(self.next_costs(len(predicted)))
+        self.predicted += predicted
 
     def next_problems(self, count: int) -> Sequence[Problem | MotionProblem]:
         return self.problems[len(self.predicted) : len(self.predicted) + count]
@@ -75,7 +82,7 @@ class PredictionQueue:
 
     def __init__(self, max_requests: int, max_seconds: float = math.inf, observe: Callable[[Pass], None] | None = None) -> None:
         self._max_requests, self._max_seconds, self._observe = max_requests, max_seconds, observe
-        self._seconds_per_cost = 0.0
+        self._seconds_per_cost: deque[float] = deque([0.0], maxlen=_PASSES_OF_LATE)
         self._changed = threading.Condition()
         self._waiting: deque[_Request] = deque()
         self._in_pass: list[_Request] = []
@@ -112,7 +119,7 @@ class PredictionQueue:
             # As all take turns, what is done before this request is done is at most as much of each other one.
             own = new.cost_left
             waits = sum(min(own, request.cost_left) for request in (*self._waiting, *self._in_pass))
-            if waits * self._seconds_per_cost > self._max_seconds:
+            if waits * statistics.median(self._seconds_per_cost) > self._max_seconds:
                 raise Busy
             self._num_points += num_points
             self._waiting.append(new)
@@ -139,11 +146,11 @@ class PredictionQueue:
     def _work(self) -> None:
         while True:
             parts = self._next_pass()
-            cost = sum(request.cost(len(request.predicted) + k) for request, count in parts for k in range(count))
+            cost = sum(sum(request.next_costs(count)) for request, count in parts)
             begun = time.perf_counter()
             _predict_together(parts)
             seconds = time.perf_counter() - begun
-            self._seconds_per_cost += _WEIGHT_OF_LAST * (seconds / cost - self._seconds_per_cost)
+            self._seconds_per_cost.append(seconds / max(cost, _SMALLEST_PASS))
             if self._observe is not None:
                 try:
                     self._observe(Pass(parts[0][0].model, sum(count for _, count in parts), len(parts), seconds))
@@ -156,7 +163,8 @@ class PredictionQueue:
     def _next_pass(self) -> list[tuple[_Request, int]]:
         """Requests and how many of their next problems are predicted now; they are out of the queue meanwhile.
 
-        The first in the queue and those that go with it take turns, a problem each, until the pass is full.
+        The first in the queue chooses the model. Of the requests that go with it, the oldest has half of the pass, so that requests of
+        one size end one after the other and not all at once; then all take turns, a problem each.
         """
         with self._changed:
             self._forget_those_done()
@@ -165,12 +173,14 @@ class PredictionQueue:
                 self._forget_those_done()
             first = self._waiting[0]
             turns = deque(request for request in self._waiting if request.model is first.model and request.verify == first.verify)
+            oldest = min(turns, key=lambda request: request.arrival)
             counts: dict[_Request, int] = {}
             left = POINTS_PER_PASS
             while turns:
-                request = turns.popleft()
+                request = oldest if left > POINTS_PER_PASS // 2 and oldest in turns else turns[0]
+                turns.remove(request)
                 count = counts.get(request, 0)
-                cost = request.cost(len(request.predicted) + count)
+                cost = request.costs[len(request.predicted) + count]
                 if cost > left and counts:
                     continue
                 counts[request], left = count + 1, left - cost
@@ -199,7 +209,7 @@ def _predict_together(parts: list[tuple[_Request, int]]) -> None:
             _conclude(first, error)
         return
     for (request, _), problems in zip(parts, chosen, strict=True):
-        request.predicted.extend(next(predicted) for _ in problems)
+        request.add([next(predicted) for _ in problems])
         if len(request.predicted) == len(request.problems):
             _conclude(request, None)
 

@@ -8,8 +8,10 @@ A proxy calls `middlewares` as it starts, if its environment is that of `environ
 
 import asyncio
 import contextlib
+import math
 import os
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -22,7 +24,7 @@ from .memory import LARGE_BYTES, give_back
 
 _MAX_BYTES_AT_ONCE = 256 * 2**20  # bodies that are being read or wait
 _SMALL_BYTES = 2**18  # bodies below are always read: large ones that do not end shall stop nobody
-_PAUSE_SECONDS = 0.3
+_PART_LEFT, _DOUBLING_SECONDS = 0.7, 5.0  # of what is passed on, after a replica refused; and then it grows
 # Of a request, those that would change how Ray treats it; and an id that is no text, on which Ray fails.
 _RAY_HEADERS = (b"x-request-timeout-seconds", b"x-request-disconnect-disabled", b"serve_multiplexed_model_id")
 _RETRY_LATER = (b"retry-after", b"1")
@@ -43,8 +45,8 @@ class Gate:
 
     def __init__(self, app: ASGIApp, limits: ProxyLimits) -> None:
         self._app, self._limits = app, limits
-        self._num_requests = self._num_bytes = 0
-        self._closed_until, self._closed_from = 0.0, 0  # when, and from how many bytes on
+        self._num_bytes = 0
+        self._places = _Places(limits.max_requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith("/-/"):  # Ray's own probes
@@ -57,6 +59,9 @@ class Gate:
             await self._admit(scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._places.are_taken(_declared_bytes(scope) or 0):  # which costs less than reading the body
+            await _respond(send, *_TOO_MANY)
+            return
         body = bytearray()
         with contextlib.ExitStack() as place:
             place.callback(self._forget, body)
@@ -67,22 +72,17 @@ class Gate:
                 return
             except _Gone:
                 return
-            is_closed = time.monotonic() < self._closed_until and len(whole) >= self._closed_from
-            if self._num_requests >= self._limits.max_requests or is_closed:
-                await _respond(send, 503, "there are too many requests; try again", _RETRY_LATER)
+            if self._places.are_taken(len(whole)):
+                await _respond(send, *_TOO_MANY)
                 return
-            self._num_requests += 1
-            place.callback(self._leave)
-            status = await self._pass_on(scope, _replay(whole, receive), send, place)
-        if status == 503:
-            # A replica is full for a request of this size. It would refuse the next ones too, which costs it time to predict.
-            self._closed_until, self._closed_from = time.monotonic() + _PAUSE_SECONDS, len(whole) // 2
+            place.enter_context(self._places.take(len(whole)))
+            passed_on = time.monotonic()
+            is_full = await self._pass_on(scope, _replay(whole, receive), send, place)
+        if is_full:
+            self._places.learn_refusal(len(whole), passed_on)
 
     def _forget(self, body: bytearray) -> None:
         self._num_bytes -= len(body)
-
-    def _leave(self) -> None:
-        self._num_requests -= 1
 
     async def _receive(self, scope: Scope, receive: Receive, body: bytearray) -> bytes:
         try:
@@ -97,8 +97,7 @@ class Gate:
         """The whole body into `body`, given up at the first byte over the limit whatever Content-Length said."""
         limit = int(self._limits.max_body_mb * 2**20)
         too_large = _Refused(413, f"body is larger than {limit} bytes; send fewer trajectories a request", (b"connection", b"close"))
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared[:20]) > limit:
+        if (_declared_bytes(scope) or 0) > limit:
             raise too_large
         more = True
         while more:
@@ -114,19 +113,20 @@ class Gate:
             if len(body) > limit:
                 raise too_large
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, place: contextlib.ExitStack | None = None) -> int:
-        """Give a request to Ray, and return the status of its response.
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, place: contextlib.ExitStack | None = None) -> bool:
+        """Give a request to Ray, and return whether a replica refused it because there is too much to do.
 
         Its `place` is free as the response begins: all is computed then, and a slow reader holds up nobody.
         """
-        is_started = is_replaced = False
-        num_bytes, status = 0, 503
+        is_started = is_replaced = is_full = False
+        num_bytes = 0
 
         async def translate(message: Message) -> None:
-            nonlocal is_started, is_replaced, num_bytes, status
+            nonlocal is_started, is_replaced, is_full, num_bytes
             num_bytes += len(message.get("body", b""))
             if message["type"] == "http.response.start":
-                is_started, is_replaced, status = True, _is_of_the_proxy(message), message["status"]
+                is_started, is_replaced = True, _is_of_the_proxy(message)
+                is_full = message["status"] == 503 and not is_replaced
                 if place is not None:
                     place.close()
                 if is_replaced:
@@ -140,9 +140,51 @@ class Gate:
             await _respond(send, 503, _LOST, _RETRY_LATER)
         if num_bytes > LARGE_BYTES:
             give_back()
-        return status
+        return is_full
 
 
+class _Places:
+    """Bodies in progress by their sizes. How many may be is learnt from the replicas, which refuse what they have no time for.
+
+    A request that a replica refuses costs it time to predict, so only as many are passed on as find out whether it takes more by now:
+    as TCP finds the capacity of a network, fewer by a part at each refusal, then slowly more.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._sizes: list[int] = []
+        self._from_size, self._limit, self._limited_when = 0, math.inf, 0.0
+
+    def are_taken(self, size: int) -> bool:
+        """For another request of this size."""
+        if len(self._sizes) >= self._most:
+            return True
+        return size >= self._from_size and self._num_from(self._from_size) >= self._limit_now()
+
+    @contextlib.contextmanager
+    def take(self, size: int) -> Iterator[None]:
+        self._sizes.append(size)
+        try:
+            yield
+        finally:
+            self._sizes.remove(size)
+
+    def learn_refusal(self, size: int, passed_on: float) -> None:
+        """A replica refused a request of this size: it has enough of those at least half as large. A smaller one it might take."""
+        if passed_on < self._limited_when and size // 2 >= self._from_size:
+            return  # it was on its way already when the limit was lowered
+        limit = min(self._num_from(size // 2), self._limit_now())
+        self._limit, self._limited_when = max(1.0, _PART_LEFT * limit), time.monotonic()
+        self._from_size = size // 2
+
+    def _limit_now(self) -> float:
+        return self._limit * 2.0 ** min((time.monotonic() - self._limited_when) / _DOUBLING_SECONDS, 30.0)
+
+    def _num_from(self, size: int) -> int:
+        return sum(other >= size for other in self._sizes)
+
+
+_TOO_MANY = (503, "there are too many requests; try again", _RETRY_LATER)
 _LOST = "the process that worked on this request was lost, or is not there yet; try again"
 
 
@@ -152,6 +194,11 @@ class _Refused(Exception):
 
 class _Gone(Exception):
     """Who asked has hung up."""
+
+
+def _declared_bytes(scope: Scope) -> int | None:
+    declared = dict(scope["headers"]).get(b"content-length", b"")
+    return int(declared[:20]) if declared.isdigit() else None
 
 
 def _may_pass(name: bytes, value: bytes) -> bool:

@@ -33,7 +33,7 @@ class Limits:
     """
 
     max_queued_requests: int = 128
-    max_queue_seconds: float = 2.0
+    max_queue_seconds: float = 1.5
     request_timeout_seconds: float = 60.0
     max_body_mb: float = 32.0
     api_key: str | None = field(default=None, repr=False)

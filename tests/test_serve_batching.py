@@ -18,7 +18,7 @@ from neural_hamilton.physics import InputError
 from neural_hamilton.physics.systems import get_system
 from neural_hamilton.serve.batching import Busy, Pass, PredictionQueue
 from neural_hamilton.serve.model import Model
-from neural_hamilton.serve.motion import MotionProblem
+from neural_hamilton.serve.motion import MotionProblem, predict_all
 from neural_hamilton.serve.passes import POINTS_PER_PASS
 from neural_hamilton.serve.problems import Problem
 
@@ -160,6 +160,25 @@ def test_no_longer_than_requests_may_wait(model: Model) -> None:
         done = await asyncio.gather(*large, return_exceptions=True)
         assert Busy in map(type, done)
         assert [len(one) for one in done if isinstance(one, list)]
+
+    asyncio.run(ask())
+
+
+def test_one_pass_that_was_held_up_refuses_nobody(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as by a busy machine: the speed is that of several."""
+    queue = PredictionQueue(100, max_seconds=0.5)
+    slow = iter([0.0, 0.0, 0.0, 0.8])
+
+    def predict(*parts: Any) -> Any:
+        time.sleep(next(slow, 0.0))
+        return predict_all(*parts)
+
+    monkeypatch.setattr("neural_hamilton.serve.batching.predict_all", predict)
+
+    async def ask() -> None:
+        for _ in range(4):
+            await queue.predict(model, problems(100), "none")
+        assert len(await asyncio.gather(*(queue.predict(model, problems(100), "none") for _ in range(64)))) == 64
 
     asyncio.run(ask())
 

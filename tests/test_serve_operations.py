@@ -218,7 +218,7 @@ class TestGate:
         quick, _ = asyncio.run(run())
         assert Counter(status for status, _, _ in quick) == {200: 2, 503: 3}
         assert all(headers[b"retry-after"] == b"1" for status, _, headers in quick if status == 503)
-        assert (gate._num_requests, gate._num_bytes) == (0, 0)
+        assert (gate._places._sizes, gate._num_bytes) == ([], 0)
 
     def test_a_slow_reader_takes_no_place_and_not_for_ever(self) -> None:
         gate = Gate(self.echo, ProxyLimits(max_requests=1, request_timeout_seconds=0.5))
@@ -233,7 +233,7 @@ class TestGate:
             scope = {"type": "http", "method": "POST", "path": "/v1/trajectories", "headers": []}
             slow = [asyncio.create_task(gate(scope, receive, blocked))]
             await asyncio.sleep(0.2)
-            assert gate._num_requests == 0
+            assert gate._places._sizes == []
             quick = await self.send(gate, [b"x"])
             return quick[0], await asyncio.gather(*slow, return_exceptions=True)
 
@@ -266,20 +266,54 @@ class TestGate:
         assert asyncio.run(self.send(Gate(note, ProxyLimits()), [b"x"], headers=headers))[0] == 200
         assert seen == [b"x-request-id", b"accept"]
 
-    def test_a_full_replica_closes_the_proxy_for_a_moment(self) -> None:
-        calls: list[int] = []
+    def test_as_many_pass_as_replicas_were_found_to_take_and_then_more(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("neural_hamilton.serve.proxy._DOUBLING_SECONDS", 0.2)
+        sizes: list[int] = []
+        capacity = 4
 
-        async def full(_: Any, __: Any, send: Any) -> None:
-            calls.append(1)
-            await send({"type": "http.response.start", "status": 503, "headers": [(b"content-type", b"application/json")]})
+        async def replica(_: Any, receive: Any, send: Any) -> None:
+            sizes.append(len((await receive())["body"]))
+            replica.now += 1
+            status = 200 if replica.now <= capacity else 503
+            await asyncio.sleep(0.05 if status == 200 else 0.001)
+            replica.now -= 1
+            await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]})
             await send({"type": "http.response.body", "body": b"{}"})
 
-        async def run() -> list[int]:
-            gate = Gate(full, ProxyLimits())
-            return [(await self.send(gate, [b"x" * size]))[0] for size in (10, 10, 20, 6, 4)]
+        replica.now = 0
+        gate = Gate(replica, ProxyLimits())
 
-        assert asyncio.run(run()) == [503] * 5
-        assert len(calls) == 2  # a smaller one may still be taken
+        async def at_once(*lengths: int) -> Counter[int]:
+            return Counter([status for status, _, _ in await asyncio.gather(*(self.send(gate, [b"x" * length]) for length in lengths))])
+
+        async def run() -> None:
+            nonlocal capacity
+            assert await at_once(*[10] * 6) == {200: 4, 503: 2}
+            assert len(sizes) == 6  # nothing was known of the replica
+            sizes.clear()
+            assert (await at_once(*[10] * 8, *[4] * 2))[503] >= 4
+            assert Counter(sizes)[4] == 2  # smaller ones may still be taken
+            assert 4 <= Counter(sizes)[10] < 8
+            capacity = 100
+            await asyncio.sleep(0.5)
+            assert await at_once(*[10] * 8) == {200: 8}
+
+        asyncio.run(run())
+        assert gate._places._sizes == []
+
+    def test_what_is_too_much_is_refused_before_its_body_is_read(self) -> None:
+        gate = Gate(self.echo, ProxyLimits(max_requests=1))
+
+        async def run() -> tuple[float, int]:
+            first = asyncio.create_task(self.send(gate, [b"x"]))
+            await asyncio.sleep(0.02)
+            begun = time.perf_counter()
+            status, _, _ = await self.send(gate, [b"x"] * 4, pause=1.0, headers=((b"content-length", b"4"),))
+            await first
+            return time.perf_counter() - begun, status
+
+        seconds, status = asyncio.run(run())
+        assert status == 503 and seconds < 0.5
 
     def test_bodies_too_large_too_slow_or_too_many_bytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         gate = Gate(self.echo, ProxyLimits(max_body_mb=1e-5, request_timeout_seconds=0.2))

@@ -213,7 +213,7 @@ class ServingConfig(Section):
     num_replicas: int = Field(default=1, ge=1, description="processes that predict, each on one core")
     max_replicas: int | None = Field(default=None, ge=1, description="under load, at most this number; null: always num_replicas")
     max_queued_requests: int = Field(default=128, ge=1, description="requests that a replica works on or keeps waiting; beyond them, 503")
-    max_queue_seconds: float = Field(default=2.0, gt=0, description="work that waits for a replica, at its speed of late; beyond it, 503")
+    max_queue_seconds: float = Field(default=1.5, gt=0, description="work that waits for a replica, at its speed of late; beyond it, 503")
     request_timeout_seconds: float = Field(default=60.0, gt=0, description="from the first byte of a request to its response")
     max_body_mb: float = Field(default=32.0, gt=0, description="largest request, unpacked, in MiB")
     api_key_file: str | None = Field(default=None, description="file with a key that requests to /v1 must bring; null: none needed")
