@@ -1,5 +1,8 @@
 """The one exception that means "what was asked for is wrong", in every package."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """A user's input is refused: the message names the field, the value received and the values allowed.
@@ -16,3 +19,11 @@ def shown(value: float, *limits: float) -> str:
         if all(value == limit or text != f"{limit:.{digits}g}" for limit in limits):
             return text
     return repr(float(value))
+
+
+def unknown_key(path: str, choices: Iterable[str]) -> str:
+    """The refusal of a key that there is not, with the nearest one that there is."""
+    known = sorted(choices)
+    close = difflib.get_close_matches(path.rpartition(".")[2], known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{path} is not a known key; {hint}valid keys are {', '.join(known)}"

@@ -56,6 +56,7 @@ def serve_command(
         max_requests=settings.max_queued_requests * (settings.max_replicas or settings.num_replicas),
         max_body_mb=settings.max_body_mb,
         request_timeout_seconds=settings.request_timeout_seconds,
+        cors_origins=settings.cors_origins,
     )
     with _Signals() as signals:
         connect()

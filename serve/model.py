@@ -349,7 +349,8 @@ class _Batch:
                 self._check_start(candidates[0], slice(row, row + 1))
 
     def _check_start(self, hamiltonians: Any, rows: slice) -> None:
-        self.system.check_initial_state(hamiltonians, self.q0[rows], self.p0[rows], self.names[rows])
+        with np.errstate(all="ignore"):  # an energy may overflow, which is refused
+            self.system.check_initial_state(hamiltonians, self.q0[rows], self.p0[rows], self.names[rows])
 
     def _interpolation(self, row: int) -> Any:
         return self.sensed.take(np.array([row]))
