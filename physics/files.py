@@ -66,7 +66,7 @@ def read_json(
     """
     migrations = migrations or {}
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         owner = what or f"folder {str(path.parent)!r}"
         raise InputError(f"{owner} {f'has no readable {path.name}' if path.parent.exists() else 'does not exist'}") from None

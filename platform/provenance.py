@@ -15,7 +15,7 @@ def code_version() -> str:
         import tomllib
 
         project = Path(__file__).resolve().parent.parent / "pyproject.toml"
-        return tomllib.loads(project.read_text())["project"]["version"] if project.exists() else "unknown"
+        return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"] if project.exists() else "unknown"
 
 
 def hash_json(value: Any) -> str:

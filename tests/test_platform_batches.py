@@ -210,7 +210,7 @@ if __name__ == "__main__":
         assert all(torch.equal(x, y) for x, y in zip(vars(one.batch).values(), vars(other.batch).values()))
     print("same")
 """
-    with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".py") as file:
         file.write(script)
         file.flush()
         done = subprocess.run([sys.executable, file.name], capture_output=True, text=True, timeout=120, check=False)

@@ -1,7 +1,10 @@
 """The configuration tree: YAML, dotted overrides, and a sentence for every mistake."""
 
+import ast
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +13,9 @@ from hypothesis import strategies as st
 from neural_hamilton.architectures import available_architectures
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config import SHIPPED_CONFIGS, Config, load_config, load_data_config, parse_assignments
+from neural_hamilton.platform.config.plain_yaml import format_yaml, parse_yaml
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED_CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -87,6 +93,118 @@ def test_assignments_read_numbers_lists_and_text():
 def test_malformed_assignment_is_refused(text):
     with pytest.raises(InputError, match="--set"):
         parse_assignments([text])
+
+
+def read_both_ways(tmp_path, key, text):
+    """The same text as the value of a key in a file and in `--set`; a refusal as its sentence without what it calls the source."""
+    section, _, name = key.partition(".")
+    (tmp_path / "c.yaml").write_text(f"{section}:\n  {name}: {text}\n", encoding="utf-8")
+    results = []
+    for source, overrides in ((tmp_path / "c.yaml", lambda: {}), (None, lambda: parse_assignments([f"{key}={text}"]))):
+        try:
+            config = load_config(source, overrides())
+            results.append(getattr(getattr(config, section), name))
+        except InputError as refusal:
+            results.append(str(refusal))
+    assert results[0] == results[1]
+    return results[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("training.epochs", "010", 10),
+        ("training.batch_size", "1e2", 100),
+        ("training.learning_rate", "1e-3", 1e-3),
+        ("training.learning_rate", "5E-4", 5e-4),
+        ("training.gradient_clip", ".5", 0.5),
+        ("training.gradient_clip", "+2", 2.0),
+        ("training.patience", "~", None),
+        ("training.endless", "true", True),
+        ("training.initial_model", "2024-01-02", "2024-01-02"),
+    ],
+)
+def test_a_value_is_read_alike_in_a_file_and_in_set_and_numbers_are_decimal(tmp_path, key, text, value):
+    assert read_both_ways(tmp_path, key, text) == value
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("training.train_rows", "yes"),
+        ("training.train_rows", "true"),
+        ("training.epochs", "1:00"),
+        ("training.epochs", "0x10"),
+        ("training.learning_rate", "on"),
+        ("training.learning_rate", "True"),
+        ("data.seed", "true"),
+        ("sweep.seed", "true"),
+        ("evaluation.solver_steps", "[0.1, true]"),
+        ("data.ensemble", "{depth: [true, 2.0]}"),
+        ("architecture.d_feedforward", "true"),
+        ("serving.port", "true"),
+        ("sweep.gpus_per_worker", "true"),
+    ],
+)
+def test_what_looks_like_no_decimal_number_is_none(tmp_path, key, text):
+    refusal = read_both_ways(tmp_path, key, text)
+    assert isinstance(refusal, str) and key in refusal and ("number" in refusal or "integer" in refusal)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("training: {epochs: 2}\ndata: {train: 3}\ntraining: {batch_size: 3}\n", ["c.yaml", "training", "line 1", "line 3"]),
+        ("training:\n  epochs: 2\n  epochs: 3\n", ["c.yaml", "epochs", "line 2", "line 3"]),
+        ("sweep: {space: {a: {low: 1, high: 2, low: 3}}}\n", ["c.yaml", "low", "line 1"]),
+    ],
+)
+def test_a_key_given_twice_is_refused_with_its_lines(tmp_path, content, words):
+    (tmp_path / "c.yaml").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError) as refusal:
+        load_config(tmp_path / "c.yaml")
+    assert all(word in str(refusal.value) for word in words), str(refusal.value)
+
+
+@pytest.mark.parametrize("given_twice", [["training.epochs=2", "training.epochs = 3"], ["data={train: 1, train: 2}"]])
+def test_a_key_assigned_twice_is_refused(given_twice):
+    with pytest.raises(InputError, match=r"--set (training\.epochs|data).*keep one of them"):
+        parse_assignments(given_twice)
+
+
+@pytest.mark.parametrize(
+    "text", ["1e3", "010", "yes", "1e-3", "0x1", "1:00", "5", "null", "~", "true", "1_000", "", " a", "<<", "2020-01-01"]
+)
+def test_a_text_that_looks_like_something_else_is_saved_as_a_text(text):
+    assert parse_yaml(format_yaml({"a": text, "b": [text]})) == {"a": text, "b": [text]}
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfdata: {train: 2}\n", "# Größe\ndata: {train: 2}\n".encode()])
+def test_a_file_is_read_as_utf8_whatever_the_locale(tmp_path, content):
+    (tmp_path / "c.yaml").write_bytes(content)
+    ascii_locale = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    code = (
+        "import locale\nfrom neural_hamilton.platform.config import load_config\n"
+        "assert locale.getpreferredencoding(False).lower() not in ('utf-8', 'utf8')\n"
+        f"assert load_config({str(tmp_path / 'c.yaml')!r}).data.train == 2"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=ascii_locale)
+
+
+def test_a_file_in_another_encoding_is_refused(tmp_path):
+    (tmp_path / "c.yaml").write_bytes("# Größe\ndata: {train: 2}\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"c\.yaml.*UTF-8"):
+        load_config(tmp_path / "c.yaml")
+
+
+def test_no_text_is_read_or_written_in_the_encoding_of_the_locale():
+    """`open` is ruff's to check; it does not see what a name with no annotation holds."""
+    packages = ("physics", "architectures", "platform", "tune", "serve")
+    sources = {path: path.read_text(encoding="utf-8") for package in packages for path in sorted((ROOT / package).rglob("*.py"))}
+    calls = [(path, node) for path, text in sources.items() for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    texts = [(path, call) for path, call in calls if getattr(call.func, "attr", None) in ("read_text", "write_text")]
+    assert texts
+    assert not [f"{path}:{call.lineno}" for path, call in texts if "encoding" not in {keyword.arg for keyword in call.keywords}]
 
 
 @given(

@@ -64,7 +64,7 @@ def test_a_model_from_nothing_is_trained_measured_and_has_its_card(whole):
     assert result["test_loss"] == evaluation["metrics"]["total_loss"]
     assert result["weights_sha256"] == evaluation["model"]["weights_sha256"] == read_card(out / "run" / "model")["weights_sha256"]
     assert json.loads((out / "result.json").read_text()) == result
-    assert Path(result["report"]).read_text().startswith("<!doctype html>")
+    assert Path(result["report"]).read_text(encoding="utf-8").startswith("<!doctype html>")
     assert read_card(out / "run" / "model")["calibration"]["dataset_hash"] == result["dataset_hash"]
     assert (out / "run" / "model" / "README.md").exists()
 

@@ -589,7 +589,7 @@ class TestLinksAndFiles:
         with page.expect_download() as download:
             page.click("#csv")
         assert download.value.suggested_filename == "neural-hamilton.csv"
-        rows = list(csv.reader(io.StringIO(Path(download.value.path()).read_text())))
+        rows = list(csv.reader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
         assert rows[0] == ["t", "q", "p", "energy", "q_solver", "p_solver"]
         orbit = shown(page)
         reference = orbit["reference"]
@@ -600,7 +600,7 @@ class TestLinksAndFiles:
         page = visit("V=8*(q-0.5)**2&B.V=4*abs(q-0.5)")
         with page.expect_download() as download:
             page.click("#csv")
-        rows = list(csv.reader(io.StringIO(Path(download.value.path()).read_text())))
+        rows = list(csv.reader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
         assert rows[0][:2] == ["problem", "t"] and [row[0] for row in rows[1:]] == ["A"] * 201 + ["B"] * 201
 
     def test_the_image_shows_the_plots(self, page: Any) -> None:

@@ -121,7 +121,7 @@ def parse_numbers(option: str, text: str) -> list[int]:
 def _sweep_text(result: dict[str, Any]) -> str:
     from .sweeps.finals import finals_text
 
-    rows = json.loads(Path(result["leaderboard"]).read_text())
+    rows = json.loads(Path(result["leaderboard"]).read_text(encoding="utf-8"))
     keys = list(dict.fromkeys(key for row in rows for key in row["parameters"]))  # a parameter may depend on another
     fronts = ["front"] if len(result["objectives"]) > 1 else []
     table = [

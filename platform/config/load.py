@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ...physics import InputError
 from .data import DataConfig, Section
+from .plain_yaml import parse_yaml
 from .tree import Config
 from .values import merge, validate
 
@@ -40,40 +41,41 @@ def load_data_config(source: str | Path | None = None, overrides: dict[str, Any]
 
 
 def parse_assignments(assignments: tuple[str, ...] | list[str]) -> dict[str, Any]:
-    """`("training.epochs=3", ...)` -> `{"training.epochs": 3, ...}`; values are read as YAML."""
-    overrides = {}
+    """`("training.epochs=3", ...)` -> `{"training.epochs": 3, ...}`; values are read as in a file.
+
+    Raises InputError for what is no assignment, a value that is no YAML, and a key given twice.
+    """
+    texts: dict[str, str] = {}
     for assignment in assignments:
-        key, separator, value = assignment.partition("=")
-        if not separator or not key.strip():
+        key, separator, value = (part.strip() for part in assignment.partition("="))
+        if not separator or not key:
             raise InputError(f"--set got {assignment!r}; write it as section.key=value")
-        try:
-            overrides[key.strip()] = _parse_value(value)
-        except yaml.YAMLError:
-            raise InputError(f"--set {key.strip()} got {value!r}, which is not a YAML value") from None
-    return overrides
+        if key in texts:
+            raise InputError(f"--set {key} is given twice, as {texts[key]!r} and as {value!r}; keep one of them")
+        texts[key] = value
+    return {key: _parse_value(key, value) for key, value in texts.items()}
 
 
-def _parse_value(text: str) -> Any:
-    value = yaml.safe_load(text)
-    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text; people mean the number
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+def _parse_value(key: str, text: str) -> Any:
+    try:
+        return parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {key} got {text!r}, which is not a YAML value: {' '.join(str(error).split())}") from None
 
 
 def _read_yaml(source: str | Path | None, given_as: str = "--config") -> dict[str, Any]:
     if source is None:
         return {}
     try:
-        values = yaml.safe_load(_find(source).read_text())
+        values = parse_yaml(_find(source).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(
             f"{given_as} {str(source)!r} cannot be read ({error.strerror}); give a file, or the name of a shipped configuration: "
             f"{', '.join(sorted(path.stem for path in SHIPPED_CONFIGS.glob('*.yaml')))}"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise InputError(f"{given_as} {str(source)!r} is not text in UTF-8; save it in that encoding") from None
+    except yaml.YAMLError as error:
         raise InputError(f"{given_as} {str(source)!r} is not YAML: {' '.join(str(error).split())}") from None
     if values is None:
         return {}

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SerializeAsAny, model_validator
 
 from ...physics.files import write_file
@@ -11,6 +10,7 @@ from ...physics.systems import Imported
 from ..evaluation.studies import study_names
 from .conditions import CONDITIONS, check_effects, keys_without_effect
 from .data import DataConfig, Section
+from .plain_yaml import format_yaml
 from .values import DEFAULT_ARCHITECTURE, merge, validate, without
 
 if TYPE_CHECKING:
@@ -310,7 +310,7 @@ class Config(Section):
     def save(self, path: Path, sections: tuple[str, ...] | None = None) -> None:
         """Write the tree, or some of its sections, as YAML."""
         values = self.dump()
-        write_file(path, yaml.safe_dump({name: values[name] for name in sections or values}, sort_keys=False).encode())
+        write_file(path, format_yaml({name: values[name] for name in sections or values}).encode())
 
     def override(self, overrides: dict[str, Any]) -> "Config":
         """A copy with dotted keys replaced; InputError as in `build`."""

@@ -60,9 +60,28 @@ def without(values: dict[str, Any], dotted_keys: list[str]) -> dict[str, Any]:
 def validate(values: dict[str, Any], tree: type[_Tree], root: type[BaseModel] | None = None) -> _Tree:
     """`values` as a `tree`; InputError names each wrong key with its path. `root` is where valid keys are looked up."""
     try:
-        return tree.model_validate(values)
+        validated = tree.model_validate(values)
     except ValidationError as error:
         raise InputError("; ".join(_describe(problem, values, root or tree) for problem in error.errors())) from None
+    if booleans := _booleans_as_numbers(values, validated.model_dump()):
+        raise InputError("; ".join(f"{key} is {str(value).lower()}; give a number" for key, value in booleans.items()))
+    return validated
+
+
+def _booleans_as_numbers(given: Any, validated: Any, path: str = "") -> dict[str, bool]:
+    """The booleans among the given values that became numbers, by dotted key: Pydantic takes true for 1."""
+    if isinstance(given, bool):
+        return {path: given} if isinstance(validated, int | float) and not isinstance(validated, bool) else {}
+    if isinstance(given, dict) and isinstance(validated, dict):
+        pairs = [(key, value, validated[key]) for key, value in given.items() if key in validated]
+    elif isinstance(given, list | tuple) and isinstance(validated, list | tuple):
+        pairs = [(str(index), *pair) for index, pair in enumerate(zip(given, validated, strict=False))]
+    else:
+        return {}
+    found: dict[str, bool] = {}
+    for key, *pair in pairs:
+        found |= _booleans_as_numbers(*pair, f"{path}.{key}" if path else key)
+    return found
 
 
 def _describe(problem: Any, values: dict[str, Any], root: type[BaseModel]) -> str:

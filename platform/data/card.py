@@ -24,7 +24,7 @@ def render_card(manifest: dict[str, Any]) -> str:
     config = DataConfig.model_validate(manifest["config"])
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     rows = sum(manifest["counts"].values())
-    return environment.from_string(_TEMPLATE.read_text()).render(
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         front_matter=_front_matter(config),
         manifest=manifest,
         data=config,

@@ -62,7 +62,7 @@ def generate(destination: Path, config: DataConfig, *, workers: int | None = Non
         remove_partial_files(destination)  # of tasks that were killed; one that is being killed may leave its own to the next call
     manifest = build_manifest(config, [lines[shard.file] for shard in shards])
     path = destination / MANIFEST_FILE
-    if not path.exists() or json.loads(path.read_text()) != manifest:
+    if not path.exists() or json.loads(path.read_text(encoding="utf-8")) != manifest:
         write_file(destination / CARD_FILE, render_card(manifest).encode())
         write_json(path, manifest)
     return manifest

@@ -48,7 +48,7 @@ def num_ended(out: Path) -> int:
     """The trials of a sweep's folder that ended."""
     table = out / f"{LEADERBOARD_FILE}.json"
     try:
-        return len(json.loads(table.read_text())) if table.exists() else 0
+        return len(json.loads(table.read_text(encoding="utf-8"))) if table.exists() else 0
     except ValueError:
         raise InputError(f"{table} is not JSON; delete it, and the sweep writes it again") from None
 
