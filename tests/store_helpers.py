@@ -1,6 +1,7 @@
 """A real S3-compatible server in this process, and a proxy before it that fails on demand."""
 
 import http.client
+import logging
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ class Store:
     """Buckets of a server, over HTTP through a proxy that records every request and injects faults."""
 
     def __init__(self):
+        logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line for each request
         self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         self._server.start()
         self.host, self.port = self._server.get_host_and_port()

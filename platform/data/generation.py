@@ -45,7 +45,7 @@ def generate(destination: Location, config: DataConfig, *, workers: int | None =
         raise InputError("data.ensemble is 'imported', whose rows were made elsewhere; choose an ensemble that can be drawn")
     lines = claim_destination(destination, config)
     missing = [shard for shard in shards if shard.file not in lines]
-    made = (_run_in_threads if local else _run_on_ray)(_writer(destination, config), missing, workers)
+    made = (_run_in_threads if local else _run_on_ray)(_writer(destination, config), destination, missing, workers)
     try:
         with track("generate", sum(shard.stop - shard.start for shard in missing)) as progress, closing(made):
             for line in made:
@@ -85,7 +85,7 @@ def _writer(destination: Location, config: DataConfig) -> _Write:
     return write
 
 
-def _run_in_threads(write: _Write, shards: list[Shard], workers: int | None) -> Generator[dict[str, Any]]:
+def _run_in_threads(write: _Write, _: Location, shards: list[Shard], workers: int | None) -> Generator[dict[str, Any]]:
     """Threads are enough: the compiled solver, three quarters of the work, and Parquet's compression let go of the GIL."""
     pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
     try:
@@ -95,12 +95,14 @@ def _run_in_threads(write: _Write, shards: list[Shard], workers: int | None) -> 
         pool.shutdown(cancel_futures=True)  # where the reader stopped early: shards under way end, no other begins
 
 
-def _run_on_ray(write: _Write, shards: list[Shard], workers: int | None) -> Generator[dict[str, Any]]:
+def _run_on_ray(write: _Write, destination: Location, shards: list[Shard], workers: int | None) -> Generator[dict[str, Any]]:
     if not shards:
         return
     from ..ray_runtime import connect
+    from ..shared_folders import check_shared
 
     ray = connect()
+    check_shared(ray, destination, "destination", urls=True)
     ray.data.DataContext.get_current().enable_progress_bars = False
     for handler in logging.getLogger("ray.data").handlers:
         handler.setLevel(logging.ERROR)

@@ -7,6 +7,7 @@ from typing import Any
 from ...physics import InputError
 from ..config import Config, load_config
 from ..progress import Progress
+from ..shared_folders import check_shared
 from ..storage import Location, locate
 from .loop import train
 from .run_folder import CONFIG_FILE, History
@@ -38,6 +39,7 @@ def train_with_ray(
     from ..ray_runtime import connect
 
     ray = connect()
+    check_shared(ray, run.absolute(), "--out", dataset.absolute())
     from ray.exceptions import RayActorError
     from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchConfig, TorchTrainer

@@ -186,9 +186,7 @@ def _run_here(work: Callable[[Path, Report], None], runs: list[Path], progress: 
         progress.advance()
 
 
-def _run_on_tune(
-    work: Callable[[Path, Report], None], runs: list[Path], scratch: Path, progress: Progress, max_concurrent: int | None
-) -> None:
+def _run_on_tune(work: _Work, runs: list[Path], scratch: Path, progress: Progress, max_concurrent: int | None) -> None:
     from ...platform.ray_runtime import connect
 
     cluster = connect().cluster_resources()  # before Tune is imported: it reads its settings once
@@ -196,4 +194,4 @@ def _run_on_tune(
 
     grid = {"run": tune.grid_search([str(run) for run in runs])}
     at_once = max_concurrent or max(1, int(cluster.get("CPU", 1)))
-    run_trials(lambda given: work(Path(given["run"]), tune.report), scratch, progress, at_once, param_space=grid)
+    run_trials(lambda given: work(Path(given["run"]), tune.report), scratch, progress, at_once, dataset=work.dataset, param_space=grid)

@@ -216,6 +216,7 @@ def _search(config: Config, dataset: Location, out: Path, study: Study, outputs:
             on_end,
             resources,
             share.workers == 1,
+            dataset=dataset,
             search_alg=searcher(propose),
             scheduler=scheduler(goes_on),
             num_samples=count,
@@ -280,7 +281,7 @@ def _hold_finals(config: Config, dataset: Location, out: Path, study: Study, row
         grid = {"run": tune.grid_search([str(run) for run in pending])}
         resources = {key.lower(): value for key, value in share.of_worker.items()}
         with track(f"finals {config.architecture.name}", len(pending)) as progress:
-            run_trials(work, out / ".ray", progress, share.concurrent, resources=resources, param_space=grid)
+            run_trials(work, out / ".ray", progress, share.concurrent, resources=resources, dataset=dataset, param_space=grid)
         study.count_seconds()
     return judge_finals(config, out, rows)
 
