@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -17,7 +16,7 @@ from neural_hamilton.platform.shared_folders import check_shared
 from neural_hamilton.platform.storage import locate
 
 SCRIPT = """
-import subprocess, sys
+import sys, time
 import ray
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.commands.console import run_command
@@ -25,6 +24,8 @@ from neural_hamilton.platform.cli import cli
 
 dataset, private, url = sys.argv[1:]
 ray.init(log_to_driver=False, logging_level="ERROR")
+while sum(node["Alive"] for node in ray.nodes()) < 2:
+    time.sleep(0.2)
 sizes = "--train 8 --val 4 --sensors 8 --times 5 --set data.shard_rows=2".split()
 small = "--arch deeponet --set architecture.width=8 --set training.epochs=1".split()
 for words in (
@@ -54,14 +55,6 @@ def cluster_with_private_disk(tmp_path):
     log = (tmp_path / "node.log").open("w")
     node = subprocess.Popen(["unshare", "-m", "sh", "-c", start], stdout=log, stderr=log)
     try:
-        import ray as module
-
-        deadline = time.monotonic() + 60
-        module.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-        while sum(one["Alive"] for one in module.nodes()) < 2:
-            assert time.monotonic() < deadline and node.poll() is None, (tmp_path / "node.log").read_text()
-            time.sleep(0.2)
-        module.shutdown()
         yield cluster.address, private
     finally:
         for process in [*psutil.Process(node.pid).children(recursive=True), psutil.Process(node.pid)]:
