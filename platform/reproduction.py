@@ -22,6 +22,7 @@ from .data.generation import generate
 from .data.manifest import MANIFEST_FILE
 from .evaluation import evaluate
 from .machine import default_device
+from .storage import Location
 from .training.precision import check_precision
 from .training.run_folder import RESULT_FILE, History, prepare_run
 from .training.runs import run_training
@@ -112,7 +113,7 @@ def _check(config: Config, out: Path) -> None:
             raise InputError(f"--out {str(out)!r} holds {name!r}, which is not part of a reproduction; choose another folder")
 
 
-def _train(config: Config, dataset: Path, run: Path, steps: _Steps) -> dict[str, Any]:
+def _train(config: Config, dataset: Location, run: Path, steps: _Steps) -> dict[str, Any]:
     """The result of the run, `finished` or not."""
     prepare_run(run, dataset, config, resume=True)  # refuses a run of another configuration, even a finished one
     done = _read_result(run / RESULT_FILE)

@@ -16,6 +16,7 @@ from ..physics import InputError
 from ..physics.files import read_json, write_json
 from ..platform.config import Config, SweepConfig, TrainingConfig
 from ..platform.provenance import changed_keys
+from ..platform.storage import Location
 from ..platform.training.run_folder import prepare_run
 
 RECORD_FILE, COST_FILE = "study.json", "cost.json"
@@ -23,7 +24,7 @@ _LOCK_FILE = ".lock"
 _OF_A_PLAN = (RECORD_FILE, COST_FILE, _LOCK_FILE)  # all that a plan leaves in a folder
 
 
-def resolve(config: Config, dataset: Path) -> Config:
+def resolve(config: Config, dataset: Location) -> Config:
     """The configuration with what the dataset decides filled in; refuses what no run could start from, as `prepare_run` does."""
     with tempfile.TemporaryDirectory() as scratch:
         return prepare_run(Path(scratch) / "run", dataset, config, resume=False)

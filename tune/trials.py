@@ -11,6 +11,8 @@ from ..physics import InputError
 from ..physics.files import read_json, write_json
 from ..platform.progress import Progress
 from ..platform.ray_runtime import connect
+from ..platform.shared_folders import check_shared
+from ..platform.storage import Location
 from ..platform.training.run_folder import History
 
 FAILURE_FILE = "failure.json"
@@ -25,6 +27,7 @@ def run_trials(
     on_end: Callable[[dict[str, Any]], str] = lambda _: "",
     resources: dict[str, float] | None = None,
     reuse_actors: bool = True,
+    dataset: Location | None = None,
     **tuning: Any,
 ) -> None:
     """Run `work(parameters)` as Ray Tune trials; returns when all have ended, whatever their end.
@@ -33,6 +36,8 @@ def run_trials(
     other end, `on_end(parameters)` is called, which returns a note for the progress. A trial holds `resources`, by default one CPU
     and an equal part of the GPUs. With `reuse_actors` one process runs trial after trial. `tuning` goes to `tune.TuneConfig`, except
     `param_space`. Nothing in `scratch` outlives the call.
+
+    Raises InputError where a node of the cluster does not see the folder that `scratch` lies in, or the `dataset` of the trials.
     """
     # Quiet, and Ctrl-C stops the command instead of passing for its end.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the newer output prints tables whatever its verbosity
@@ -40,6 +45,7 @@ def run_trials(
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     ray = connect()
+    check_shared(ray, scratch.parent, "--out", dataset)
     from ray import tune
 
     shutil.rmtree(scratch, ignore_errors=True)

@@ -1,6 +1,5 @@
 """The manifest of a dataset folder: what the rows are, how many, and the checksum of every file."""
 
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -9,6 +8,7 @@ from ...physics import InputError
 from ...physics.files import read_json
 from ...physics.systems import Imported
 from ..config.data import DataConfig
+from ..storage import Location
 
 MANIFEST_FILE = "manifest.json"
 DATASET_SCHEMA_VERSION = 2
@@ -17,7 +17,7 @@ _FILE_FIELDS = {"file", "split", "rows", "bytes", "sha256"}
 _ENSEMBLE_KEYS = ("control_points", "length_scale", "depth")
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Location) -> dict[str, Any]:
     """The manifest of a dataset folder, in the current schema.
 
     Raises InputError where there is none, or it cannot be read, has an unknown schema version, or lacks a field.
@@ -45,7 +45,7 @@ def _is_whole(manifest: dict[str, Any], config: DataConfig) -> bool:
     return listed and counted and manifest["system"] == config.system
 
 
-def read_config(manifest: dict[str, Any], path: Path | None = None) -> DataConfig:
+def read_config(manifest: dict[str, Any], path: Location | None = None) -> DataConfig:
     """How the rows were drawn; InputError, naming the key, where the manifest does not describe it."""
     try:
         return DataConfig.model_validate(manifest["config"])

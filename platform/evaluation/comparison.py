@@ -15,6 +15,7 @@ from ..data.manifest import read_config, read_manifest
 from ..data.schema import is_imported
 from ..progress import track
 from ..provenance import code_version
+from ..storage import Location
 from .evaluation import UNCERTIFIED, describe_dataset, other_ensemble
 from .metrics import METRICS, count_broken, measure, summarise
 from .predictions import predict
@@ -26,7 +27,7 @@ COMPARISON_SCHEMA_VERSION = 2
 
 
 def compare(
-    folders: list[Path], dataset: Path, out: Path, split_name: str = "test", settings: EvaluationConfig | None = None
+    folders: list[Path], dataset: Location, out: Path, split_name: str = "test", settings: EvaluationConfig | None = None
 ) -> dict[str, Any]:
     """Measure several model folders on one split; writes comparison.json and comparison.html to `out`.
 

@@ -21,6 +21,7 @@ from ..data.schema import is_imported
 from ..data.shards import rows_hashes
 from ..progress import Progress, track
 from ..provenance import code_version
+from ..storage import Location
 from .benchmark import find_task, read_scores
 from .calibration import calibrate, score_predictions
 from .groups import measure_groups
@@ -40,7 +41,7 @@ TRAJECTORIES_FILE = "trajectories.parquet"
 
 def evaluate(
     model_folder: Path,
-    dataset: Path,
+    dataset: Location,
     out: Path,
     split_name: str = "test",
     settings: EvaluationConfig | None = None,
@@ -135,7 +136,7 @@ def _best_validation_loss(card: dict[str, Any]) -> float | None:
     return card["provenance"].get("metrics", {}).get("validation_loss")
 
 
-def describe_dataset(folder: Path, dataset_hash: str, config: DataConfig, split: str, rows: int) -> dict[str, Any]:
+def describe_dataset(folder: Location, dataset_hash: str, config: DataConfig, split: str, rows: int) -> dict[str, Any]:
     """What a result records about the dataset it was measured on."""
     return {
         "folder": str(folder),
@@ -148,7 +149,7 @@ def describe_dataset(folder: Path, dataset_hash: str, config: DataConfig, split:
     }
 
 
-def _check_fits(trained_for: TrainedFor, config: DataConfig, dataset: Path) -> None:
+def _check_fits(trained_for: TrainedFor, config: DataConfig, dataset: Location) -> None:
     """Refuse a dataset that the model cannot read."""
     if trained_for.system != config.system:
         raise InputError(f"model was trained for system {trained_for.system!r}; dataset {str(dataset)!r} has system {config.system!r}")

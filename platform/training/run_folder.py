@@ -20,6 +20,7 @@ from ...physics.files import read_json, write_json
 from ..config import Config, load_config
 from ..data.manifest import read_manifest
 from ..provenance import flatten
+from ..storage import Location
 from .batches import training_files, validation_files
 from .initial_model import start_from
 from .objectives import check_objective
@@ -29,7 +30,7 @@ CONFIG_FILE, DATASET_FILE, HISTORY_FILE, RESULT_FILE = "config.yaml", "dataset.j
 CHECKPOINTS_FOLDER, MODEL_FOLDER = "checkpoints", "model"
 
 
-def prepare_run(run: Path, dataset: Path, config: Config, resume: bool) -> Config:
+def prepare_run(run: Path, dataset: Location, config: Config, resume: bool) -> Config:
     """Check the inputs and claim the run folder, before any worker starts; returns the resolved configuration.
 
     Raises
@@ -66,7 +67,7 @@ def prepare_run(run: Path, dataset: Path, config: Config, resume: bool) -> Confi
     return config
 
 
-def _take_from_dataset(config: Config, dataset: Path, data: dict[str, Any]) -> Config:
+def _take_from_dataset(config: Config, dataset: Location, data: dict[str, Any]) -> Config:
     """The configuration with the section `data` of the dataset; InputError where a given key contradicts it."""
     fixed = {f"data.{key}": value for key, value in data.items()}
     actual, given = flatten({"data": data}), flatten(config.given())
@@ -81,7 +82,7 @@ def _holds_other_things(run: Path) -> bool:
     return any(name != DATASET_FILE and not name.endswith(".partial") for name in os.listdir(run))
 
 
-def _check_unchanged(run: Path, dataset: Path, config: Config, dataset_hash: str) -> None:
+def _check_unchanged(run: Path, dataset: Location, config: Config, dataset_hash: str) -> None:
     before, now = load_config(run / CONFIG_FILE).dump(), config.dump()
     changed = [
         f"{section}.{key} was {before[section].get(key)!r}, is {value!r}"

@@ -5,6 +5,7 @@ from typing import Any
 
 from ..config import Config
 from ..progress import track
+from ..storage import Location
 from .batches import rows_of
 from .loop import train
 from .run_folder import History, prepare_run
@@ -16,7 +17,7 @@ def steps_of(config: Config) -> int:
     return settings.epochs * -(-settings.passes * rows_of(config) // settings.batch_size)
 
 
-def run_training(config: Config, dataset: Path, run: Path, workers: int, resume: bool, deadline: float | None = None) -> dict[str, Any]:
+def run_training(config: Config, dataset: Location, run: Path, workers: int, resume: bool, deadline: float | None = None) -> dict[str, Any]:
     """Train in the folder `run`, in this process (`workers` 0) or under Ray Train; returns the result.
 
     `deadline` as in `training.train`; InputError as there and in `prepare_run`.
