@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from ...physics import InputError
 from ...physics.files import write_file, write_json
 from ..config.data import DataConfig
+from ..folder_lock import LOCK_FILE, holds_folder
 from ..progress import track
 from ..provenance import changed_keys, code_version, hash_json
 from .card import CARD_FILE, render_card
@@ -26,6 +27,7 @@ from .schema import is_imported
 from .shards import Shard, plan_shards, read_record, recognise_shard, rows_config, rows_hashes, write_shard
 
 
+@holds_folder("destination", "destination")
 def generate(destination: Path, config: DataConfig, *, workers: int | None = None, local: bool = False) -> dict[str, Any]:
     """Write, complete or repair the dataset at `destination` with Ray Data; returns its manifest.
 
@@ -145,7 +147,7 @@ def check_destination(destination: Path, config: DataConfig) -> None:
 
 def _check_unfinished(destination: Path, config: DataConfig) -> None:
     """A folder without a manifest must be empty, or hold shards of this very dataset."""
-    expected = {CARD_FILE, *(shard.file for shard in plan_shards(config))}
+    expected = {CARD_FILE, LOCK_FILE, *(shard.file for shard in plan_shards(config))}
     for path in destination.rglob("*"):
         name = path.relative_to(destination).as_posix()
         if path.is_file() and name not in expected and not path.name.endswith(".partial"):

@@ -15,6 +15,7 @@ from ...physics import InputError
 from ...physics.files import write_file, write_json
 from ...physics.systems import SPLITS, System
 from ..config.data import DataConfig
+from ..folder_lock import holds_folder
 from ..progress import track
 from .card import CARD_FILE, render_card
 from .generation import build_manifest, check_destination, remove_partial_files
@@ -26,6 +27,7 @@ from .sources import open_source
 _SHARD_ROWS, _SHARD_VALUES = 5000, 1 << 26  # rows of a file, fewer where they are long: a shard is in memory whole
 
 
+@holds_folder("destination", "destination")
 def import_dataset(source: Path, destination: Path, options: ImportOptions | None = None) -> dict[str, Any]:
     """Write the trajectories of a file as a dataset to `destination`; returns its manifest.
 
