@@ -21,6 +21,7 @@ from .config import SHIPPED_CONFIGS, Config, load_data_config
 from .data.generation import generate
 from .data.manifest import MANIFEST_FILE
 from .evaluation import evaluate
+from .folder_lock import LOCK_FILE, holds_folder
 from .machine import default_device
 from .storage import Location
 from .training.precision import check_precision
@@ -40,6 +41,7 @@ def default_config(ensemble: str) -> str:
     return names[ensemble]
 
 
+@holds_folder("out", "--out")
 def reproduce(config: Config, out: Path, deadline: float | None = None) -> dict[str, Any]:
     """Do what `out` still lacks of the model that `config` describes, and of its evaluation.
 
@@ -109,7 +111,7 @@ def _check(config: Config, out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {str(out)!r} is a file; give a folder")
     for name in os.listdir(out) if out.exists() else ():
-        if name not in (DATASET_FOLDER, RUN_FOLDER, REPORT_FOLDER, RESULT_FILE) and not name.endswith(".partial"):
+        if name not in (DATASET_FOLDER, RUN_FOLDER, REPORT_FOLDER, RESULT_FILE, LOCK_FILE) and not name.endswith(".partial"):
             raise InputError(f"--out {str(out)!r} holds {name!r}, which is not part of a reproduction; choose another folder")
 
 

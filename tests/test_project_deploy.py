@@ -24,7 +24,7 @@ KINDS = {"RayCluster": "rayclusters", "RayJob": "rayjobs", "RayService": "rayser
 
 
 def read(path: Path) -> Any:
-    return yaml.safe_load(path.read_text())
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def cluster_of(manifest: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ...physics import InputError
 from .console import emit, json_option
 from .tables import format_facts
 
@@ -48,12 +49,12 @@ def examine() -> dict[str, Any]:
     import torch
 
     from ...architectures.selective_scan import BACKENDS, VARIABLE, choose_backend, why_not
-    from ...physics.errors import InputError
+    from ..cluster.joining import check_cluster, cluster_address
     from ..provenance import code_version
 
     versions = {name: _version(name) for name in _PACKAGES}
     free = shutil.disk_usage(Path.cwd()).free
-    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token"))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         scan_backend, scan_advice = choose_backend(device), []
@@ -78,12 +79,16 @@ def examine() -> dict[str, Any]:
         if v is None and name not in _OPTIONAL
     ]
     advice += scan_advice
+    address = cluster_address()
+    if address is not None:
+        try:
+            report["ray_cluster"] = check_cluster(address)
+        except InputError as error:
+            advice.append(str(error))
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         advice.append(f"Python {report['python']} is not supported; use 3.11 to 3.13")
     if free < _LOW_DISK_BYTES:
         advice.append(f"only {free / 1024**3:.1f} GiB of disk are free here; Ray needs at least 2")
-    if os.environ.get("RAY_ADDRESS") and os.environ.get("RAY_AUTH_MODE", "token") == "token" and not report["ray_token"]:
-        advice.append("RAY_ADDRESS is set and there is no token; run: ray get-auth-token --generate, with the cluster's token")
     return report | {"advice": advice}
 
 

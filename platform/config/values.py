@@ -75,12 +75,12 @@ def _booleans_as_numbers(given: Any, validated: Any, path: str = "") -> dict[str
     if isinstance(given, dict) and isinstance(validated, dict):
         pairs = [(key, value, validated[key]) for key, value in given.items() if key in validated]
     elif isinstance(given, list | tuple) and isinstance(validated, list | tuple):
-        pairs = [(str(index), *pair) for index, pair in enumerate(zip(given, validated, strict=False))]
+        pairs = [(str(index), value, result) for index, (value, result) in enumerate(zip(given, validated, strict=False))]
     else:
         return {}
     found: dict[str, bool] = {}
-    for key, *pair in pairs:
-        found |= _booleans_as_numbers(*pair, f"{path}.{key}" if path else key)
+    for key, value, result in pairs:
+        found |= _booleans_as_numbers(value, result, f"{path}.{key}" if path else key)
     return found
 
 

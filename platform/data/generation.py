@@ -13,6 +13,7 @@ import numpy as np
 
 from ...physics import InputError
 from ..config.data import DataConfig
+from ..folder_lock import LOCK_FILE, holds_folder
 from ..progress import track
 from ..provenance import changed_keys, code_version, hash_json
 from ..storage import READERS, Location, Url, list_files, locate, write_file, write_json
@@ -25,6 +26,7 @@ from .shards import Shard, find_shard, plan_shards, rows_config, rows_hashes, wr
 _UNFINISHED = b"This dataset is unfinished. The command that began it completes it.\n"  # its card until then
 
 
+@holds_folder("destination", "destination")
 def generate(destination: Location, config: DataConfig, *, workers: int | None = None, local: bool = False) -> dict[str, Any]:
     """Write, complete or repair the dataset at `destination` with Ray Data; returns its manifest.
 
@@ -160,7 +162,7 @@ def _read_recorded(destination: Location, config: DataConfig) -> dict[str, dict[
 
 def _check_names(destination: Location, config: DataConfig, present: Iterable[str]) -> None:
     """A folder without a manifest must be empty, or hold files of this very dataset."""
-    expected = {CARD_FILE, *(shard.file for shard in plan_shards(config))}
+    expected = {CARD_FILE, LOCK_FILE, *(shard.file for shard in plan_shards(config))}
     for name in present:
         if name not in expected and not name.endswith(".partial"):
             raise InputError(f"destination {str(destination)!r} holds {name!r}, which is not part of this dataset; choose another folder")

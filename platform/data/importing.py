@@ -16,6 +16,7 @@ import numpy as np
 from ...physics import InputError
 from ...physics.systems import SPLITS, System
 from ..config.data import DataConfig
+from ..folder_lock import holds_folder
 from ..progress import track
 from ..storage import Location, Url, locate
 from .generation import build_manifest, claim_destination, remove_partial_files, write_manifest
@@ -26,6 +27,7 @@ from .sources import open_source
 _SHARD_ROWS, _SHARD_VALUES = 5000, 1 << 26  # rows of a file, fewer where they are long: a shard is in memory whole
 
 
+@holds_folder("destination", "destination")
 def import_dataset(source: Path, destination: Location, options: ImportOptions | None = None) -> dict[str, Any]:
     """Write the trajectories of a file as a dataset to `destination`; returns its manifest.
 

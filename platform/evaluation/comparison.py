@@ -13,6 +13,7 @@ from ..config import DataConfig, EvaluationConfig
 from ..data.datasets import read_split
 from ..data.manifest import read_config, read_manifest
 from ..data.schema import is_imported
+from ..folder_lock import holds_folder
 from ..progress import track
 from ..provenance import code_version
 from ..storage import Location
@@ -26,6 +27,7 @@ from .studies.sensors import draw_sensors, measure_sensors
 COMPARISON_SCHEMA_VERSION = 2
 
 
+@holds_folder("out", "--out")
 def compare(
     folders: list[Path], dataset: Location, out: Path, split_name: str = "test", settings: EvaluationConfig | None = None
 ) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from ..data.datasets import Split, read_split
 from ..data.manifest import read_config, read_manifest
 from ..data.schema import is_imported
 from ..data.shards import rows_hashes
+from ..folder_lock import holds_folder
 from ..progress import Progress, track
 from ..provenance import code_version
 from ..storage import Location
@@ -39,6 +40,7 @@ EVALUATION_SCHEMA_VERSION = 3
 TRAJECTORIES_FILE = "trajectories.parquet"
 
 
+@holds_folder("out", "--out")
 def evaluate(
     model_folder: Path,
     dataset: Location,

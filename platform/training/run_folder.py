@@ -19,6 +19,7 @@ from ...physics import InputError
 from ...physics.files import read_json, write_json
 from ..config import Config, load_config
 from ..data.manifest import read_manifest
+from ..folder_lock import LOCK_FILE
 from ..provenance import flatten
 from ..storage import Location
 from .batches import training_files, validation_files
@@ -79,7 +80,7 @@ def _take_from_dataset(config: Config, dataset: Location, data: dict[str, Any]) 
 
 def _holds_other_things(run: Path) -> bool:
     """Whether it holds more than what a process leaves that was killed while it claimed the folder."""
-    return any(name != DATASET_FILE and not name.endswith(".partial") for name in os.listdir(run))
+    return any(name not in (DATASET_FILE, LOCK_FILE) and not name.endswith(".partial") for name in os.listdir(run))
 
 
 def _check_unchanged(run: Path, dataset: Location, config: Config, dataset_hash: str) -> None:

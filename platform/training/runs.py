@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config
+from ..folder_lock import holds_folder
 from ..progress import track
 from ..storage import Location
 from .batches import rows_of
@@ -17,6 +18,7 @@ def steps_of(config: Config) -> int:
     return settings.epochs * -(-settings.passes * rows_of(config) // settings.batch_size)
 
 
+@holds_folder("run", "--out")
 def run_training(config: Config, dataset: Location, run: Path, workers: int, resume: bool, deadline: float | None = None) -> dict[str, Any]:
     """Train in the folder `run`, in this process (`workers` 0) or under Ray Train; returns the result.
 
