@@ -103,6 +103,8 @@ class Url:
         """Itself."""
         return self
 
+    resolve = absolute
+
     def exists(self) -> bool:
         """Whether there is a file, or any file below; InputError where there is no such bucket."""
         return self._kind() != pafs.FileType.NotFound
