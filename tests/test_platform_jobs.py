@@ -81,3 +81,8 @@ def test_training_runs_as_a_submitted_job_from_a_bare_checkout(cluster, reposito
 def test_mistake_in_a_submitted_job_fails_the_job(cluster, repository, tmp_path):
     failed = submit(cluster, repository, "inspect", tmp_path / "nothing")
     assert failed.returncode == 1 and "does not exist" in failed.stdout
+
+
+def test_relative_output_in_a_submitted_job_fails_the_job(cluster, repository):
+    failed = submit(cluster, repository, "generate", "runs/lost", "--train", 4, "--local")
+    assert failed.returncode == 1 and "DEST is 'runs/lost', which lies in the copy of the code that Ray deletes" in failed.stdout

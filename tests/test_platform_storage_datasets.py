@@ -135,7 +135,7 @@ def test_commands_take_the_url(copied, tmp_path, capfd):
     once = ["--set", "training.epochs=1"]
     assert run_command(cli, ["train", str(copied), *model, *once, "--out", str(tmp_path / "run"), "--local"]) == 0
     trained = str(tmp_path / "run" / "model")
-    fast = ["--set", "evaluation.studies=[]"]
+    fast = ["--set", "evaluation.studies=[]", "--set", "evaluation.max_rows=2"]
     assert run_command(cli, ["evaluate", trained, "--dataset", str(copied), "--out", str(tmp_path / "report"), *fast]) == 0
     assert run_command(cli, ["inspect", str(copied), "--json"]) == 0
     report = json.loads(capfd.readouterr().out.splitlines()[-1])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from ...physics import InputError
 from ..config import Config, load_config, parse_assignments
@@ -39,6 +40,9 @@ class LocationType(click.ParamType):
         elif not self._urls:
             raise InputError(f"{named} is {str(place)!r}; it must be a local path; datasets and models may lie at a URL")
         return place
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
 
 
 def _name_of(param: click.Parameter | None) -> str:
