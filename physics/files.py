@@ -47,18 +47,26 @@ def as_json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
-class TextFile(Protocol):
-    """A file to be read: a `Path`, or what has these of its methods."""
+class Place(Protocol):
+    """A file or folder to be read: a `Path`, or what has these of its methods, with the same errors."""
 
     @property
     def name(self) -> str: ...
     @property
     def parent(self) -> Any: ...
+    def exists(self) -> bool: ...
+    def read_bytes(self) -> bytes: ...
     def read_text(self, encoding: str | None = None) -> str: ...
+    def __truediv__(self, name: str, /) -> Any: ...
+
+
+def as_place(place: str | Place) -> Place:
+    """A text as a local path."""
+    return Path(place) if isinstance(place, str) else place
 
 
 def read_json(
-    path: TextFile, what: str | None = None, version: int | None = None, migrations: Mapping[int, Migration] | None = None
+    path: Place, what: str | None = None, version: int | None = None, migrations: Mapping[int, Migration] | None = None
 ) -> dict[str, Any]:
     """The JSON object in a file, in the form of schema `version`.
 

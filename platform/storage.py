@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 
 READERS = 8  # files of a store read at once; on a disk one after another is as fast
 _PAUSES_S = (0.5, 2.0)  # between attempts; pyarrow's own for S3, three within a few seconds, come before
-_GCS_PATIENCE_S = 60  # how long pyarrow goes on trying; its default is a quarter of an hour
+_GCS_PATIENCE_S = 10  # how long pyarrow goes on trying; its default is a quarter of an hour
 _PUTS_WHOLE = ("s3", "gcs", "abfs")  # stores whose objects appear when their upload is complete; in all others a name changes at the end
 _JOB_COPIES = "working_dir_files"  # the folder of Ray's session in which a job begins
 
@@ -36,7 +36,7 @@ _FLATTENED_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]")
 _NO_BUCKET = re.compile(r"NO_SUCH_BUCKET|bucket does not exist|NoSuchBucket", re.IGNORECASE)
 _REFUSED = re.compile(
     r"ACCESS_DENIED|INVALID_ACCESS_KEY|INVALID_CLIENT_TOKEN|SIGNATURE|EXPIRED|HTTP status 40[13]|credential|forbidden|unauthori[sz]ed"
-    r"|permission|PERMISSION_DENIED|UNAUTHENTICATED",
+    r"|access token|permission|PERMISSION_DENIED|UNAUTHENTICATED",
     re.IGNORECASE,
 )
 _TRANSIENT = re.compile(
@@ -102,6 +102,8 @@ class Url:
     def absolute(self) -> "Url":
         """Itself."""
         return self
+
+    resolve = absolute
 
     def exists(self) -> bool:
         """Whether there is a file, or any file below; InputError where there is no such bucket."""
@@ -184,7 +186,8 @@ class Url:
                 raise
             except (OSError, pa.ArrowException) as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
-                transient = isinstance(error, (TimeoutError, ConnectionError)) or _TRANSIENT.search(reason) is not None
+                transient = isinstance(error, (TimeoutError, ConnectionError)) or bool(_TRANSIENT.search(reason))
+                transient = transient and not _REFUSED.search(reason)
                 if pause is None or not transient:
                     raise InputError(self._explain(done, reason, transient)) from None
                 time.sleep(pause * random.uniform(0.75, 1.25))  # all workers of a cluster meet the same fault at once

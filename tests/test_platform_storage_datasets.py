@@ -19,6 +19,7 @@ from neural_hamilton.platform.data.datasets import list_files as files_of
 from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.data.inspection import inspect_dataset
 from neural_hamilton.platform.storage import locate, write_file
+from neural_hamilton.serve.commands import _read_models
 
 SIZES = {"train": 64, "val": 16, "test": 16, "sensors": 20, "times": 20, "shard_rows": 32}  # as tiny_dataset
 
@@ -134,7 +135,7 @@ def test_commands_take_the_url(copied, tmp_path, capfd):
     once = ["--set", "training.epochs=1"]
     assert run_command(cli, ["train", str(copied), *model, *once, "--out", str(tmp_path / "run"), "--local"]) == 0
     trained = str(tmp_path / "run" / "model")
-    fast = ["--set", "evaluation.studies=[]"]
+    fast = ["--set", "evaluation.studies=[]", "--set", "evaluation.max_rows=2"]
     assert run_command(cli, ["evaluate", trained, "--dataset", str(copied), "--out", str(tmp_path / "report"), *fast]) == 0
     assert run_command(cli, ["inspect", str(copied), "--json"]) == 0
     report = json.loads(capfd.readouterr().out.splitlines()[-1])
@@ -149,7 +150,7 @@ def commands_with_places():
         members = command.commands.items() if isinstance(command, click.Group) else [("", command)]
         for sub, member in members:
             for parameter in member.params:
-                if parameter.type.name == "path" or parameter.name in ("models", "model", "run", "out", "dest", "dataset"):
+                if parameter.type.name == "path":
                     yield pytest.param(member, parameter, id=f"{name} {sub} {parameter.name}".replace("  ", " "))
 
 
@@ -160,9 +161,9 @@ def test_no_argument_makes_a_local_folder_of_a_url(command, parameter, tmp_path,
     named = parameter.opts[0] if parameter.opts[0].startswith("--") else parameter.name.upper()
     context = click.Context(command)
     try:
-        value = parameter.type.convert("s3://bucket/x", parameter, context)
+        value = parameter.type.convert("memory://bucket/x", parameter, context)
     except InputError as error:
-        assert str(error).startswith(f"{named} is 's3://bucket/x'; it must be a local path")
+        assert str(error).startswith(f"{named} is 'memory://bucket/x'; it must be a local path")
     else:
         assert isinstance(value, storage.Url)
 
@@ -175,7 +176,7 @@ def test_an_output_folder_by_url_is_refused_in_one_sentence(words, tiny_dataset,
     model = "serve/models/orbitnet"
     arguments = [{"DATA": str(tiny_dataset), "MODEL": model}.get(word, word) for word in words.split()]
     assert run_command(cli, [*arguments, "s3://bucket/run"]) == 2
-    assert re.match(r"error: --out is 's3://bucket/run'; it must be a local path, .*\n$", capfd.readouterr().err)
+    assert re.match(r"error: --out is 's3://bucket/run'; it must be a local path; .*\n$", capfd.readouterr().err)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -189,3 +190,37 @@ def test_in_a_submitted_job_a_relative_output_is_refused(tmp_path, monkeypatch):
         assert isinstance(result.exception, InputError)
         assert "copy of the code that Ray deletes after the job; give the absolute path" in str(result.exception)
     assert list(copy.iterdir()) == []
+
+
+@pytest.fixture
+def model_url(store, bucket, served_model):
+    for path in served_model.iterdir():
+        store.client.put_object(Bucket=bucket, Key=f"run/model/{path.name}", Body=path.read_bytes())
+    return store.url(f"{bucket}/run/model")
+
+
+def test_a_model_is_loaded_by_url(model_url, served_model):
+    problem = {"potential": "8*(q-0.5)**2", "q0": 0, "p0": 0}
+    here, there = (nh.load(model)(**problem, verify="none") for model in (served_model, model_url))
+    np.testing.assert_array_equal(here.q, there.q)
+
+
+def test_a_damaged_or_missing_model_is_refused_by_its_url(model_url, store, bucket):
+    write_file(locate(model_url) / "model.safetensors", b"other")
+    with pytest.raises(InputError, match=r"s3://.*model\.safetensors.*does not match the checksum"):
+        nh.load(model_url)
+    with pytest.raises(InputError, match=r"s3://.*run\?.* is a run folder; its model is 's3://.*/run/model\?"):
+        nh.load(store.url(f"{bucket}/run"))
+    with pytest.raises(InputError, match=r"s3://.*nothing.* neither a model folder"):
+        nh.load(store.url(f"{bucket}/nothing"))
+
+
+def test_models_by_url_have_names_at_an_endpoint(model_url):
+    assert list(_read_models((model_url, f"second={model_url}"))) == ["run", "second"]
+
+
+def test_evaluate_measures_a_model_by_url_and_records_nothing_there(model_url, copied, tmp_path, capfd):
+    words = ["evaluate", model_url, "--dataset", str(copied), "--out", str(tmp_path / "report"), "--set", "evaluation.studies=[]"]
+    assert run_command(cli, [*words, "--record"]) == 2
+    error = capfd.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from ...physics import InputError
 from ..config import Config, load_config, parse_assignments
@@ -18,7 +19,7 @@ from ..storage import Location, is_in_job_copy, locate
 _USER_ERRNOS = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.EADDRINUSE, errno.ENOTDIR, errno.EISDIR}
 
 
-class _Place(click.ParamType):
+class LocationType(click.ParamType):
     """A folder or file: a local path, or with `urls` also the URL of a store. With `made` it is one that the command writes."""
 
     name = "path"
@@ -37,8 +38,11 @@ class _Place(click.ParamType):
                 remedy = "give the absolute path of a folder that all nodes share" + (", or a URL such as s3://BUCKET/FOLDER" * self._urls)
                 raise InputError(f"{named} is {str(place)!r}, which lies in the copy of the code that Ray deletes after the job; {remedy}")
         elif not self._urls:
-            raise InputError(f"{named} is {str(place)!r}; it must be a local path, as only datasets are read and written by URL")
+            raise InputError(f"{named} is {str(place)!r}; it must be a local path; datasets and models may lie at a URL")
         return place
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
 
 
 def _name_of(param: click.Parameter | None) -> str:
@@ -48,14 +52,15 @@ def _name_of(param: click.Parameter | None) -> str:
     return next((option for option in param.opts if option.startswith("--")), (param.name or "path").upper())
 
 
-PATH = _Place()  # is read
-OUT = _Place(made=True)
-DATASET = _Place(urls=True)
-NEW_DATASET = _Place(urls=True, made=True)
+PATH = LocationType()  # is read
+OUT = LocationType(made=True)
+DATASET = LocationType(urls=True)
+MODEL = LocationType(urls=True)  # or the name of a shipped one
+NEW_DATASET = LocationType(urls=True, made=True)
 
 
-class _ModelFolder(_Place):
-    """A path; that of a run folder is refused with the path of the model in it."""
+class _ModelFolder(LocationType):
+    """A model folder; a run folder is refused with the path of the model in it."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:
         folder = super().convert(value, param, ctx)
@@ -64,7 +69,7 @@ class _ModelFolder(_Place):
         return folder
 
 
-MODEL_FOLDER = _ModelFolder()
+MODEL_FOLDER = _ModelFolder(urls=True)
 
 architecture_option = click.option("--arch", "architecture__name", metavar="NAME", help="Architecture.  [default: mambonet]")
 minutes_option = click.option(

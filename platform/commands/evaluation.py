@@ -19,7 +19,7 @@ from .tables import benchmark_lines, comparison_table, evaluation_table
 @config_options
 @json_option
 def evaluate(
-    model: Path,
+    model: Location,
     dataset: Location,
     split: str,
     out: Path,
@@ -29,7 +29,7 @@ def evaluate(
     assignments: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Measure MODEL, a model folder, against working solvers.
+    """Measure MODEL, a model folder or its URL, against working solvers.
 
     Writes a self-contained report.
     """
@@ -49,7 +49,7 @@ def evaluate(
 @config_options
 @json_option
 def compare(
-    models: tuple[Path, ...],
+    models: tuple[Location, ...],
     dataset: Location,
     split: str,
     out: Path,
@@ -57,7 +57,7 @@ def compare(
     assignments: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Measure MODELS, model folders, on the same problems.
+    """Measure MODELS, model folders or their URLs, on the same problems.
 
     The results are one table.
     """

@@ -29,7 +29,7 @@ COMPARISON_SCHEMA_VERSION = 2
 
 @holds_folder("out", "--out")
 def compare(
-    folders: list[Path], dataset: Location, out: Path, split_name: str = "test", settings: EvaluationConfig | None = None
+    folders: list[Location], dataset: Location, out: Path, split_name: str = "test", settings: EvaluationConfig | None = None
 ) -> dict[str, Any]:
     """Measure several model folders on one split; writes comparison.json and comparison.html to `out`.
 
@@ -95,7 +95,7 @@ def compare(
     return result
 
 
-def _name_all(folders: list[Path]) -> list[str]:
+def _name_all(folders: list[Location]) -> list[str]:
     """The last parts of the paths that tell models apart: a run's `model` goes by the name of its run."""
     short = [folder.parent.name if folder.name == "model" and folder.parent.name else folder.name for folder in folders]
     counts = Counter(short)

@@ -22,7 +22,7 @@ from ..data.shards import rows_hashes
 from ..folder_lock import holds_folder
 from ..progress import Progress, track
 from ..provenance import code_version
-from ..storage import Location
+from ..storage import Location, Url
 from .benchmark import find_task, read_scores
 from .calibration import calibrate, score_predictions
 from .groups import measure_groups
@@ -42,7 +42,7 @@ TRAJECTORIES_FILE = "trajectories.parquet"
 
 @holds_folder("out", "--out")
 def evaluate(
-    model_folder: Path,
+    model_folder: Location,
     dataset: Location,
     out: Path,
     split_name: str = "test",
@@ -70,6 +70,8 @@ def evaluate(
     split = read_split(dataset, split_name, settings.max_rows)
     if record and not {"rows_drawn", "seconds", "config"} <= set(card["provenance"]):
         raise InputError(f"model {str(model_folder)!r} does not record how it was trained; --record needs a model that `train` made")
+    if record and isinstance(model_folder, Url):
+        raise InputError(f"--record writes to the model, which is {str(model_folder)!r}; give a model folder on a disk, or leave it out")
     if scaling and not record:
         raise InputError("--scaling is for the model's card; add --record")
     study = read_dataset_sizes(scaling, card["architecture"]["name"]) if scaling else None
@@ -112,13 +114,13 @@ def evaluate(
     _write_trajectories(out / TRAJECTORIES_FILE, split, problems, metrics)
     write_json(out / "evaluation.json", result)
     write_report(out, result, problems, baselines, predictions, metrics)
-    if record:
+    if record and isinstance(model_folder, Path):
         record_calibration(model_folder, calibration | {"dataset_hash": manifest["dataset_hash"], "rows": len(problems)})
         write_model_card(model_folder, subject, result, config, study)
     return result
 
 
-def describe_model(folder: Path, card: dict[str, Any], trained_for: TrainedFor) -> dict[str, Any]:
+def describe_model(folder: Location, card: dict[str, Any], trained_for: TrainedFor) -> dict[str, Any]:
     """What a result records about the model it is about."""
     architecture = parse_architecture(card["architecture"])
     return {

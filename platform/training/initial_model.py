@@ -2,6 +2,7 @@
 
 from ...architectures import Operator, load_model
 from ...physics import InputError
+from ..storage import locate
 
 
 def start_from(network: Operator, folder: str) -> None:
@@ -9,7 +10,7 @@ def start_from(network: Operator, folder: str) -> None:
 
     Raises InputError where the folder holds no such network: of the same architecture and sizes, for the same task.
     """
-    source = load_model(folder)
+    source = load_model(locate(folder))
     if (source.config, source.task) != (network.config, network.task):
         raise InputError(f"training.initial_model is {folder!r}, a network of other sizes or for another task; it must be like the new one")
     network.load_state_dict(source.state_dict())
