@@ -74,7 +74,7 @@ def ray_submit(cluster, repository, *arguments):
         env=cluster.environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=500,
         check=False,
     )
 
@@ -94,7 +94,7 @@ def submit(cluster, repository, *arguments, address=None, **environment):
         env=cluster.environment | environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=500,
         check=False,
     )
 
