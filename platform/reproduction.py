@@ -114,7 +114,7 @@ def _check(config: Config, out: Path) -> None:
 
 def _train(config: Config, dataset: Path, run: Path, steps: _Steps) -> dict[str, Any]:
     """The result of the run, `finished` or not."""
-    prepare_run(run, dataset, config, resume=True)  # refuses a run of another configuration, even a finished one
+    prepare_run(run, dataset, config, resume=True, may_extend=False)  # refuses a run of another configuration, even a finished one
     done = _read_result(run / RESULT_FILE)
     if done is not None:
         return done

@@ -16,6 +16,7 @@ from ..physics import InputError
 from ..physics.files import read_json, write_json
 from ..platform.config import Config, SweepConfig, TrainingConfig
 from ..platform.provenance import changed_keys
+from ..platform.training.continuation import BESIDE_THE_WEIGHTS
 from ..platform.training.run_folder import prepare_run
 
 RECORD_FILE, COST_FILE = "study.json", "cost.json"
@@ -107,11 +108,17 @@ def _changes(out: Path, identity: dict[str, Any]) -> str:
     """How the work that `out` holds differs from `identity`; empty where it does not."""
     try:
         before = read_json(out / RECORD_FILE)
-        return changed_keys(_with_newer_keys(before, identity), identity)
+        return changed_keys(*(without_free_keys(each) for each in (_with_newer_keys(before, identity), identity)))
     except InputError as error:
         raise InputError(f"{error}; choose another folder") from None
     except (AttributeError, TypeError):
         raise InputError(f"{out / RECORD_FILE} is no record of a sweep or a study; choose another folder") from None
+
+
+def without_free_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """Sections of a configuration without the keys of training that do not touch the weights: work goes on with others of them."""
+    kept = {key: value for key, value in values.get("training", {}).items() if key not in BESIDE_THE_WEIGHTS}
+    return values | ({"training": kept} if "training" in values else {})
 
 
 def _with_newer_keys(before: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The folder of one training run: its record, whoever runs it.
 
 config.yaml      the resolved configuration
-dataset.json     which dataset it trains on, and its hash
+dataset.json     which dataset it trains on, and its hash; and where the run was extended in a way that shows in its weights
 history.jsonl    one line per epoch
 checkpoints/     the full state after the latest epochs and after the best one
 model/           the best model so far by validation loss
@@ -21,7 +21,8 @@ from ..config import Config, load_config
 from ..data.manifest import read_manifest
 from ..provenance import flatten
 from .batches import training_files, validation_files
-from .initial_model import start_from
+from .continuation import check_continuation, other_schedule
+from .initial_model import find_initial_model, start_from
 from .objectives import check_objective
 from .trained_for import task_of
 
@@ -29,13 +30,16 @@ CONFIG_FILE, DATASET_FILE, HISTORY_FILE, RESULT_FILE = "config.yaml", "dataset.j
 CHECKPOINTS_FOLDER, MODEL_FOLDER = "checkpoints", "model"
 
 
-def prepare_run(run: Path, dataset: Path, config: Config, resume: bool) -> Config:
+def prepare_run(run: Path, dataset: Path, config: Config, resume: bool, *, may_extend: bool = True) -> Config:
     """Check the inputs and claim the run folder, before any worker starts; returns the resolved configuration.
+
+    A run that is resumed `may_extend` over more epochs than it began with.
 
     Raises
     ------
     InputError
-        For an unusable dataset, a run folder already in use, or a resumed run whose configuration or data changed.
+        For an unusable dataset, a run folder already in use, or a resumed run whose data changed, or its configuration beyond what
+        `check_continuation` allows.
     """
     manifest = read_manifest(dataset)
     for split in ("train", "val"):
@@ -50,16 +54,19 @@ def prepare_run(run: Path, dataset: Path, config: Config, resume: bool) -> Confi
     network = build_operator(config.architecture, task_of(config.data))  # refuses an architecture that cannot do the task
     check_objective(config.training, config.data.get_system(), network.window)
     if config.training.initial_model is not None:
-        start_from(network, config.training.initial_model)  # refuses a model that cannot be that
+        config = config.override({"training.initial_model": str(find_initial_model(config.training.initial_model))})
+        start_from(network, str(config.training.initial_model))  # refuses a model that cannot be that
+    extended: list[str] = []
     if (run / CONFIG_FILE).exists():
         if not resume:
             raise InputError(f"--out {str(run)!r} already holds a run; add --resume to continue it or choose another folder")
-        _check_unchanged(run, dataset, config, manifest["dataset_hash"])
+        extended = _continue(run, dataset, config, manifest["dataset_hash"], may_extend)
     elif run.exists() and (not run.is_dir() or _holds_other_things(run)):
         raise InputError(f"--out {str(run)!r} exists and holds no run; choose another folder")
     try:
         run.mkdir(parents=True, exist_ok=True)
-        write_json(run / DATASET_FILE, {"dataset": str(dataset), "dataset_hash": manifest["dataset_hash"]})
+        about = {"dataset": str(dataset), "dataset_hash": manifest["dataset_hash"]}
+        write_json(run / DATASET_FILE, about | ({"extended": extended} if extended else {}))
         config.save(run / CONFIG_FILE)  # last: it marks the folder as a run
     except OSError as error:
         raise InputError(f"--out {str(run)!r} cannot be written: {error.strerror}") from None
@@ -81,18 +88,13 @@ def _holds_other_things(run: Path) -> bool:
     return any(name != DATASET_FILE and not name.endswith(".partial") for name in os.listdir(run))
 
 
-def _check_unchanged(run: Path, dataset: Path, config: Config, dataset_hash: str) -> None:
-    before, now = load_config(run / CONFIG_FILE).dump(), config.dump()
-    changed = [
-        f"{section}.{key} was {before[section].get(key)!r}, is {value!r}"
-        for section in ("data", "architecture", "training")
-        for key, value in now[section].items()
-        if before[section].get(key) != value
-    ]
-    if changed:
-        raise InputError(f"--resume needs the configuration the run began with: {'; '.join(changed)}")
+def _continue(run: Path, dataset: Path, config: Config, dataset_hash: str, may_extend: bool) -> list[str]:
+    """Check that the run can go on as `config`, and open a finished one that has more to do; returns what sets its epochs apart."""
+    before = load_config(run / CONFIG_FILE)
+    is_longer = check_continuation(before, config, may_extend)
     try:
-        recorded = read_json(run / DATASET_FILE)["dataset_hash"]
+        about = read_json(run / DATASET_FILE)
+        recorded, extended = str(about["dataset_hash"]), extensions(about)
     except (InputError, KeyError):
         raise InputError(f"{run / DATASET_FILE} is missing or damaged, so the run cannot be continued safely; start another") from None
     if recorded != dataset_hash:
@@ -100,6 +102,16 @@ def _check_unchanged(run: Path, dataset: Path, config: Config, dataset_hash: str
             f"dataset {str(dataset)!r} is not the one the run began with: its hash was {recorded[:16]}, is {dataset_hash[:16]}; "
             "generate it again as it was, or start another run"
         )
+    if is_longer:
+        (run / RESULT_FILE).unlink(missing_ok=True)
+        words = other_schedule(before.training, config.training, len(History(run).read()))
+        extended += [words] if words and words not in extended else []
+    return extended
+
+
+def extensions(about: dict[str, Any]) -> list[str]:
+    """The sentences of a run's dataset.json that tell how extending it shows in its weights."""
+    return list(about.get("extended", []))
 
 
 class History:

@@ -24,7 +24,7 @@ from ...platform.provenance import changed_keys
 from ...platform.training.loop import Report, train
 from ...platform.training.run_folder import CONFIG_FILE, prepare_run
 from ...platform.training.runs import steps_of
-from ..folders import claimed, read_cost, recorded, resolve
+from ..folders import claimed, read_cost, recorded, resolve, without_free_keys
 from ..scores import is_scored, score_cell
 from ..trials import attempt, run_trials
 from .cells import TO_CONVERGENCE, Cell, Grid, Pool, cell_config, check_grid, check_leakage, protocol_of
@@ -143,7 +143,8 @@ def _check_unchanged(run: Path, wanted: Config) -> None:
     if not (run / CONFIG_FILE).exists():
         return
     before, now = load_config(run / CONFIG_FILE).dump(), wanted.dump()
-    changes = changed_keys(*({section: values[section] for section in ("architecture", "training")} for values in (before, now)))
+    sections = ("architecture", "training")
+    changes = changed_keys(*(without_free_keys({section: values[section] for section in sections}) for values in (before, now)))
     if changes:
         raise InputError(f"--out {str(run.parent.parent)!r} already holds cell {run.name} with {changes}; choose another folder")
 
