@@ -13,8 +13,9 @@ from pydantic import BaseModel
 
 from ..architectures import parse_architecture
 from ..physics import InputError
-from ..physics.files import read_json, write_json
+from ..physics.files import is_litter, read_json, write_json
 from ..platform.config import Config, SweepConfig, TrainingConfig
+from ..platform.outputs import check_placement
 from ..platform.provenance import changed_keys
 from ..platform.training.continuation import BESIDE_THE_WEIGHTS
 from ..platform.training.run_folder import prepare_run
@@ -41,8 +42,7 @@ def claimed(out: Path, identity: dict[str, Any]) -> Iterator[None]:
     InputError
         Where `out` holds work of another identity or anything else, is in use, or cannot be written.
     """
-    identity = json.loads(json.dumps(identity))
-    _check_owner(out, identity)
+    check_owner(out, identity)
     read_cost(out)  # refused, if it must be, before anything runs
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -54,8 +54,8 @@ def claimed(out: Path, identity: dict[str, Any]) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it however the driver ends
         except OSError:
             raise InputError(f"--out {str(out)!r} is in use by another running command; wait for it or choose another folder") from None
-        _check_owner(out, identity)  # again: another driver may have begun and ended meanwhile
-        if not (out / RECORD_FILE).exists() or _changes(out, identity):
+        check_owner(out, identity)  # again: another driver may have begun and ended meanwhile
+        if not (out / RECORD_FILE).exists() or _changes(out, json.loads(json.dumps(identity))):
             write_json(out / RECORD_FILE, identity)
             (out / COST_FILE).unlink(missing_ok=True)
         yield
@@ -91,10 +91,14 @@ def recorded(out: Path, started: float) -> Iterator[dict[str, Any]]:
             record_cost(out, call=call | {"seconds": time.monotonic() - started})
 
 
-def _check_owner(out: Path, identity: dict[str, Any]) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {str(out)!r} is a file; give a folder")
-    work = [path.name for path in out.glob("*") if path.name not in _OF_A_PLAN and not path.name.endswith(".partial")]
+def check_owner(out: Path, identity: dict[str, Any]) -> None:
+    """Raise InputError where `out` holds work of another identity or anything else."""
+    check_placement(out)
+    identity = json.loads(json.dumps(identity))
+    names = [path.name for path in out.glob("*") if path.name not in _OF_A_PLAN]
+    work = [name for name in names if not (name.endswith(".partial") or is_litter(name))]
+    if (out / RECORD_FILE).exists() and not _is_record(out):
+        raise InputError(f"--out {str(out)!r} holds {RECORD_FILE!r}, which is no record of a sweep or a study; choose another folder")
     if not (out / RECORD_FILE).exists():
         if work:
             raise InputError(f"--out {str(out)!r} holds {work[0]!r} and no {identity['kind']}; choose another folder")
@@ -102,6 +106,13 @@ def _check_owner(out: Path, identity: dict[str, Any]) -> None:
     if work and (changes := _changes(out, identity)):
         kind = read_json(out / RECORD_FILE).get("kind", "study")
         raise InputError(f"--out {str(out)!r} already holds a {kind} with {changes}; choose another folder")
+
+
+def _is_record(out: Path) -> bool:
+    try:
+        return "kind" in read_json(out / RECORD_FILE)
+    except InputError as error:
+        raise InputError(f"{error}; choose another folder") from None
 
 
 def _changes(out: Path, identity: dict[str, Any]) -> str:

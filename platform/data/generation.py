@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...physics import InputError
-from ...physics.files import write_file, write_json
+from ...physics.files import is_litter, write_file, write_json
 from ..config.data import DataConfig
+from ..outputs import check_placement
 from ..progress import track
 from ..provenance import changed_keys, code_version, hash_json
 from .card import CARD_FILE, render_card
@@ -42,6 +43,8 @@ def generate(destination: Path, config: DataConfig, *, workers: int | None = Non
     shards = plan_shards(config)
     if is_imported(config):
         raise InputError("data.ensemble is 'imported', whose rows were made elsewhere; choose an ensemble that can be drawn")
+    if not local and not destination.exists():
+        _connect()  # a cluster that cannot be reached leaves no folder behind
     check_destination(destination, config)
     remove_partial_files(destination)
     complete = (destination / MANIFEST_FILE).exists()
@@ -93,12 +96,16 @@ def _run_in_threads(write: _Write, shards: list[Shard], workers: int | None) -> 
         pool.shutdown(cancel_futures=True)  # where the reader stopped early: shards under way end, no other begins
 
 
+def _connect() -> Any:
+    from ..ray_runtime import connect
+
+    return connect()
+
+
 def _run_on_ray(write: _Write, shards: list[Shard], workers: int | None) -> Generator[dict[str, Any]]:
     if not shards:
         return
-    from ..ray_runtime import connect
-
-    ray = connect()
+    ray = _connect()
     ray.data.DataContext.get_current().enable_progress_bars = False
     for handler in logging.getLogger("ray.data").handlers:
         handler.setLevel(logging.ERROR)
@@ -113,8 +120,7 @@ def _run_on_ray(write: _Write, shards: list[Shard], workers: int | None) -> Gene
 
 
 def check_destination(destination: Path, config: DataConfig) -> None:
-    if destination.exists() and not destination.is_dir():
-        raise InputError(f"destination {str(destination)!r} is a file; give a folder")
+    check_placement(destination, "destination")
     manifest = destination / MANIFEST_FILE
     lines: dict[str, Any] = {}
     if manifest.exists():
@@ -148,7 +154,7 @@ def _check_unfinished(destination: Path, config: DataConfig) -> None:
     expected = {CARD_FILE, *(shard.file for shard in plan_shards(config))}
     for path in destination.rglob("*"):
         name = path.relative_to(destination).as_posix()
-        if path.is_file() and name not in expected and not path.name.endswith(".partial"):
+        if path.is_file() and name not in expected and not path.name.endswith(".partial") and not is_litter(path.name):
             raise InputError(f"destination {str(destination)!r} holds {name!r}, which is not part of this dataset; choose another folder")
     for path in sorted(destination.glob("*/*.parquet")):
         record = read_record(path)

@@ -24,6 +24,7 @@ from .studies import get_study, study_names
 _TEMPLATES = Path(__file__).parent
 _DPI = 110
 _FIGURE = """<figure><img alt="{0}" src="{1}"><figcaption>{0} <code>{2}.pdf</code>, made again by <code>{3}</code></figcaption></figure>"""
+FIGURES = ("losses", "groups", "median_case", "worst_case", "calibration")  # beside those of studies
 _LABELS = {QUADRATURE: "quadrature baseline"}
 
 

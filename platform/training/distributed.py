@@ -36,12 +36,12 @@ def train_with_ray(
     """
     from ..ray_runtime import connect
 
-    ray = connect()
+    connect()  # before Ray is imported: it reads its settings once
     from ray.exceptions import RayActorError
     from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    resources_per_worker = resources or _equal_resources(ray, num_workers)
+    resources_per_worker = resources or worker_resources(num_workers)
     trainer = TorchTrainer(
         _work,
         train_loop_config={"dataset": str(dataset.absolute()), "run": str(run.absolute()), "deadline": deadline},
@@ -83,7 +83,11 @@ def _fit(trainer: Any, kept: str) -> Any:
     raise InputError(f"the controller of Ray Train could not be started in {_RESTARTS} attempts; {kept}")
 
 
-def _equal_resources(ray: Any, num_workers: int) -> dict[str, float]:
+def worker_resources(num_workers: int) -> dict[str, float]:
+    """The "CPU" and "GPU" of each of equal workers that share the cluster; InputError where it is too small, or cannot be reached."""
+    from ..ray_runtime import connect
+
+    ray = connect()
     resources = ray.cluster_resources()
     use_gpu = resources.get("GPU", 0) >= num_workers
     cpus = resources.get("CPU", 0)

@@ -11,14 +11,16 @@ result.json      written last: the run is finished
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ...architectures import build_operator
 from ...physics import InputError
-from ...physics.files import read_json, write_json
+from ...physics.files import is_litter, read_json, write_json
 from ..config import Config, load_config
 from ..data.manifest import read_manifest
+from ..outputs import check_placement
 from ..provenance import flatten
 from .batches import training_files, validation_files
 from .continuation import check_continuation, other_schedule
@@ -30,10 +32,13 @@ CONFIG_FILE, DATASET_FILE, HISTORY_FILE, RESULT_FILE = "config.yaml", "dataset.j
 CHECKPOINTS_FOLDER, MODEL_FOLDER = "checkpoints", "model"
 
 
-def prepare_run(run: Path, dataset: Path, config: Config, resume: bool, *, may_extend: bool = True) -> Config:
+def prepare_run(
+    run: Path, dataset: Path, config: Config, resume: bool, *, may_extend: bool = True, before_claim: Callable[[], None] = lambda: None
+) -> Config:
     """Check the inputs and claim the run folder, before any worker starts; returns the resolved configuration.
 
-    A run that is resumed `may_extend` over more epochs than it began with.
+    A run that is resumed `may_extend` over more epochs than it began with. `before_claim` is called when all else is checked, and may
+    refuse too.
 
     Raises
     ------
@@ -56,15 +61,19 @@ def prepare_run(run: Path, dataset: Path, config: Config, resume: bool, *, may_e
     if config.training.initial_model is not None:
         config = config.override({"training.initial_model": str(find_initial_model(config.training.initial_model))})
         start_from(network, str(config.training.initial_model))  # refuses a model that cannot be that
-    extended: list[str] = []
+    check_placement(run)
+    extended, is_longer = [], False
     if (run / CONFIG_FILE).exists():
         if not resume:
             raise InputError(f"--out {str(run)!r} already holds a run; add --resume to continue it or choose another folder")
-        extended = _continue(run, dataset, config, manifest["dataset_hash"], may_extend)
+        extended, is_longer = _continue(run, dataset, config, manifest["dataset_hash"], may_extend)
     elif run.exists() and (not run.is_dir() or _holds_other_things(run)):
         raise InputError(f"--out {str(run)!r} exists and holds no run; choose another folder")
+    before_claim()
     try:
         run.mkdir(parents=True, exist_ok=True)
+        if is_longer:
+            (run / RESULT_FILE).unlink(missing_ok=True)  # it is no longer finished
         about = {"dataset": str(dataset), "dataset_hash": manifest["dataset_hash"]}
         write_json(run / DATASET_FILE, about | ({"extended": extended} if extended else {}))
         config.save(run / CONFIG_FILE)  # last: it marks the folder as a run
@@ -85,11 +94,11 @@ def _take_from_dataset(config: Config, dataset: Path, data: dict[str, Any]) -> C
 
 def _holds_other_things(run: Path) -> bool:
     """Whether it holds more than what a process leaves that was killed while it claimed the folder."""
-    return any(name != DATASET_FILE and not name.endswith(".partial") for name in os.listdir(run))
+    return any(name != DATASET_FILE and not name.endswith(".partial") and not is_litter(name) for name in os.listdir(run))
 
 
-def _continue(run: Path, dataset: Path, config: Config, dataset_hash: str, may_extend: bool) -> list[str]:
-    """Check that the run can go on as `config`, and open a finished one that has more to do; returns what sets its epochs apart."""
+def _continue(run: Path, dataset: Path, config: Config, dataset_hash: str, may_extend: bool) -> tuple[list[str], bool]:
+    """Check that the run can go on as `config`; returns what sets its epochs apart, as sentences, and whether it has more to do now."""
     before = load_config(run / CONFIG_FILE)
     is_longer = check_continuation(before, config, may_extend)
     try:
@@ -103,10 +112,9 @@ def _continue(run: Path, dataset: Path, config: Config, dataset_hash: str, may_e
             "generate it again as it was, or start another run"
         )
     if is_longer:
-        (run / RESULT_FILE).unlink(missing_ok=True)
         words = other_schedule(before.training, config.training, len(History(run).read()))
         extended += [words] if words and words not in extended else []
-    return extended
+    return extended, is_longer
 
 
 def extensions(about: dict[str, Any]) -> list[str]:

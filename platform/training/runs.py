@@ -3,11 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from ..config import Config
+import torch
+
+from ..config import Config, TrainingConfig
+from ..machine import default_device
 from ..progress import track
 from .batches import rows_of
+from .learner import check_device
 from .loop import train
 from .run_folder import History, prepare_run
+from .trackers import check_trackers
 
 
 def steps_of(config: Config) -> int:
@@ -16,13 +21,19 @@ def steps_of(config: Config) -> int:
     return settings.epochs * -(-settings.passes * rows_of(config) // settings.batch_size)
 
 
+def check_start(settings: TrainingConfig, device: torch.device, num_workers: int = 1) -> None:
+    """Raises InputError where a run with these settings would refuse to begin on such a device, before its folder is claimed."""
+    check_device(settings, device, num_workers)
+    check_trackers(settings.trackers)
+
+
 def run_training(config: Config, dataset: Path, run: Path, workers: int, resume: bool, deadline: float | None = None) -> dict[str, Any]:
     """Train in the folder `run`, in this process (`workers` 0) or under Ray Train; returns the result.
 
     `deadline` as in `training.train`; InputError as there and in `prepare_run`.
     """
     dataset, run = dataset.absolute(), run.absolute()
-    config = prepare_run(run, dataset, config, resume)
+    config = prepare_run(run, dataset, config, resume, before_claim=lambda: check_start(config.training, _device(workers), max(1, workers)))
     done = sum(line["steps"] for line in History(run).read())
     with track(f"train {config.architecture.name}", steps_of(config), done) as progress:
         if workers:
@@ -37,3 +48,12 @@ def run_training(config: Config, dataset: Path, run: Path, workers: int, resume:
             on_step=progress.advance,
             deadline=deadline,
         )
+
+
+def _device(workers: int) -> torch.device:
+    """What a run trains on: this process's device, or that of Ray's workers; InputError where the cluster is too small for them."""
+    if not workers:
+        return default_device()
+    from .distributed import worker_resources
+
+    return torch.device("cuda" if worker_resources(workers)["GPU"] else "cpu")
