@@ -49,4 +49,4 @@ def _is_own(record: Path) -> bool:
     try:
         return {"schema_version", "dataset"} <= read_json(record).keys()
     except InputError:
-        return False
+        return record.is_file()  # damaged: the other files are still those that it stood beside

@@ -79,8 +79,8 @@ def _booleans_as_numbers(given: Any, validated: Any, path: str = "") -> dict[str
     else:
         return {}
     found: dict[str, bool] = {}
-    for key, *pair in pairs:
-        found |= _booleans_as_numbers(*pair, f"{path}.{key}" if path else key)
+    for key, value, result in pairs:
+        found |= _booleans_as_numbers(value, result, f"{path}.{key}" if path else key)
     return found
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...physics import InputError
+from ...physics.errors import DiskFull
 from ..config import Config, load_config
 from ..progress import Progress
 from .loop import train
@@ -66,7 +67,7 @@ def train_with_ray(
                 raise
             raise InputError(f"a worker died {_RESTARTS + 1} times without an error of its own, as when memory runs out; {kept}") from None
     if "failure" in outcome:
-        raise InputError(outcome["failure"])
+        raise (DiskFull if outcome["disk_full"] else InputError)(outcome["failure"])
     return outcome
 
 
@@ -113,7 +114,7 @@ def _work(settings: dict[str, Any]) -> dict[str, Any]:
         config, dataset = load_config(run / CONFIG_FILE), Path(settings["dataset"])
         return train(config, dataset, run, device=get_device(), deadline=settings["deadline"])
     except InputError as error:
-        return {"failure": str(error)}
+        return {"failure": str(error), "disk_full": isinstance(error, DiskFull)}
 
 
 class _HistoryWatch(threading.Thread):

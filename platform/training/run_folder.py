@@ -17,6 +17,7 @@ from typing import Any
 
 from ...architectures import build_operator
 from ...physics import InputError
+from ...physics.errors import DiskFull, is_full_disk
 from ...physics.files import is_litter, read_json, write_json
 from ..config import Config, load_config
 from ..data.manifest import read_manifest
@@ -78,7 +79,8 @@ def prepare_run(
         write_json(run / DATASET_FILE, about | ({"extended": extended} if extended else {}))
         config.save(run / CONFIG_FILE)  # last: it marks the folder as a run
     except OSError as error:
-        raise InputError(f"--out {str(run)!r} cannot be written: {error.strerror}") from None
+        refusal = DiskFull if is_full_disk(error) else InputError
+        raise refusal(f"--out {str(run)!r} cannot be written: {error.strerror}") from None
     return config
 
 
@@ -99,7 +101,7 @@ def _holds_other_things(run: Path) -> bool:
 
 def _continue(run: Path, dataset: Path, config: Config, dataset_hash: str, may_extend: bool) -> tuple[list[str], bool]:
     """Check that the run can go on as `config`; returns what sets its epochs apart, as sentences, and whether it has more to do now."""
-    before = load_config(run / CONFIG_FILE)
+    before = load_config(run / CONFIG_FILE, given_as="the run's configuration")
     is_longer = check_continuation(before, config, may_extend)
     try:
         about = read_json(run / DATASET_FILE)

@@ -30,7 +30,7 @@ from ...platform.training.runs import check_start, steps_of
 from ..folders import check_owner, claimed, read_cost, recorded, resolve, without_free_keys
 from ..scores import is_scored, score_cell
 from ..sweeps.resources import cluster_nodes, share_cluster
-from ..trials import attempt, run_trials
+from ..trials import attempt, full_disk_in_words, run_trials
 from .cells import TO_CONVERGENCE, Cell, Grid, Pool, cell_config, check_grid, check_leakage, protocol_of
 from .conclusions import conclude, run_of
 from .contestants import Contestant, read_contestants, vary_trajectories
@@ -76,7 +76,7 @@ def scale(
     check_owner(out, identity(config, dataset))
     if not any(run_of(out, cell).exists() for cell in cells):
         _check_cells_can_start(config, list(bases.values()), local)
-    with claimed(out, identity(config, dataset)):
+    with full_disk_in_words(out), claimed(out, identity(config, dataset)):
         with recorded(out, started) as call:
             if config.scaling.retune:
                 call["cells"] = 0

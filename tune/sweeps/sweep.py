@@ -28,7 +28,7 @@ from ...platform.progress import track
 from ...platform.training.run_folder import DATASET_FILE, MODEL_FOLDER
 from ...platform.training.runs import check_start
 from ..folders import check_owner, claimed, read_cost, recorded, resolve
-from ..trials import attempt, read_failure, run_trials, scheduler, searcher
+from ..trials import attempt, full_disk_in_words, read_failure, run_trials, scheduler, searcher
 from .datasets import dataset_of, generate_datasets
 from .finals import judge_finals, prepare_finals, run_final
 from .leaderboard import BEST_FILE, LEADERBOARD_FILE, PAGE_FILE, STATES, TRIALS_FOLDER, Outputs, trial_folder
@@ -66,7 +66,7 @@ def sweep(config: Config, dataset: Path, out: Path, num_trials: int, storage: st
     if not (out / TRIALS_FOLDER).exists():
         check_trials_can_start(resolved, search.space, num_trials)
     held = open_storage(out, storage) if storage else None  # refused, if it must be, before anything is written
-    with claimed(out, search.identity(dataset)):
+    with full_disk_in_words(out), claimed(out, search.identity(dataset)):
         held = held or open_storage(out)
         name = _study_name(held, out, storage)
         study = Study(
