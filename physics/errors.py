@@ -1,6 +1,8 @@
 """The one exception that means "what was asked for is wrong", in every package."""
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 
 
@@ -10,6 +12,21 @@ class InputError(ValueError):
     Everything that meets a user (command line, HTTP) turns it into one clear sentence; any other
     exception is a defect of this project and keeps its traceback.
     """
+
+
+class DiskFull(InputError):
+    """There is no room for what a command writes. Nothing is wrong with its work, which goes on once there is."""
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an exception, or one that it was raised from, tells of a full disk: as an operating system does, or SQLite."""
+    while error is not None:
+        if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+            return True
+        if any(words in str(error) for words in ("database or disk is full", os.strerror(errno.ENOSPC))):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def shown(value: float, *limits: float) -> str:

@@ -115,6 +115,11 @@ def read_json(
     return value
 
 
+def is_litter(name: str) -> bool:
+    """Whether a file of this name is what an operating system leaves in folders: it belongs to nobody's work."""
+    return name in (".DS_Store", "Thumbs.db", "desktop.ini") or name.startswith((".nfs", "._"))
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's list of files to disk, on systems that can."""
     if os.name == "nt":

@@ -16,17 +16,17 @@ import torch
 
 from ..architectures import read_card
 from ..physics import InputError
-from ..physics.files import read_json, write_json
+from ..physics.files import is_litter, read_json, write_json
 from .config import SHIPPED_CONFIGS, Config, load_data_config
 from .data.generation import generate
 from .data.manifest import MANIFEST_FILE
 from .evaluation import evaluate
 from .folder_lock import LOCK_FILE, holds_folder
 from .machine import default_device
+from .outputs import check_placement
 from .storage import Location
-from .training.precision import check_precision
 from .training.run_folder import RESULT_FILE, History, prepare_run
-from .training.runs import run_training
+from .training.runs import check_start, run_training
 
 DATASET_FOLDER, RUN_FOLDER, REPORT_FOLDER = "dataset", "run", "report"
 _EVALUATION_SECONDS = 180.0  # a generous limit for an evaluation: it is short, and cannot be interrupted and continued
@@ -104,20 +104,20 @@ class _Steps:
 
 
 def _check(config: Config, out: Path) -> None:
-    check_precision(config.training, default_device())
+    check_start(config.training, default_device())
+    check_placement(out)
     for split, rows in config.data.counts.items():
         if rows == 0:
             raise InputError(f"data.{split} is 0; a reproduction needs rows for training, validation and test")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {str(out)!r} is a file; give a folder")
     for name in os.listdir(out) if out.exists() else ():
-        if name not in (DATASET_FOLDER, RUN_FOLDER, REPORT_FOLDER, RESULT_FILE, LOCK_FILE) and not name.endswith(".partial"):
+        known = (DATASET_FOLDER, RUN_FOLDER, REPORT_FOLDER, RESULT_FILE, LOCK_FILE)
+        if name not in known and not (name.endswith(".partial") or is_litter(name)):
             raise InputError(f"--out {str(out)!r} holds {name!r}, which is not part of a reproduction; choose another folder")
 
 
 def _train(config: Config, dataset: Location, run: Path, steps: _Steps) -> dict[str, Any]:
     """The result of the run, `finished` or not."""
-    prepare_run(run, dataset, config, resume=True)  # refuses a run of another configuration, even a finished one
+    prepare_run(run, dataset, config, resume=True, may_extend=False)  # refuses a run of another configuration, even a finished one
     done = _read_result(run / RESULT_FILE)
     if done is not None:
         return done

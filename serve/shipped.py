@@ -28,7 +28,9 @@ def shipped_models_in_order() -> list[str]:
 
 
 def find_model(model: str | Location) -> Location:
-    """The folder of a model given by its folder, by the URL of that, or by the name of a shipped model; a folder goes before a name.
+    """The folder of a model given by its folder, by the URL of that, or by the name of a shipped model.
+
+    The folder of a model or a run goes before a name.
 
     Raises
     ------
@@ -52,8 +54,9 @@ def locate_model(model: str | Location) -> Location:
     folder = locate(model)
     if isinstance(folder, Url):
         return folder
-    is_name = not folder.exists() and len(folder.parts) == 1 and str(folder) in shipped_models()
-    return SHIPPED_MODELS / folder if is_name else folder
+    is_name = len(folder.parts) == 1 and str(folder) in shipped_models()
+    is_model = any((folder / part / _CARD).is_file() for part in ("", "model"))  # of the name's own, or of a run that is called so
+    return SHIPPED_MODELS / folder if is_name and not is_model else folder
 
 
 def name_of(model: str | Location) -> str:

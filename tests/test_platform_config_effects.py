@@ -257,8 +257,8 @@ def test_a_key_of_the_sweep_changes_how_trials_run(tiny_dataset, tmp_path, monke
 @pytest.mark.parametrize("key", SCALING)
 def test_a_key_of_scaling_changes_the_study(tiny_dataset, tmp_path, monkeypatch, key):
     """Cells that are there already are not trained again: the fit is made from them."""
-    monkeypatch.setattr(ray_runtime, "connect", lambda: SimpleNamespace(cluster_resources=lambda: {"CPU": 5.0}))
-    seen = []
+    monkeypatch.setattr(ray_runtime, "connect", lambda: SimpleNamespace(cluster_resources=lambda: {"CPU": 5.0}, nodes=lambda: [node]))
+    seen, node = [], {"Alive": True, "Resources": {"CPU": 5.0}}
 
     def run_trials(work, scratch, progress, max_concurrent, *, dataset, param_space):
         seen.append(max_concurrent)

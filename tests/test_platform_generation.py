@@ -219,7 +219,10 @@ def test_reading_what_is_not_there_is_refused(dataset, split, rows, words):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        ({"dataset_hash": None}, "has no 'dataset_hash'"),
+        ({"files": None}, r"written by version .*has no 'files'"),
+        ({"config": None}, r"written by version .*has no 'config'"),
+        ({"files": [{"file": "a"}]}, "does not list the files"),
+        ({"counts": {"train": 3}}, "does not count the rows"),
         ({"config": {"noise": "much"}}, r"config\.noise"),
         ({"config": {"nose": 0.1}}, r"config\.nose"),
         ({"config": 3}, "how the dataset was drawn"),
@@ -229,8 +232,20 @@ def test_reading_what_is_not_there_is_refused(dataset, split, rows, words):
 def test_a_manifest_that_says_too_little_is_refused(damaged, damage, said):
     manifest = json.loads((damaged / "manifest.json").read_text()) | damage
     (damaged / "manifest.json").write_text(json.dumps({key: value for key, value in manifest.items() if value is not None}))
-    with pytest.raises(InputError, match=rf"manifest\.json .*{said}"):
+    with pytest.raises(InputError, match=rf"manifest\.json.*{said}"):
         read_manifest(damaged)
+
+
+@pytest.mark.parametrize("field", ["system", "seed", "counts", "rejections", "certificates", "dataset_hash", "code_version"])
+@pytest.mark.parametrize("schema", [1, 2])
+def test_a_manifest_without_a_field_that_its_version_did_not_write_is_completed(damaged, tmp_path, schema, field):
+    folder = damaged if schema == 2 else shutil.copytree(SCHEMA_1, tmp_path / "schema-1")
+    whole = read_manifest(folder)
+    manifest = {key: value for key, value in json.loads((folder / "manifest.json").read_text()).items() if key != field}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert read_manifest(folder) == ({key: value for key, value in whole.items() if key != field or field not in ("seed", "code_version")})
+    assert len(read_split(folder, "train")) == whole["counts"]["train"]
+    assert inspect_dataset(folder)["problems"] == []
 
 
 def test_manifest_of_another_schema_version_is_refused(damaged):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from training_helpers import TINY, checkpoints, config_with, figures, history, last_checkpoint, train_in, weights
 
-from neural_hamilton.architectures import Task, build_operator, load_model, parse_architecture, save_model
+from neural_hamilton.architectures import Task, build_operator, load_model, parse_architecture, read_card, save_model
 from neural_hamilton.architectures.selective_scan import use_backend
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.config import load_config
@@ -124,8 +124,42 @@ def test_run_folder_in_use_is_refused(tiny_dataset, tmp_path):
     prepare_run(tmp_path / "run", tiny_dataset, config_with(), False)
     with pytest.raises(InputError, match="--resume"):
         prepare_run(tmp_path / "run", tiny_dataset, config_with(), False)
-    with pytest.raises(InputError, match=r"training\.epochs was 3, is 4"):
-        prepare_run(tmp_path / "run", tiny_dataset, config_with(training__epochs=4), True)
+    changed = config_with(training__epochs=2, training__batch_size=20)
+    with pytest.raises(InputError, match=r"training\.epochs was 3, is 2; training\.batch_size was 10, is 20"):
+        prepare_run(tmp_path / "run", tiny_dataset, changed, True)
+
+
+def test_a_finished_run_is_extended_to_the_bits_of_a_longer_one(tiny_dataset, tmp_path):
+    """With a rate that does not depend on the number of epochs; also one that patience has ended."""
+    steady = {"training__schedule": "constant"}
+    whole = train_in(tmp_path / "whole", tiny_dataset, config_with(training__epochs=4, **steady))
+    assert train_in(tmp_path / "run", tiny_dataset, config_with(training__epochs=2, **steady))["finished"]
+    extended = train_in(tmp_path / "run", tiny_dataset, config_with(training__epochs=4, **steady), resume=True)
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole") and figures(tmp_path / "run") == figures(tmp_path / "whole")
+    assert extended["epochs"] == whole["epochs"] == 4 and extended["warnings"] == []
+
+    wild = steady | {"training__learning_rate": 1.0, "training__epochs": 8}
+    assert train_in(tmp_path / "patient", tiny_dataset, config_with(training__patience=1, **wild))["epochs"] < 8
+    longer = train_in(tmp_path / "patient", tiny_dataset, config_with(**wild), resume=True)
+    assert longer["epochs"] == 8 and longer["finished"]
+
+
+def test_a_run_extended_under_another_schedule_tells_so(tiny_dataset, tmp_path):
+    train_in(tmp_path / "run", tiny_dataset, config_with(training__epochs=2))
+    for epochs in (4, 5):
+        result = train_in(tmp_path / "run", tiny_dataset, config_with(training__epochs=epochs), resume=True)
+        assert result["epochs"] == epochs and result["warnings"][0].startswith("epochs up to 2 have the learning rates")
+    assert len(result["warnings"]) == 2
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["epochs"] == 5
+    assert read_card(tmp_path / "run" / "model")["provenance"]["extended"]
+
+
+def test_a_run_goes_on_with_other_trackers_and_checkpoints(tiny_dataset, tmp_path):
+    train_in(tmp_path / "whole", tiny_dataset, config_with())
+    train_in(tmp_path / "run", tiny_dataset, config_with(), deadline=1.0)
+    result = train_in(tmp_path / "run", tiny_dataset, config_with(training__trackers=[], training__keep_checkpoints=1), resume=True)
+    assert result["finished"] and weights(tmp_path / "run") == weights(tmp_path / "whole")
+    assert load_config(tmp_path / "run" / "config.yaml").training.keep_checkpoints == 1
 
 
 def test_dataset_changed_since_training_began_is_refused(tiny_dataset, tmp_path):
@@ -396,9 +430,25 @@ def test_a_run_may_start_from_the_weights_of_a_model(tiny_dataset, tmp_path):
         torch.testing.assert_close(second.state_dict()[key], value, rtol=0, atol=1e-9)
     with pytest.raises(InputError, match=r"training\.initial_model is '.*moved', a network of other sizes"):
         train_in(tmp_path / "third", tiny_dataset, config.override({"architecture.width": 9}))
-    with pytest.raises(InputError, match="nothing"):
-        train_in(tmp_path / "third", tiny_dataset, config.override({"training.initial_model": str(tmp_path / "nothing")}))
+    (tmp_path / "empty").mkdir()
+    for folder, words in (("nothing", "does not exist"), ("empty", "holds no model"), ("damaged", "cannot be read")):
+        if folder == "damaged":
+            shutil.copytree(tmp_path / "moved", tmp_path / folder)
+            (tmp_path / folder / "model.safetensors").write_bytes(b"")
+        with pytest.raises(InputError, match=rf"training\.initial_model is '.*{folder}', which {words}"):
+            train_in(tmp_path / "third", tiny_dataset, config.override({"training.initial_model": str(tmp_path / folder)}))
     assert not (tmp_path / "third").exists()
+
+
+def test_the_initial_model_may_be_a_run_and_is_found_from_anywhere(tiny_dataset, tmp_path, monkeypatch):
+    train_in(tmp_path / "first", tiny_dataset, config_with(training__epochs=1))
+    monkeypatch.chdir(tmp_path)
+    config = config_with(training__epochs=2, training__initial_model="first")
+    resolved = prepare_run(tmp_path / "second", tiny_dataset, config, False)
+    assert resolved.training.initial_model == str(tmp_path / "first" / "model")
+    monkeypatch.chdir("/")
+    again = config.override({"training.initial_model": str(tmp_path / "first")})
+    assert train_in(tmp_path / "second", tiny_dataset, again, resume=True)["epochs"] == 2
 
 
 def test_a_checkpoint_of_another_version_is_refused_in_words(tiny_dataset, tmp_path):

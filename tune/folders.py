@@ -12,11 +12,13 @@ from pydantic import BaseModel
 
 from ..architectures import parse_architecture
 from ..physics import InputError
-from ..physics.files import read_json, write_json
+from ..physics.files import is_litter, read_json, write_json
 from ..platform.config import Config, SweepConfig, TrainingConfig
 from ..platform.folder_lock import LOCK_FILE, hold_folder
+from ..platform.outputs import check_placement
 from ..platform.provenance import changed_keys
 from ..platform.storage import Location
+from ..platform.training.continuation import BESIDE_THE_WEIGHTS
 from ..platform.training.run_folder import prepare_run
 
 RECORD_FILE, COST_FILE = "study.json", "cost.json"
@@ -40,12 +42,11 @@ def claimed(out: Path, identity: dict[str, Any]) -> Iterator[None]:
     InputError
         Where `out` holds work of another identity or anything else, is in use, or cannot be written.
     """
-    identity = json.loads(json.dumps(identity))
-    _check_owner(out, identity)
+    check_owner(out, identity)
     read_cost(out)  # refused, if it must be, before anything runs
     with hold_folder(out, "--out"):
-        _check_owner(out, identity)  # again: another driver may have begun and ended meanwhile
-        if not (out / RECORD_FILE).exists() or _changes(out, identity):
+        check_owner(out, identity)  # again: another driver may have begun and ended meanwhile
+        if not (out / RECORD_FILE).exists() or _changes(out, json.loads(json.dumps(identity))):
             write_json(out / RECORD_FILE, identity)
             (out / COST_FILE).unlink(missing_ok=True)
         yield
@@ -81,10 +82,14 @@ def recorded(out: Path, started: float) -> Iterator[dict[str, Any]]:
             record_cost(out, call=call | {"seconds": time.monotonic() - started})
 
 
-def _check_owner(out: Path, identity: dict[str, Any]) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {str(out)!r} is a file; give a folder")
-    work = [path.name for path in out.glob("*") if path.name not in _OF_A_PLAN and not path.name.endswith(".partial")]
+def check_owner(out: Path, identity: dict[str, Any]) -> None:
+    """Raise InputError where `out` holds work of another identity or anything else."""
+    check_placement(out)
+    identity = json.loads(json.dumps(identity))
+    names = [path.name for path in out.glob("*") if path.name not in _OF_A_PLAN]
+    work = [name for name in names if not (name.endswith(".partial") or is_litter(name))]
+    if (out / RECORD_FILE).exists() and not _is_record(out):
+        raise InputError(f"--out {str(out)!r} holds {RECORD_FILE!r}, which is no record of a sweep or a study; choose another folder")
     if not (out / RECORD_FILE).exists():
         if work:
             raise InputError(f"--out {str(out)!r} holds {work[0]!r} and no {identity['kind']}; choose another folder")
@@ -94,15 +99,28 @@ def _check_owner(out: Path, identity: dict[str, Any]) -> None:
         raise InputError(f"--out {str(out)!r} already holds a {kind} with {changes}; choose another folder")
 
 
+def _is_record(out: Path) -> bool:
+    try:
+        return "kind" in read_json(out / RECORD_FILE)
+    except InputError as error:
+        raise InputError(f"{error}; choose another folder") from None
+
+
 def _changes(out: Path, identity: dict[str, Any]) -> str:
     """How the work that `out` holds differs from `identity`; empty where it does not."""
     try:
         before = read_json(out / RECORD_FILE)
-        return changed_keys(_with_newer_keys(before, identity), identity)
+        return changed_keys(*(without_free_keys(each) for each in (_with_newer_keys(before, identity), identity)))
     except InputError as error:
         raise InputError(f"{error}; choose another folder") from None
     except (AttributeError, TypeError):
         raise InputError(f"{out / RECORD_FILE} is no record of a sweep or a study; choose another folder") from None
+
+
+def without_free_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """Sections of a configuration without the keys of training that do not touch the weights: work goes on with others of them."""
+    kept = {key: value for key, value in values.get("training", {}).items() if key not in BESIDE_THE_WEIGHTS}
+    return values | ({"training": kept} if "training" in values else {})
 
 
 def _with_newer_keys(before: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:

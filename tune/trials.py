@@ -1,13 +1,16 @@
 """Ray Tune as this project uses it: function trials of one worker, quiet, with the run folders as the only record."""
 
+import logging
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..physics import InputError
+from ..physics.errors import DiskFull, is_full_disk
 from ..physics.files import read_json, write_json
 from ..platform.progress import Progress
 from ..platform.ray_runtime import connect
@@ -16,6 +19,7 @@ from ..platform.storage import Location
 from ..platform.training.run_folder import History
 
 FAILURE_FILE = "failure.json"
+_FULL = "disk_full"  # the key of a trial's report that the disk is full, with a sentence
 _RESTARTS = 1  # a worker that dies is replaced this often; its trial goes on from the run folder's checkpoint
 
 
@@ -33,7 +37,8 @@ def run_trials(
     """Run `work(parameters)` as Ray Tune trials; returns when all have ended, whatever their end.
 
     `parameters["run"]` names the run folder of a trial: one whose worker died for good leaves a failure there. Then, as after any
-    other end, `on_end(parameters)` is called, which returns a note for the progress. A trial holds `resources`, by default one CPU
+    other end, `on_end(parameters)` is called, which returns a note for the progress. Trials that a full disk stopped have not ended:
+    no others begin, and DiskFull is raised when those that run have ended. A trial holds `resources`, by default one CPU
     and an equal part of the GPUs. With `reuse_actors` one process runs trial after trial. `tuning` goes to `tune.TuneConfig`, except
     `param_space`. Nothing in `scratch` outlives the call.
 
@@ -48,9 +53,17 @@ def run_trials(
     check_shared(ray, scratch.parent, "--out", dataset)
     from ray import tune
 
+    def report_full_disk(parameters: dict[str, Any]) -> None:
+        try:
+            work(parameters)
+        except DiskFull as refusal:
+            tune.report({_FULL: str(refusal)})
+
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of a full disk it would tell with each of its own files
     shutil.rmtree(scratch, ignore_errors=True)
+    watch = _watch(progress, on_end, tuning.get("search_alg"))
     tuner = tune.Tuner(
-        tune.with_resources(work, resources or trial_resources(ray.cluster_resources(), max_concurrent)),
+        tune.with_resources(report_full_disk, resources or trial_resources(ray.cluster_resources(), max_concurrent)),
         param_space=tuning.pop("param_space", {}),
         tune_config=tune.TuneConfig(max_concurrent_trials=max_concurrent, reuse_actors=reuse_actors, **tuning),
         run_config=tune.RunConfig(
@@ -58,13 +71,15 @@ def run_trials(
             storage_path=str(scratch),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=_RESTARTS),
-            callbacks=[_watch(progress, on_end)],
+            callbacks=[watch],
         ),
     )
     try:
         tuner.fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    if watch.full:
+        raise DiskFull(watch.full)
 
 
 def trial_resources(cluster: dict[str, float], max_concurrent: int) -> dict[str, float]:
@@ -78,15 +93,43 @@ def trial_resources(cluster: dict[str, float], max_concurrent: int) -> dict[str,
 
 
 def attempt(run: Path, work: Callable[[], None]) -> str | None:
-    """Do `work`; a failure is recorded in the run folder and its reason returned, so that other trials go on."""
-    (run / FAILURE_FILE).unlink(missing_ok=True)
+    """Do `work`; a failure is recorded in the run folder and its reason returned, so that other trials go on.
+
+    Raises DiskFull where the disk is full, which is no failure of this trial.
+    """
+    try:
+        (run / FAILURE_FILE).unlink(missing_ok=True)
+        return _do(run, work)
+    except Exception as error:
+        if is_full_disk(error):
+            raise no_room(run) from None
+        raise
+
+
+def _do(run: Path, work: Callable[[], None]) -> str | None:
     try:
         work()
-    except InputError as error:
-        return record_failure(run, str(error))
     except Exception as error:  # one trial's defect is a line in the table, whatever it was
-        return record_failure(run, f"{type(error).__name__}: {error}")
+        if is_full_disk(error):
+            raise
+        return record_failure(run, str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
     return None
+
+
+def no_room(folder: Path) -> DiskFull:
+    """The refusal to go on where the disk of a folder is full."""
+    return DiskFull(f"{str(folder)!r} cannot be written: the disk is full; make room, and the same command goes on")
+
+
+@contextmanager
+def full_disk_in_words(out: Path) -> Iterator[None]:
+    """Turns whatever a full disk makes fail, in whichever library, into one sentence."""
+    try:
+        yield
+    except Exception as error:
+        if is_full_disk(error):
+            raise no_room(out) from None
+        raise
 
 
 def record_failure(run: Path, reason: str) -> str:
@@ -112,8 +155,10 @@ def searcher(propose: Callable[[], dict[str, Any] | None]) -> Any:
     from ray.tune.search import Searcher
 
     class Proposals(Searcher):
+        is_closed = False
+
         def suggest(self, trial_id: str) -> Any:
-            return propose() or Searcher.FINISHED
+            return Searcher.FINISHED if self.is_closed else propose() or Searcher.FINISHED
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
             pass
@@ -135,21 +180,34 @@ def scheduler(goes_on: Callable[[dict[str, Any], dict[str, Any]], bool]) -> Any:
     return Judge()
 
 
-def _watch(progress: Progress, on_end: Callable[[dict[str, Any]], str]) -> Any:
-    """Counts trials that end, and records those that ended for good with their worker."""
+def _watch(progress: Progress, on_end: Callable[[dict[str, Any]], str], search: Any) -> Any:
+    """Counts trials that end, and records those that ended for good with their worker; a full disk closes the search."""
     from ray.tune import Callback
 
     class Watch(Callback):
         def __init__(self, progress: Progress) -> None:
             self.progress = progress
+            self.full = ""
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self.progress.advance(note=on_end(trial.config))
+            if full := (trial.last_result or {}).get(_FULL):
+                self.close(full)
+            else:
+                self.progress.advance(note=on_end(trial.config))
+
+        def close(self, full: str) -> None:
+            self.full = self.full or full
+            if search is not None:
+                search.is_closed = True
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             # Here and not from the results: of a trial that died before its first report, those may hold no configuration.
-            reason = (str(trial.get_error() or "").strip().splitlines() or ["Ray gives no reason"])[-1]
-            record_failure(Path(trial.config["run"]), f"its worker died: {reason}")
+            run = Path(trial.config["run"])
+            if is_full_disk(error := trial.get_error()):
+                self.close(str(no_room(run)))
+                return
+            reason = (str(error or "").strip().splitlines() or ["Ray gives no reason"])[-1]
+            record_failure(run, f"its worker died: {reason}")
             self.progress.advance(note=on_end(trial.config))
 
         def __getstate__(self) -> dict[str, Any]:

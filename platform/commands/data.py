@@ -22,7 +22,9 @@ def generation_options(command: Any) -> Any:
         click.option("--noise", "data__noise", type=float, help="Standard deviation of the noise on the sensors.  [default: 0]"),
         click.option("--seed", "data__seed", type=int, help="[default: 0]"),
         click.option("--times", "data__times", type=int, help="Query times of a trajectory.  [default: 100]"),
-        click.option("--sensors", "data__sensors", type=int, help="Uniform sensors of V.  [default: 100]"),
+        click.option(
+            "--sensors", "data__sensors", type=int, help="Uniform sensors of V along every axis.  [default: the system's, 100 for well]"
+        ),
         click.option("--ensemble", "data__ensemble__name", metavar="NAME", help="Distribution of problems.  [default: the system's first]"),
         click.option("--system", "data__system", metavar="NAME", help="Hamiltonian system.  [default: well]"),
         click.option("--test", "data__test", type=int, help="Rows of the test split.  [default: 0]"),

@@ -43,17 +43,16 @@ def load_data_config(source: str | Path | None = None, overrides: dict[str, Any]
 def parse_assignments(assignments: tuple[str, ...] | list[str]) -> dict[str, Any]:
     """`("training.epochs=3", ...)` -> `{"training.epochs": 3, ...}`; values are read as in a file.
 
-    Raises InputError for what is no assignment, a value that is no YAML, and a key given twice.
+    Of several assignments to a key the last one counts, as of other options. Raises InputError for what is no assignment, and for a value
+    that is no YAML.
     """
-    texts: dict[str, str] = {}
+    overrides = {}
     for assignment in assignments:
         key, separator, value = (part.strip() for part in assignment.partition("="))
         if not separator or not key:
             raise InputError(f"--set got {assignment!r}; write it as section.key=value")
-        if key in texts:
-            raise InputError(f"--set {key} is given twice, as {texts[key]!r} and as {value!r}; keep one of them")
-        texts[key] = value
-    return {key: _parse_value(key, value) for key, value in texts.items()}
+        overrides[key] = _parse_value(key, value)
+    return overrides
 
 
 def _parse_value(key: str, text: str) -> Any:

@@ -42,7 +42,9 @@ class TrainingConfig(Section):
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="of the initial weights, the order of rows, and what networks draw")
 
-    initial_model: str | None = Field(default=None, description="model folder whose weights the network starts from; null: random ones")
+    initial_model: str | None = Field(
+        default=None, description="model folder, or run folder, whose weights the network starts from; null: random ones"
+    )
 
     optimizer: Literal["adamw", "muon", "soap", "splus", "schedule-free"] = Field(
         default="adamw", description="schedule-free needs the constant schedule"

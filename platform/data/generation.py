@@ -7,13 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...physics import InputError
+from ...physics.files import is_litter
 from ..config.data import DataConfig
 from ..folder_lock import LOCK_FILE, holds_folder
+from ..outputs import check_placement
 from ..progress import track
 from ..provenance import changed_keys, code_version, hash_json
 from ..storage import READERS, Location, Url, list_files, locate, write_file, write_json
@@ -45,6 +48,8 @@ def generate(destination: Location, config: DataConfig, *, workers: int | None =
     shards = plan_shards(config)
     if is_imported(config):
         raise InputError("data.ensemble is 'imported', whose rows were made elsewhere; choose an ensemble that can be drawn")
+    if not local and not destination.exists():
+        _connect()  # a cluster that cannot be reached leaves no folder behind
     lines = claim_destination(destination, config)
     missing = [shard for shard in shards if shard.file not in lines]
     made = (_run_in_threads if local else _run_on_ray)(_writer(destination, config), destination, missing, workers)
@@ -97,13 +102,18 @@ def _run_in_threads(write: _Write, _: Location, shards: list[Shard], workers: in
         pool.shutdown(cancel_futures=True)  # where the reader stopped early: shards under way end, no other begins
 
 
+def _connect() -> Any:
+    from ..ray_runtime import connect
+
+    return connect()
+
+
 def _run_on_ray(write: _Write, destination: Location, shards: list[Shard], workers: int | None) -> Generator[dict[str, Any]]:
     if not shards:
         return
-    from ..ray_runtime import connect
     from ..shared_folders import check_shared
 
-    ray = connect()
+    ray = _connect()
     check_shared(ray, destination, "destination", urls=True)
     ray.data.DataContext.get_current().enable_progress_bars = False
     for handler in logging.getLogger("ray.data").handlers:
@@ -126,8 +136,8 @@ def claim_destination(destination: Location, config: DataConfig) -> dict[str, di
     InputError
         Where `destination` holds another dataset or anything else, or cannot be written.
     """
-    if destination.exists() and not destination.is_dir():
-        raise InputError(f"destination {str(destination)!r} is a file; give a folder")
+    if isinstance(destination, Path):
+        check_placement(destination, "destination")
     present = list_files(destination)
     recorded = _read_recorded(destination, config) if MANIFEST_FILE in present else None
     if recorded is None:
@@ -164,7 +174,7 @@ def _check_names(destination: Location, config: DataConfig, present: Iterable[st
     """A folder without a manifest must be empty, or hold files of this very dataset."""
     expected = {CARD_FILE, LOCK_FILE, *(shard.file for shard in plan_shards(config))}
     for name in present:
-        if name not in expected and not name.endswith(".partial"):
+        if name not in expected and not name.endswith(".partial") and not is_litter(name.rpartition("/")[2]):
             raise InputError(f"destination {str(destination)!r} holds {name!r}, which is not part of this dataset; choose another folder")
 
 

@@ -58,7 +58,7 @@ def inspect_dataset(folder: Location, recheck: int = 0, on_row: Callable[[], Non
         report["recheck"], failures = (_recheck_imported if is_imported(config) else _recheck)(config, folder, sound, recheck, on_row)
         problems.extend(failures)
     if is_imported(config):
-        report["imported"] = manifest["imported"]
+        report["imported"] = manifest.get("imported", {})
     report["problems"] = problems
     return report
 

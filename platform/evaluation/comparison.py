@@ -14,6 +14,7 @@ from ..data.datasets import read_split
 from ..data.manifest import read_config, read_manifest
 from ..data.schema import is_imported
 from ..folder_lock import holds_folder
+from ..outputs import check_results_folder
 from ..progress import track
 from ..provenance import code_version
 from ..storage import Location
@@ -25,6 +26,7 @@ from .report import write_comparison
 from .studies.sensors import draw_sensors, measure_sensors
 
 COMPARISON_SCHEMA_VERSION = 2
+RESULT_FILE = "comparison.json"
 
 
 @holds_folder("out", "--out")
@@ -52,6 +54,7 @@ def compare(
     config = read_config(manifest)
     _check_system(trained_for, config)
     problems = read_problems(read_split(dataset, split_name, settings.max_rows), config)
+    check_results_folder(out, RESULT_FILE, [RESULT_FILE, "comparison.html", "sensors.png", "sensors.pdf"])
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -90,7 +93,7 @@ def compare(
         "command": f"neural-hamilton compare {' '.join(map(str, folders))} --dataset {dataset} --split {split_name} --out {out}",
         "code_version": code_version(),
     }
-    write_json(out / "comparison.json", result)
+    write_json(out / RESULT_FILE, result)
     write_comparison(out, result, lambda: draw_sensors(study, list(models)))
     return result
 

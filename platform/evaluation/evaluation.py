@@ -20,6 +20,7 @@ from ..data.manifest import read_config, read_manifest
 from ..data.schema import is_imported
 from ..data.shards import rows_hashes
 from ..folder_lock import holds_folder
+from ..outputs import check_results_folder
 from ..progress import Progress, track
 from ..provenance import code_version
 from ..storage import Location, Url
@@ -32,12 +33,12 @@ from .named import measure_cases
 from .predictions import predict
 from .problems import read_problems
 from .quadrature import built_in_baselines
-from .report import write_report
+from .report import FIGURES, write_report
 from .studies import get_study, study_names
 from .study import Subject
 
 EVALUATION_SCHEMA_VERSION = 3
-TRAJECTORIES_FILE = "trajectories.parquet"
+RESULT_FILE, TRAJECTORIES_FILE = "evaluation.json", "trajectories.parquet"
 
 
 @holds_folder("out", "--out")
@@ -60,8 +61,8 @@ def evaluate(
     ------
     InputError
         For an unreadable model or dataset, an empty split, a model of another system or number of sensors, an `out` that
-        cannot be written, a model to be recorded whose folder does not record how it was trained, or a study `scaling` without
-        this architecture or without `record`.
+        cannot be written or holds something else, a model to be recorded whose folder does not record how it was trained, or a
+        study `scaling` without this architecture or without `record`.
     """
     settings = settings or EvaluationConfig()
     model, card, manifest = load_model(model_folder), read_card(model_folder), read_manifest(dataset)
@@ -75,6 +76,8 @@ def evaluate(
     if scaling and not record:
         raise InputError("--scaling is for the model's card; add --record")
     study = read_dataset_sizes(scaling, card["architecture"]["name"]) if scaling else None
+    figures = [f"{name}.{kind}" for name in (*FIGURES, *study_names()) for kind in ("png", "pdf")]
+    check_results_folder(out, RESULT_FILE, [RESULT_FILE, TRAJECTORIES_FILE, "report.html", *figures])
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -111,8 +114,8 @@ def evaluate(
     }
     task = find_task(split)
     result["benchmark"] = read_scores(task, result) if task else None
+    write_json(out / RESULT_FILE, result)  # first: it shows whose the other files are
     _write_trajectories(out / TRAJECTORIES_FILE, split, problems, metrics)
-    write_json(out / "evaluation.json", result)
     write_report(out, result, problems, baselines, predictions, metrics)
     if record and isinstance(model_folder, Path):
         record_calibration(model_folder, calibration | {"dataset_hash": manifest["dataset_hash"], "rows": len(problems)})

@@ -24,6 +24,7 @@ from .studies import get_study, study_names
 _TEMPLATES = Path(__file__).parent
 _DPI = 110
 _FIGURE = """<figure><img alt="{0}" src="{1}"><figcaption>{0} <code>{2}.pdf</code>, made again by <code>{3}</code></figcaption></figure>"""
+FIGURES = ("losses", "groups", "median_case", "worst_case", "calibration")  # beside those of studies
 _LABELS = {QUADRATURE: "quadrature baseline"}
 
 
@@ -105,7 +106,7 @@ def write_comparison(out: Path, result: dict[str, Any], draw_sensors: Callable[[
 
 
 def render(template: str, **values: Any) -> str:
-    """A template of this folder; numbers are formatted by the filter `number`. HTML is escaped, Markdown is not."""
+    """A template of this folder; numbers are formatted by the filter `number`, seconds by `duration`. HTML is escaped, Markdown is not."""
     return _environment(jinja2.select_autoescape(enabled_extensions=("html.j2",))).get_template(template).render(**values)
 
 
@@ -117,7 +118,7 @@ def _environment(autoescape: Any) -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         loader=jinja2.FileSystemLoader(_TEMPLATES),
     )
-    environment.filters["number"] = _number
+    environment.filters |= {"number": _number, "duration": _duration}
     return environment
 
 
@@ -216,6 +217,11 @@ def _save(figure: figures.Figure, stem: Path) -> str:
     write_file(stem.with_suffix(".png"), png.getvalue())
     write_file(stem.with_suffix(".pdf"), pdf.getvalue())
     return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
+
+
+def _duration(seconds: float) -> str:
+    """In words: minutes, or seconds where those would be few."""
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.2g} seconds"
 
 
 def _number(value: float | None) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...physics import InputError
+from ...physics.errors import DiskFull
 from ..config import Config, load_config
 from ..progress import Progress
 from ..shared_folders import check_shared
@@ -38,13 +39,13 @@ def train_with_ray(
     """
     from ..ray_runtime import connect
 
-    ray = connect()
+    ray = connect()  # before Ray is imported: it reads its settings once
     check_shared(ray, run.absolute(), "--out", dataset.absolute())
     from ray.exceptions import RayActorError
     from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    resources_per_worker = resources or _equal_resources(ray, num_workers)
+    resources_per_worker = resources or worker_resources(num_workers)
     trainer = TorchTrainer(
         _work,
         train_loop_config={"dataset": str(dataset.absolute()), "run": str(run.absolute()), "deadline": deadline},
@@ -69,7 +70,7 @@ def train_with_ray(
                 raise
             raise InputError(f"a worker died {_RESTARTS + 1} times without an error of its own, as when memory runs out; {kept}") from None
     if "failure" in outcome:
-        raise InputError(outcome["failure"])
+        raise (DiskFull if outcome["disk_full"] else InputError)(outcome["failure"])
     return outcome
 
 
@@ -86,7 +87,11 @@ def _fit(trainer: Any, kept: str) -> Any:
     raise InputError(f"the controller of Ray Train could not be started in {_RESTARTS} attempts; {kept}")
 
 
-def _equal_resources(ray: Any, num_workers: int) -> dict[str, float]:
+def worker_resources(num_workers: int) -> dict[str, float]:
+    """The "CPU" and "GPU" of each of equal workers that share the cluster; InputError where it is too small, or cannot be reached."""
+    from ..ray_runtime import connect
+
+    ray = connect()
     resources = ray.cluster_resources()
     use_gpu = resources.get("GPU", 0) >= num_workers
     cpus = resources.get("CPU", 0)
@@ -112,7 +117,7 @@ def _work(settings: dict[str, Any]) -> dict[str, Any]:
         config, dataset = load_config(run / CONFIG_FILE), locate(settings["dataset"])
         return train(config, dataset, run, device=get_device(), deadline=settings["deadline"])
     except InputError as error:
-        return {"failure": str(error)}
+        return {"failure": str(error), "disk_full": isinstance(error, DiskFull)}
 
 
 class _HistoryWatch(threading.Thread):

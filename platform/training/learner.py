@@ -31,10 +31,7 @@ class Learner:
 
     def __init__(self, config: Config, statistics: tuple[Tensor, Tensor], device: torch.device, worker: Worker) -> None:
         self._settings, self._device, self._worker = config.training, device, worker
-        check_precision(self._settings, device)
-        _check_cuda_graph(self._settings, device, worker)
-        if self._settings.compile:
-            check_compiler(device)
+        check_device(self._settings, device, worker.size)
         torch.manual_seed(self._settings.seed)
         self.model = build_operator(config.architecture, task_of(config.data)).to(device)
         self.model.set_normalisation(*statistics)
@@ -132,11 +129,14 @@ class Learner:
             self._average.steps = state["average"]["steps"]
 
 
-def _check_cuda_graph(settings: TrainingConfig, device: torch.device, worker: Worker) -> None:
-    """Raises InputError where a step cannot be recorded."""
-    if settings.cuda_graph and (device.type != "cuda" or worker.size > 1):
-        where = f"{worker.size} workers" if worker.size > 1 else f"device {device.type}"
+def check_device(settings: TrainingConfig, device: torch.device, num_workers: int) -> None:
+    """Raises InputError where so many workers on such a device cannot train with these settings."""
+    check_precision(settings, device)
+    if settings.cuda_graph and (device.type != "cuda" or num_workers > 1):
+        where = f"{num_workers} workers" if num_workers > 1 else f"device {device.type}"
         raise InputError(f"training.cuda_graph is true, which needs one worker on a CUDA device; this run has {where}")
+    if settings.compile:
+        check_compiler(device)
 
 
 def check_compiler(device: torch.device) -> None:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 from torch import distributed as dist
 
 from ...physics import InputError
+from ...physics.errors import DiskFull, is_full_disk
 
 _T = TypeVar("_T")
 
@@ -41,17 +42,18 @@ class Worker:
         InputError
             On all of them, where the first cannot write.
         """
-        failure: list[str | None] = [None]
+        failure: list[Any] = [None, False]  # a sentence, and whether the disk is full
         result = None
         if self.rank == 0:
             try:
                 result = write()
             except InputError as error:
-                failure = [str(error)]
+                failure = [str(error), isinstance(error, DiskFull)]
             except OSError as error:
-                failure = [f"the run folder cannot be written: {error.strerror}; it keeps the last whole epoch for --resume"]
+                sentence = f"the run folder cannot be written: {error.strerror}; it keeps the last whole epoch for --resume"
+                failure = [sentence, is_full_disk(error)]
         if self.size > 1:
             dist.broadcast_object_list(failure, src=0)
         if failure[0] is not None:
-            raise InputError(failure[0])
+            raise (DiskFull if failure[1] else InputError)(failure[0])
         return result

@@ -8,7 +8,7 @@ import torch
 
 from ...architectures import Operator, save_model
 from ...physics import InputError
-from ...physics.files import write_json
+from ...physics.files import read_json, write_json
 from ..config import Config
 from ..data.manifest import read_manifest
 from ..data.shards import rows_config
@@ -18,7 +18,7 @@ from .batches import rows_of
 from .checkpoints import CheckpointFolder
 from .learner import Learner
 from .process_group import Worker
-from .run_folder import CHECKPOINTS_FOLDER, MODEL_FOLDER, RESULT_FILE, History
+from .run_folder import CHECKPOINTS_FOLDER, DATASET_FILE, MODEL_FOLDER, RESULT_FILE, History, extensions
 from .trained_for import trained_for
 
 
@@ -80,7 +80,12 @@ class Record:
             "rows_drawn": self._train_rows * (len(self.history) if self._settings.endless else 1),
             "first_validation_loss": self.history[0]["validation_loss"],
             "stages": stages_of(self.history),
+            **({"extended": extended} if (extended := self._extensions()) else {}),
         }
+
+    def _extensions(self) -> list[str]:
+        path = self._run / DATASET_FILE
+        return extensions(read_json(path)) if path.exists() else []
 
     def save(self, learner: Learner) -> None:
         """The state after the latest epoch."""
@@ -105,7 +110,7 @@ class Record:
             "validation_loss": self.best["validation_loss"],
             "seconds": sum(line["seconds"] for line in self.history),
             **about,
-            "warnings": [line["warning"] for line in self.history if "warning" in line],
+            "warnings": [*self._extensions(), *(line["warning"] for line in self.history if "warning" in line)],
         }
         if self.is_finished:
             self._worker.first_writes(lambda: write_json(self._run / RESULT_FILE, result))

@@ -1,7 +1,7 @@
 """The folder of one training run: its record, whoever runs it.
 
 config.yaml      the resolved configuration
-dataset.json     which dataset it trains on, and its hash
+dataset.json     which dataset it trains on, and its hash; and where the run was extended in a way that shows in its weights
 history.jsonl    one line per epoch
 checkpoints/     the full state after the latest epochs and after the best one
 model/           the best model so far by validation loss
@@ -11,19 +11,23 @@ result.json      written last: the run is finished
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ...architectures import build_operator
 from ...physics import InputError
-from ...physics.files import read_json, write_json
+from ...physics.errors import DiskFull, is_full_disk
+from ...physics.files import is_litter, read_json, write_json
 from ..config import Config, load_config
 from ..data.manifest import read_manifest
 from ..folder_lock import LOCK_FILE
+from ..outputs import check_placement
 from ..provenance import flatten
 from ..storage import Location
 from .batches import training_files, validation_files
-from .initial_model import start_from
+from .continuation import check_continuation, other_schedule
+from .initial_model import find_initial_model, start_from
 from .objectives import check_objective
 from .trained_for import task_of
 
@@ -31,13 +35,19 @@ CONFIG_FILE, DATASET_FILE, HISTORY_FILE, RESULT_FILE = "config.yaml", "dataset.j
 CHECKPOINTS_FOLDER, MODEL_FOLDER = "checkpoints", "model"
 
 
-def prepare_run(run: Path, dataset: Location, config: Config, resume: bool) -> Config:
+def prepare_run(
+    run: Path, dataset: Location, config: Config, resume: bool, *, may_extend: bool = True, before_claim: Callable[[], None] = lambda: None
+) -> Config:
     """Check the inputs and claim the run folder, before any worker starts; returns the resolved configuration.
+
+    A run that is resumed `may_extend` over more epochs than it began with. `before_claim` is called when all else is checked, and may
+    refuse too.
 
     Raises
     ------
     InputError
-        For an unusable dataset, a run folder already in use, or a resumed run whose configuration or data changed.
+        For an unusable dataset, a run folder already in use, or a resumed run whose data changed, or its configuration beyond what
+        `check_continuation` allows.
     """
     manifest = read_manifest(dataset)
     for split in ("train", "val"):
@@ -52,19 +62,27 @@ def prepare_run(run: Path, dataset: Location, config: Config, resume: bool) -> C
     network = build_operator(config.architecture, task_of(config.data))  # refuses an architecture that cannot do the task
     check_objective(config.training, config.data.get_system(), network.window)
     if config.training.initial_model is not None:
-        start_from(network, config.training.initial_model)  # refuses a model that cannot be that
+        config = config.override({"training.initial_model": str(find_initial_model(config.training.initial_model))})
+        start_from(network, str(config.training.initial_model))  # refuses a model that cannot be that
+    check_placement(run)
+    extended, is_longer = [], False
     if (run / CONFIG_FILE).exists():
         if not resume:
             raise InputError(f"--out {str(run)!r} already holds a run; add --resume to continue it or choose another folder")
-        _check_unchanged(run, dataset, config, manifest["dataset_hash"])
+        extended, is_longer = _continue(run, dataset, config, manifest["dataset_hash"], may_extend)
     elif run.exists() and (not run.is_dir() or _holds_other_things(run)):
         raise InputError(f"--out {str(run)!r} exists and holds no run; choose another folder")
+    before_claim()
     try:
         run.mkdir(parents=True, exist_ok=True)
-        write_json(run / DATASET_FILE, {"dataset": str(dataset), "dataset_hash": manifest["dataset_hash"]})
+        if is_longer:
+            (run / RESULT_FILE).unlink(missing_ok=True)  # it is no longer finished
+        about = {"dataset": str(dataset), "dataset_hash": manifest["dataset_hash"]}
+        write_json(run / DATASET_FILE, about | ({"extended": extended} if extended else {}))
         config.save(run / CONFIG_FILE)  # last: it marks the folder as a run
     except OSError as error:
-        raise InputError(f"--out {str(run)!r} cannot be written: {error.strerror}") from None
+        refusal = DiskFull if is_full_disk(error) else InputError
+        raise refusal(f"--out {str(run)!r} cannot be written: {error.strerror}") from None
     return config
 
 
@@ -80,21 +98,16 @@ def _take_from_dataset(config: Config, dataset: Location, data: dict[str, Any]) 
 
 def _holds_other_things(run: Path) -> bool:
     """Whether it holds more than what a process leaves that was killed while it claimed the folder."""
-    return any(name not in (DATASET_FILE, LOCK_FILE) and not name.endswith(".partial") for name in os.listdir(run))
+    return any(name not in (DATASET_FILE, LOCK_FILE) and not name.endswith(".partial") and not is_litter(name) for name in os.listdir(run))
 
 
-def _check_unchanged(run: Path, dataset: Location, config: Config, dataset_hash: str) -> None:
-    before, now = load_config(run / CONFIG_FILE).dump(), config.dump()
-    changed = [
-        f"{section}.{key} was {before[section].get(key)!r}, is {value!r}"
-        for section in ("data", "architecture", "training")
-        for key, value in now[section].items()
-        if before[section].get(key) != value
-    ]
-    if changed:
-        raise InputError(f"--resume needs the configuration the run began with: {'; '.join(changed)}")
+def _continue(run: Path, dataset: Location, config: Config, dataset_hash: str, may_extend: bool) -> tuple[list[str], bool]:
+    """Check that the run can go on as `config`; returns what sets its epochs apart, as sentences, and whether it has more to do now."""
+    before = load_config(run / CONFIG_FILE, given_as="the run's configuration")
+    is_longer = check_continuation(before, config, may_extend)
     try:
-        recorded = read_json(run / DATASET_FILE)["dataset_hash"]
+        about = read_json(run / DATASET_FILE)
+        recorded, extended = str(about["dataset_hash"]), extensions(about)
     except (InputError, KeyError):
         raise InputError(f"{run / DATASET_FILE} is missing or damaged, so the run cannot be continued safely; start another") from None
     if recorded != dataset_hash:
@@ -102,6 +115,15 @@ def _check_unchanged(run: Path, dataset: Location, config: Config, dataset_hash:
             f"dataset {str(dataset)!r} is not the one the run began with: its hash was {recorded[:16]}, is {dataset_hash[:16]}; "
             "generate it again as it was, or start another run"
         )
+    if is_longer:
+        words = other_schedule(before.training, config.training, len(History(run).read()))
+        extended += [words] if words and words not in extended else []
+    return extended, is_longer
+
+
+def extensions(about: dict[str, Any]) -> list[str]:
+    """The sentences of a run's dataset.json that tell how extending it shows in its weights."""
+    return list(about.get("extended", []))
 
 
 class History:

@@ -3,19 +3,30 @@
 from pathlib import Path
 from typing import Any
 
-from ..config import Config
+import torch
+
+from ..config import Config, TrainingConfig
 from ..folder_lock import holds_folder
+from ..machine import default_device
 from ..progress import track
 from ..storage import Location
 from .batches import rows_of
+from .learner import check_device
 from .loop import train
 from .run_folder import History, prepare_run
+from .trackers import check_trackers
 
 
 def steps_of(config: Config) -> int:
     """Steps of the optimizer in a whole run of a resolved configuration."""
     settings = config.training
     return settings.epochs * -(-settings.passes * rows_of(config) // settings.batch_size)
+
+
+def check_start(settings: TrainingConfig, device: torch.device, num_workers: int = 1) -> None:
+    """Raises InputError where a run with these settings would refuse to begin on such a device, before its folder is claimed."""
+    check_device(settings, device, num_workers)
+    check_trackers(settings.trackers)
 
 
 @holds_folder("run", "--out")
@@ -25,7 +36,7 @@ def run_training(config: Config, dataset: Location, run: Path, workers: int, res
     `deadline` as in `training.train`; InputError as there and in `prepare_run`.
     """
     dataset, run = dataset.absolute(), run.absolute()
-    config = prepare_run(run, dataset, config, resume)
+    config = prepare_run(run, dataset, config, resume, before_claim=lambda: check_start(config.training, _device(workers), max(1, workers)))
     done = sum(line["steps"] for line in History(run).read())
     with track(f"train {config.architecture.name}", steps_of(config), done) as progress:
         if workers:
@@ -40,3 +51,12 @@ def run_training(config: Config, dataset: Location, run: Path, workers: int, res
             on_step=progress.advance,
             deadline=deadline,
         )
+
+
+def _device(workers: int) -> torch.device:
+    """What a run trains on: this process's device, or that of Ray's workers; InputError where the cluster is too small for them."""
+    if not workers:
+        return default_device()
+    from .distributed import worker_resources
+
+    return torch.device("cuda" if worker_resources(workers)["GPU"] else "cpu")

@@ -1,10 +1,12 @@
 """Where else the figures of each epoch go: TensorBoard, MLflow. The run folder stays the record."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from ...physics import InputError
 from ..config import Config
@@ -19,6 +21,13 @@ class Tracker(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raises InputError where the package of one is not installed."""
+    for name in names:
+        if importlib.util.find_spec(_MODULES[name]) is None:
+            raise InputError(_missing(name))
 
 
 @contextmanager
@@ -50,7 +59,7 @@ class _TensorBoard:
         try:
             from tensorboardX import SummaryWriter
         except ModuleNotFoundError:
-            raise InputError(_missing("tensorboard", "tensorboardX")) from None
+            raise InputError(_missing("tensorboard")) from None
         # What TensorBoard shows of epochs after `purge_step`, from before an interruption, it drops.
         self._writer = SummaryWriter(str(run / TENSORBOARD_FOLDER), purge_step=first_epoch + 1, flush_secs=10)
 
@@ -73,7 +82,7 @@ class _MLflow:
             import mlflow  # noqa: F401  (the whole package, before a part of it)
             from mlflow.exceptions import MlflowException
         except ModuleNotFoundError:
-            raise InputError(_missing("mlflow", "mlflow-skinny")) from None
+            raise InputError(_missing("mlflow")) from None
         try:
             self._client, experiment = _open_experiment(run.parent)
             tag = hashlib.sha256(str(run).encode()).hexdigest()
@@ -102,13 +111,15 @@ def _open_experiment(folder: Path) -> tuple[Any, str]:
     if mlflow.is_tracking_uri_set():
         client, artifacts = mlflow.MlflowClient(), None
     else:
-        client, artifacts = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}"), (folder / "mlartifacts").as_uri()
+        client, artifacts = mlflow.MlflowClient(f"sqlite:///{quote(str(folder / 'mlflow.db'))}"), (folder / "mlartifacts").as_uri()
     known = client.get_experiment_by_name(_EXPERIMENT)
     return client, known.experiment_id if known else client.create_experiment(_EXPERIMENT, artifact_location=artifacts)
 
 
-def _missing(tracker: str, package: str) -> str:
+def _missing(tracker: str) -> str:
+    package = {"tensorboard": "tensorboardX", "mlflow": "mlflow-skinny"}[tracker]
     return f"training.trackers has {tracker}, which needs the package {package}: pip install {package}, or --set training.trackers=[]"
 
 
 _OPENERS: dict[str, Any] = {"tensorboard": _TensorBoard, "mlflow": _MLflow}
+_MODULES = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}

@@ -66,7 +66,7 @@ def _read(config: Config, name: str) -> Contestant:
         _refuse_endless(config.training.endless, name)
         return Contestant(name, config.override({"architecture.name": name} | _OF_THE_STUDY))
     try:
-        given = load_config(name)
+        given = load_config(name, given_as="configuration")
     except InputError as error:
         known = ", ".join(available_architectures())
         raise InputError(f"--arch has {name!r}, which is neither an architecture ({known}) nor a configuration: {error}") from None

@@ -16,18 +16,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ...physics import InputError
 from ...platform.config import Config, load_config
 from ...platform.data.manifest import read_manifest
+from ...platform.machine import default_device
 from ...platform.progress import Progress, track
 from ...platform.provenance import changed_keys
 from ...platform.storage import Location
 from ...platform.training.loop import Report, train
 from ...platform.training.run_folder import CONFIG_FILE, prepare_run
-from ...platform.training.runs import steps_of
-from ..folders import claimed, read_cost, recorded, resolve
+from ...platform.training.runs import check_start, steps_of
+from ..folders import check_owner, claimed, read_cost, recorded, resolve, without_free_keys
 from ..scores import is_scored, score_cell
-from ..trials import attempt, run_trials
+from ..sweeps.resources import cluster_nodes, share_cluster
+from ..trials import attempt, full_disk_in_words, run_trials
 from .cells import TO_CONVERGENCE, Cell, Grid, Pool, cell_config, check_grid, check_leakage, protocol_of
 from .conclusions import conclude, run_of
 from .contestants import Contestant, read_contestants, vary_trajectories
@@ -70,7 +74,10 @@ def scale(
     potentials = check_leakage(dataset, design.grid, design.contestants, pool, split)
     bases = {contestant.name: resolve(contestant.config, dataset) for contestant in design.contestants}
     cells = design.grid.cells(list(bases))
-    with claimed(out, identity(config, dataset)):
+    check_owner(out, identity(config, dataset))
+    if not any(run_of(out, cell).exists() for cell in cells):
+        _check_cells_can_start(config, list(bases.values()), local)
+    with full_disk_in_words(out), claimed(out, identity(config, dataset)):
         with recorded(out, started) as call:
             if config.scaling.retune:
                 call["cells"] = 0
@@ -144,7 +151,8 @@ def _check_unchanged(run: Path, wanted: Config) -> None:
     if not (run / CONFIG_FILE).exists():
         return
     before, now = load_config(run / CONFIG_FILE).dump(), wanted.dump()
-    changes = changed_keys(*({section: values[section] for section in ("architecture", "training")} for values in (before, now)))
+    sections = ("architecture", "training")
+    changes = changed_keys(*(without_free_keys({section: values[section] for section in sections}) for values in (before, now)))
     if changes:
         raise InputError(f"--out {str(run.parent.parent)!r} already holds cell {run.name} with {changes}; choose another folder")
 
@@ -178,6 +186,20 @@ class _Work:
             score_cell(run, self.dataset, self.split, self.max_rows, self.batch_size, about)
 
         attempt(run, finish)
+
+
+def _check_cells_can_start(config: Config, bases: list[Config], local: bool) -> None:
+    """Raise InputError where the cluster cannot be reached or is too small, or its devices cannot train with these settings."""
+    device = default_device()
+    if not local:
+        from ...platform.ray_runtime import connect
+
+        ray = connect()
+        device = torch.device("cuda" if ray.cluster_resources().get("GPU") else "cpu")
+        if config.scaling.retune:
+            share_cluster(cluster_nodes(ray), config.sweep, config.scaling.retune)
+    for base in bases:
+        check_start(base.training, device)
 
 
 def _run_here(work: Callable[[Path, Report], None], runs: list[Path], progress: Progress) -> None:

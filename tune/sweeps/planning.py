@@ -39,6 +39,7 @@ def plan_sweep(config: Config, dataset: Location, num_trials: int, out: Path | N
     search = check_sweep(config, dataset, num_trials)
     if out is None:
         return plan_trials(config, dataset, num_trials)
+    share_cluster([_this_machine()], search.config.sweep, num_trials)  # refused, if it must be, before anything is written
     with claimed(out.absolute(), search.identity(dataset)):
         plan = plan_trials(config, dataset, max(0, num_trials - num_ended(out)))
         record_cost(out, plan={"trials": plan["trials"], "seconds": plan["seconds"]})
@@ -62,8 +63,7 @@ def plan_trials(config: Config, dataset: Location, num_trials: int) -> dict[str,
     """
     resolved = resolve(config, dataset)
     settings, budget, stopper = resolved.sweep, trial_epochs(resolved), stopper_of(resolved)
-    node = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
-    share = share_cluster([node], settings, max(1, num_trials))
+    share = share_cluster([_this_machine()], settings, max(1, num_trials))
     with torch_threads(share.cpus):
         networks = [plan_train(trial, dataset) for trial in _sample_trials(resolved, dataset)]
     epoch, setup, disk, memory = (
@@ -91,6 +91,10 @@ def plan_trials(config: Config, dataset: Location, num_trials: int) -> dict[str,
         "disk_bytes": round(disk * (share.concurrent + num_trials / (3 * checkpoints))),  # a model beside two moments a weight
         "memory_bytes": round(share.concurrent * share.workers * memory),
     }
+
+
+def _this_machine() -> dict[str, float]:
+    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
 
 
 def simulate_stopping(

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ...physics import InputError
+from ...physics.errors import is_full_disk
 from .search_spaces import Space, suggest
 from .stopping import Stopper
 
@@ -52,6 +53,8 @@ def open_storage(out: Path, url: str | None = None) -> Any:
         # A folder's name may hold what means something in a URL.
         return optuna.storages.RDBStorage(url or f"sqlite:///{quote(str(out / STORAGE_FILE))}")
     except (ImportError, SQLAlchemyError) as error:
+        if is_full_disk(error):
+            raise
         reason = str(error).strip().splitlines()[0]
         remedy = "give another --storage" if url else "choose another folder"
         raise InputError(f"the database {url or str(out / STORAGE_FILE)!r} cannot be opened: {reason}; {remedy}") from None

@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ...physics import InputError
 from ...physics.files import read_json, write_json
 from ...platform.config import Config, load_config
@@ -25,8 +27,9 @@ from ...platform.data.manifest import read_manifest
 from ...platform.progress import track
 from ...platform.storage import Location, locate
 from ...platform.training.run_folder import DATASET_FILE, MODEL_FOLDER
-from ..folders import claimed, read_cost, recorded, resolve
-from ..trials import attempt, read_failure, run_trials, scheduler, searcher
+from ...platform.training.runs import check_start
+from ..folders import check_owner, claimed, read_cost, recorded, resolve
+from ..trials import attempt, full_disk_in_words, read_failure, run_trials, scheduler, searcher
 from .datasets import dataset_of, generate_datasets
 from .finals import judge_finals, prepare_finals, run_final
 from .leaderboard import BEST_FILE, LEADERBOARD_FILE, PAGE_FILE, STATES, TRIALS_FOLDER, Outputs, trial_folder
@@ -60,8 +63,11 @@ def sweep(config: Config, dataset: Location, out: Path, num_trials: int, storage
     dataset, out, began = dataset.absolute(), out.absolute(), time.monotonic()
     search = check_sweep(config, dataset, num_trials)
     resolved = search.config
+    check_owner(out, search.identity(dataset))
+    if not (out / TRIALS_FOLDER).exists():
+        check_trials_can_start(resolved, search.space, num_trials)
     held = open_storage(out, storage) if storage else None  # refused, if it must be, before anything is written
-    with claimed(out, search.identity(dataset)):
+    with full_disk_in_words(out), claimed(out, search.identity(dataset)):
         held = held or open_storage(out)
         name = _study_name(held, out, storage)
         study = Study(
@@ -124,6 +130,15 @@ def check_sweep(config: Config, dataset: Location, num_trials: int) -> Search:
     sampler = partial(make_sampler, settings.sampler, space, num_trials, settings.seed, num_objectives=len(settings.objectives))
     sampler(0)  # refuses what it cannot search
     return Search(resolved, space, start, sampler)
+
+
+def check_trials_can_start(config: Config, space: Space, num_trials: int) -> None:
+    """Raise InputError where the cluster cannot be reached or has no room for a trial, or its devices cannot train with these settings."""
+    from ...platform.ray_runtime import connect
+
+    share = share_cluster(cluster_nodes(connect()), config.sweep, num_trials)
+    if not {"training.precision", "training.cuda_graph"} & space.keys():  # else it is for each trial to find out
+        check_start(config.training, torch.device("cuda" if share.gpus else "cpu"), share.workers)
 
 
 def stopper_of(config: Config) -> Stopper:
