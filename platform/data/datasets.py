@@ -180,9 +180,14 @@ def read_rows(files: list[RowFile]) -> TrainingRows:
     return TrainingRows.from_table(_read_tables(files, training_columns(system)), system)
 
 
+def num_readers(files: list[RowFile]) -> int:
+    """How many files to read at once: of a store several, as each waits for the network."""
+    return READERS if isinstance(files[0].path, Url) else 1
+
+
 def _read_tables(files: list[RowFile], columns: list[str] | None = None) -> pa.Table:
-    """The wanted rows of all files in order; those of a store are fetched several at a time, as each waits for the network."""
-    with ThreadPoolExecutor(READERS if isinstance(files[0].path, Url) else 1) as pool:
+    """The wanted rows of all files in order."""
+    with ThreadPoolExecutor(num_readers(files)) as pool:
         return pa.concat_tables(list(pool.map(lambda file: file.read(columns), files)))
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from ...architectures.selective_scan.threads import num_threads
 from ..config import Config, TrainingConfig
 from ..config.data import DataConfig
-from ..data.datasets import RowFile, TrainingRows, list_files, read_rows
+from ..data.datasets import RowFile, TrainingRows, list_files, num_readers, read_rows
 from ..data.manifest import read_config, read_manifest
 from ..data.schema import tensor_column
 from ..data.shards import make_rows, row_values
@@ -345,8 +345,9 @@ def normalisation(dataset: Location, settings: TrainingConfig) -> tuple[Tensor, 
     """Mean and standard deviation of each channel of the fields (C,), over the sensors and rows of the training split."""
     fields = read_config(read_manifest(dataset)).get_system().fields
     counts, totals, squares = (np.zeros(sum(fields.values())) for _ in range(3))
-    for file in training_files(dataset, settings):
-        table = file.read(list(fields))
+    files = training_files(dataset, settings)
+    reads = (functools.partial(file.read, list(fields)) for file in files)
+    for table in _ahead(reads, ThreadPoolExecutor(num_readers(files)), ahead=num_readers(files)):
         for channel, values in enumerate(_channels(table, fields)):
             counts[channel] += values.size
             totals[channel] += values.sum()
