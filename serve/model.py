@@ -289,7 +289,7 @@ class Model:
 
 
 def load(model: str | Path, *, solver_threshold: float = 0.05, device: str = "cpu") -> Model:
-    """A model by the name of a shipped one (see `shipped_models`) or by its folder; a folder goes before a name.
+    """A model by the name of a shipped one (see `shipped_models`) or by its folder; the folder of a model goes before a name.
 
     Parameters
     ----------
