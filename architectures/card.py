@@ -6,13 +6,12 @@
 `calibration` is absent until `evaluate --record` has measured it.
 """
 
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..physics.errors import InputError
-from ..physics.files import Migration, read_json
+from ..physics.files import Migration, Place, as_place, read_json
 from .task import Task
 
 MODEL_SCHEMA_VERSION = 2
@@ -70,7 +69,7 @@ class TrainedFor(BaseModel):
         return self.initial_state is None
 
 
-def read_card(folder: str | Path) -> dict[str, Any]:
+def read_card(folder: str | Place) -> dict[str, Any]:
     """The card of a model folder in today's schema.
 
     Raises
@@ -78,13 +77,13 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     InputError
         Where there is no readable card, or it does not say what the model was trained for.
     """
-    path = Path(folder) / CARD_FILE
+    path = as_place(folder) / CARD_FILE
     card = read_json(path, f"model folder {str(folder)!r}", MODEL_SCHEMA_VERSION, _MIGRATIONS)
     parse_trained_for(card, path)
     return card
 
 
-def parse_trained_for(card: dict[str, Any], path: Path) -> TrainedFor:
+def parse_trained_for(card: dict[str, Any], path: Place) -> TrainedFor:
     """The typed record `trained_for` of the card at `path`; InputError where it is incomplete or inconsistent."""
     try:
         trained_for = TrainedFor.model_validate(card.get("trained_for"))

@@ -10,6 +10,7 @@ Shapes: B batch, (S1, S2) sensors, (F1, F2) points of the fine grid, T query tim
 from typing import Literal
 
 import numpy as np
+import torch
 from pydantic import Field, PositiveFloat
 from scipy.interpolate import make_interp_spline
 from torch import Tensor
@@ -22,6 +23,7 @@ from .operator import ArchitectureConfig, Operator, OperatorOutput
 from .task import Task
 
 _DEGREE = 5
+_LEAST_RATIO = 1e-5  # of V below the rim, over the envelope, where it is least and where it is most; random surfaces have 1e-3
 
 
 class FieldNetConfig(ArchitectureConfig):
@@ -29,7 +31,7 @@ class FieldNetConfig(ArchitectureConfig):
     rim: float | None = Field(
         default=None,
         description="V on the whole boundary of the domain, where it is known and V is lower inside; the network then predicts the "
-        "logarithm of V below it. Null: V may be anything",
+        "logarithm of V below it, or a bicubic spline where V is the rim inside too. Null: V may be anything",
     )
     num_fine: int = Field(default=61, ge=12, description="points along each axis of the grid on which V is predicted")
     length_scales: list[PositiveFloat] = Field(
@@ -76,7 +78,10 @@ class FieldNet(Operator):
         self.splitting = get_splitting(config.method, task.horizon / config.num_steps)
         to_coefficients = make_interp_spline(fine[0], np.eye(config.num_fine), k=_DEGREE).c
         inner, outer = (_envelope(*places) for places in ([x[inside] for x in sensors], fine))
-        self.exact = Float64Constants(to_coefficients=to_coefficients, envelope=inner, fine_envelope=outer)
+        splines = {
+            f"spline_{axis}": make_interp_spline(x, np.eye(x.size), k=min(3, x.size - 1))(fine[axis]) for axis, x in enumerate(sensors)
+        }
+        self.exact = Float64Constants(to_coefficients=to_coefficients, envelope=inner, fine_envelope=outer, **splines)
 
     def predict(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> OperatorOutput:
         potential = self.predict_potential(fields)
@@ -90,8 +95,12 @@ class FieldNet(Operator):
         rim = self.config.rim
         if rim is None:
             return self.field(self.normalise(fields).squeeze(1)) * self.potential_scale.double() + self.potential_mean.double()
-        below = (rim - fields.double()[:, 0, 1:-1, 1:-1]).clamp(min=1e-6)
-        return rim - self.exact["fine_envelope"] * self.field((below / self.exact["envelope"]).log()).exp()
+        values = fields.double()[:, 0]
+        below = (rim - values[:, 1:-1, 1:-1]) / self.exact["envelope"]
+        # Where V reaches the rim inside, or noise lifts a reading to it, the logarithm is no field.
+        has_logarithm = below.amin(dim=(1, 2), keepdim=True) > _LEAST_RATIO * below.amax(dim=(1, 2), keepdim=True)
+        found = rim - self.exact["fine_envelope"] * self.field(torch.where(has_logarithm, below, 1.0).log()).exp()
+        return torch.where(has_logarithm, found, self.exact["spline_0"] @ values @ self.exact["spline_1"].T)
 
 
 def _envelope(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from ..physics.errors import InputError
-from ..physics.files import write_file, write_json
+from ..physics.files import Place, as_place, write_file, write_json
 from .card import CARD_FILE, MODEL_SCHEMA_VERSION, TrainedFor, parse_trained_for, read_card
 from .examples import predict_examples
 from .operator import Operator
@@ -78,7 +78,7 @@ def record_examples(folder: Path) -> None:
     write_json(folder / CARD_FILE, read_card(folder) | {"example_predictions": predict_examples(load_model(folder))})
 
 
-def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Operator:
+def load_model(folder: str | Place, device: str | torch.device = "cpu") -> Operator:
     """A network in evaluation mode, in the type it was saved in: `forward(fields, times, initial) -> OperatorOutput`.
 
     Raises
@@ -86,7 +86,7 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Operat
     InputError
         Where the folder is incomplete, of an unknown schema version, its weights do not match its card, or there is no such device.
     """
-    folder = Path(folder)
+    folder = as_place(folder)
     card = read_card(folder)
     model = _build(card, folder / CARD_FILE)
     try:
@@ -107,7 +107,7 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Operat
         raise InputError(f"device is {str(device)!r}, which cannot be used here: {str(error).splitlines()[0]}") from None
 
 
-def _build(card: dict[str, Any], path: Path) -> Operator:
+def _build(card: dict[str, Any], path: Place) -> Operator:
     architecture = card.get("architecture")
     if not isinstance(architecture, dict):
         raise InputError(f"{path} does not describe an architecture")

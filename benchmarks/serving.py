@@ -35,6 +35,7 @@ _MODEL = "mambonet"
 _NUM_ROWS = 1024
 _CLIENT_MODEL = "orbitnet"
 _CLIENT_ROWS = 100_000
+_MOST_TIMES = 10_000
 _ROUNDS = 5
 _SECONDS_A_LEVEL = 8.0
 _OVERLOAD = 10  # times what can be done
@@ -77,12 +78,52 @@ def measure_client() -> dict[str, Any]:
             if count % (_CLIENT_ROWS // 10) == 0:
                 memory.append({"rows": count, "client": own.memory_info().rss >> 20, "endpoint": endpoint.megabytes()["all"]})
         seconds = time.perf_counter() - begun
+        large = asyncio.run(_large_requests(endpoint, some))
     return {
         "what": f"{_CLIENT_ROWS:,} potentials in one call of nh.connect(...).stream, `neural-hamilton serve {_CLIENT_MODEL}`",
         "comparisons": [],
         "rows": _CLIENT_ROWS,
         "seconds": seconds,
         "megabytes": memory,
+        "large_requests": large,
+    }
+
+
+async def _large_requests(endpoint: "_Endpoint", potentials: np.ndarray) -> dict[str, Any]:
+    """Eight requests of the largest size at once: memory before, at most and afterwards, and how long small ones beside them take."""
+    times = np.linspace(0.0, 2.0, _MOST_TIMES).tolist()
+    large = json.dumps({"trajectories": [{"potential": values.tolist(), "times": times} for values in potentials[:100]]}).encode()
+    small = _json_body(potentials[:1])
+    peak, beside, statuses = endpoint.megabytes(), [], Counter[str]()
+    before = dict(peak)
+
+    async def send(session: aiohttp.ClientSession) -> None:
+        for _ in range(60):
+            status, _content = await _post(session, endpoint, large)
+            statuses[str(status)] += 1
+            if status == 200:
+                return
+            await asyncio.sleep(1.0)
+
+    async with _session() as session:
+        pending = [asyncio.create_task(send(session)) for _ in range(8)]
+        while not all(task.done() for task in pending):
+            begun = time.perf_counter()
+            status, _content = await _post(session, endpoint, small)
+            if status == 200:
+                beside.append(time.perf_counter() - begun)
+            for name, size in endpoint.megabytes().items():
+                peak[name] = max(peak.get(name, 0), size)
+            await asyncio.sleep(0.1)
+        await asyncio.gather(*pending)
+    await asyncio.sleep(5.0)
+    after = endpoint.megabytes()
+    names = ("ServeReplica", "ProxyActor")
+    return {
+        "statuses": dict(statuses),
+        "megabytes_before_peak_after": {name: [sizes[name] for sizes in (before, peak, after)] for name in names},
+        "small_beside_p50_ms": round(1e3 * float(np.median(beside)), 1),
+        "small_beside_max_ms": round(1e3 * max(beside), 1),
     }
 
 

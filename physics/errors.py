@@ -1,7 +1,9 @@
 """The one exception that means "what was asked for is wrong", in every package."""
 
+import difflib
 import errno
 import os
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -34,3 +36,11 @@ def shown(value: float, *limits: float) -> str:
         if all(value == limit or text != f"{limit:.{digits}g}" for limit in limits):
             return text
     return repr(float(value))
+
+
+def unknown_key(path: str, choices: Iterable[str]) -> str:
+    """The refusal of a key that there is not, with the nearest one that there is."""
+    known = sorted(choices)
+    close = difflib.get_close_matches(path.rpartition(".")[2], known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{path} is not a known key; {hint}valid keys are {', '.join(known)}"

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from .errors import InputError
 
@@ -39,11 +39,34 @@ def write_file(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Indented JSON, written like any file. Raises ValueError for a number that is not finite."""
-    write_file(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    write_file(path, as_json(value))
+
+
+def as_json(value: Any) -> bytes:
+    """What `write_json` writes."""
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+
+
+class Place(Protocol):
+    """A file or folder to be read: a `Path`, or what has these of its methods, with the same errors."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def parent(self) -> Any: ...
+    def exists(self) -> bool: ...
+    def read_bytes(self) -> bytes: ...
+    def read_text(self, encoding: str | None = None) -> str: ...
+    def __truediv__(self, name: str, /) -> Any: ...
+
+
+def as_place(place: str | Place) -> Place:
+    """A text as a local path."""
+    return Path(place) if isinstance(place, str) else place
 
 
 def read_json(
-    path: Path, what: str | None = None, version: int | None = None, migrations: Mapping[int, Migration] | None = None
+    path: Place, what: str | None = None, version: int | None = None, migrations: Mapping[int, Migration] | None = None
 ) -> dict[str, Any]:
     """The JSON object in a file, in the form of schema `version`.
 
@@ -67,6 +90,8 @@ def read_json(
     migrations = migrations or {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+    except InputError:
+        raise
     except OSError:
         owner = what or f"folder {str(path.parent)!r}"
         raise InputError(f"{owner} {f'has no readable {path.name}' if path.parent.exists() else 'does not exist'}") from None

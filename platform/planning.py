@@ -17,6 +17,7 @@ from .config.data import DataConfig
 from .data.datasets import read_rows
 from .data.shards import measure_shard, row_values
 from .machine import peak_memory_bytes
+from .storage import Location
 from .training.batches import Batch, Part, Source, normalisation, open_source, validation_files
 from .training.checkpoints import save_checkpoint
 from .training.learner import Learner, validate
@@ -48,7 +49,7 @@ def plan_generate(config: DataConfig) -> dict[str, Any]:
     }
 
 
-def plan_train(config: Config, dataset: Path, workers: int = 0) -> dict[str, Any]:
+def plan_train(config: Config, dataset: Location, workers: int = 0) -> dict[str, Any]:
     """Steps, memory, disk and time of one training run on this machine's cores, from its first steps, done for real and dropped.
 
     `workers` 0 is a run in one process, without Ray. Memory is of one process.

@@ -21,8 +21,10 @@ from .config import SHIPPED_CONFIGS, Config, load_data_config
 from .data.generation import generate
 from .data.manifest import MANIFEST_FILE
 from .evaluation import evaluate
+from .folder_lock import LOCK_FILE, holds_folder
 from .machine import default_device
 from .outputs import check_placement
+from .storage import Location
 from .training.run_folder import RESULT_FILE, History, prepare_run
 from .training.runs import check_start, run_training
 
@@ -39,6 +41,7 @@ def default_config(ensemble: str) -> str:
     return names[ensemble]
 
 
+@holds_folder("out", "--out")
 def reproduce(config: Config, out: Path, deadline: float | None = None) -> dict[str, Any]:
     """Do what `out` still lacks of the model that `config` describes, and of its evaluation.
 
@@ -107,11 +110,12 @@ def _check(config: Config, out: Path) -> None:
         if rows == 0:
             raise InputError(f"data.{split} is 0; a reproduction needs rows for training, validation and test")
     for name in os.listdir(out) if out.exists() else ():
-        if name not in (DATASET_FOLDER, RUN_FOLDER, REPORT_FOLDER, RESULT_FILE) and not (name.endswith(".partial") or is_litter(name)):
+        known = (DATASET_FOLDER, RUN_FOLDER, REPORT_FOLDER, RESULT_FILE, LOCK_FILE)
+        if name not in known and not (name.endswith(".partial") or is_litter(name)):
             raise InputError(f"--out {str(out)!r} holds {name!r}, which is not part of a reproduction; choose another folder")
 
 
-def _train(config: Config, dataset: Path, run: Path, steps: _Steps) -> dict[str, Any]:
+def _train(config: Config, dataset: Location, run: Path, steps: _Steps) -> dict[str, Any]:
     """The result of the run, `finished` or not."""
     prepare_run(run, dataset, config, resume=True, may_extend=False)  # refuses a run of another configuration, even a finished one
     done = _read_result(run / RESULT_FILE)

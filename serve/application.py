@@ -27,6 +27,7 @@ from ray.serve.schema import LoggingConfig
 from ray.util import metrics
 
 from ..physics import InputError
+from ..platform.storage import Location
 from .address import check_address, url_of
 from .catalogue import Catalogue, load_catalogue
 from .http_api import RETRY_AFTER_SECONDS, build_api
@@ -155,7 +156,7 @@ _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def start(
-    models: str | Path | Mapping[str, str | Path],
+    models: str | Location | Mapping[str, str | Location],
     host: str = "127.0.0.1",
     port: int = 8000,
     solver_threshold: float = 0.05,
@@ -166,7 +167,7 @@ def start(
     Parameters
     ----------
     models
-        A shipped model or a model folder, or several by the names that requests use; the first is the default.
+        A shipped model, a model folder or the URL of one, or several by the names that requests use; the first is the default.
 
     Raises
     ------

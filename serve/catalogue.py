@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..architectures import read_card
 from ..physics import InputError
+from ..platform.storage import Location, locate
 from .model import Model
 from .motion import MotionProblem, predicts_motions
 from .problems import Problem
@@ -59,7 +59,7 @@ class Catalogue:
         return {"default": self.default, "models": listed, "rejected": dict(self.rejected)}
 
 
-def load_catalogue(folders: Mapping[str, str | Path], solver_threshold: float, before: Catalogue) -> Catalogue:
+def load_catalogue(folders: Mapping[str, str | Location], solver_threshold: float, before: Catalogue) -> Catalogue:
     """The models in these folders, by name.
 
     A model that is in use already is not loaded again. One that cannot be used is `rejected`: the model that had its name `before`, if
@@ -85,8 +85,8 @@ def load_catalogue(folders: Mapping[str, str | Path], solver_threshold: float, b
     return Catalogue(models or before.models, rejected)
 
 
-def _is_same(model: Model, folder: str | Path, solver_threshold: float) -> bool:
-    return model.folder == Path(folder) and model.card == read_card(folder) and model.solver_threshold == solver_threshold
+def _is_same(model: Model, folder: str | Location, solver_threshold: float) -> bool:
+    return model.folder == locate(folder) and model.card == read_card(model.folder) and model.solver_threshold == solver_threshold
 
 
 def _takes(model: Model, problem: Problem | MotionProblem) -> bool:

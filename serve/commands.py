@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -13,6 +12,7 @@ import psutil
 
 from ..physics import InputError
 from ..platform.commands.console import config_options, emit, json_option, resolve_config
+from ..platform.storage import Location
 from .address import check_address
 from .environment import prepare_ray_serve
 from .predict_command import predict_command
@@ -30,9 +30,9 @@ def serve_command(
 ) -> None:
     """Serve models over HTTP with Ray Serve.
 
-    Ctrl-C or SIGTERM ends it, after the requests that it works on. MODEL is a model folder or the name of a shipped model; requests
-    choose one by NAME, by default the name of its folder or run, and the first is the default. Without any, all shipped models are served,
-    first the one that `predict` uses when no initial state is given.
+    Ctrl-C or SIGTERM ends it, after the requests that it works on. MODEL is a model folder, its URL or the name of a shipped model;
+    requests choose one by NAME, by default the name of its folder or run, and the first is the default. Without any, all shipped models are
+    served, first the one that `predict` uses when no initial state is given.
     """
     settings = resolve_config(config_source, assignments, serving__host=host, serving__port=port).serving
     check_address(settings.host, settings.port)
@@ -45,7 +45,7 @@ def serve_command(
     if settings.api_key_file is not None:
         read_api_key(settings.api_key_file)
     click.echo(f"loading {len(folders)} model{'s' * (len(folders) > 1)}; the first time, solvers are compiled for half a minute", err=True)
-    by_system: dict[str, Path] = {}
+    by_system: dict[str, Location] = {}
     for folder in folders.values():
         load_model(folder)  # a damaged model is reported here, not in the log of a replica
         by_system[read_card(folder)["trained_for"]["system"]] = folder
@@ -56,6 +56,7 @@ def serve_command(
         max_requests=settings.max_queued_requests * (settings.max_replicas or settings.num_replicas),
         max_body_mb=settings.max_body_mb,
         request_timeout_seconds=settings.request_timeout_seconds,
+        cors_origins=settings.cors_origins,
     )
     with _Signals() as signals:
         connect()
@@ -74,13 +75,15 @@ def serve_command(
     click.echo("stopped", err=True)
 
 
-def _read_models(models: tuple[str, ...]) -> dict[str, Path]:
+def _read_models(models: tuple[str, ...]) -> dict[str, Location]:
     """Folders by name."""
     if not models:
         return {name: find_model(name) for name in shipped_models_in_order()}
-    folders: dict[str, Path] = {}
+    folders: dict[str, Location] = {}
     for given in models:
-        name, _, model = given.rpartition("=")
+        name, equals, model = given.partition("=")
+        if not equals or "/" in name:  # of a URL's options, or of a folder such as runs/width=8
+            name, model = "", given
         folder = find_model(model)
         name = name or name_of(folder)
         if name in folders:

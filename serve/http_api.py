@@ -70,7 +70,7 @@ class _Refused(Exception):
 def build_api(service: Service) -> FastAPI:
     """The application. The service is looked at anew by each request, so that its models can be swapped meanwhile."""
     summary = "q(t), p(t) for a potential V(q), from a neural operator"
-    api = FastAPI(title="Neural Hamilton", version="1", summary=summary, docs_url=None, redoc_url=None)
+    api = FastAPI(title="Neural Hamilton", version="1", summary=summary, docs_url=None, redoc_url=None, redirect_slashes=False)
     _add_common(api, service)
     add_page(api)
 
@@ -338,12 +338,13 @@ async def _read_body(request: Request, limit: int) -> bytes:
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared[:20]) > limit:
         raise _too_large(limit)
-    unpack = _unpacker(request.headers.get("content-encoding", "identity").strip().lower(), limit)
+    unpack, check_end = _unpacker(request.headers.get("content-encoding", "identity").strip().lower(), limit)
     body = bytearray()
     async for chunk in request.stream():
         body += unpack(chunk, limit + 1 - len(body))
         if len(body) > limit:
             raise _too_large(limit)
+    check_end()
     return bytes(body.removeprefix(_BYTE_ORDER_MARK))
 
 
@@ -351,10 +352,10 @@ def _too_large(limit: int) -> _Refused:
     return _Refused(413, "too_large", f"body is larger than {limit} bytes; send fewer trajectories a request", Connection="close")
 
 
-def _unpacker(encoding: str, limit: int) -> Callable[[bytes, int], bytes]:
-    """A function of a chunk and the most bytes that it may become."""
+def _unpacker(encoding: str, limit: int) -> tuple[Callable[[bytes, int], bytes], Callable[[], None]]:
+    """A function of a chunk and the most bytes that it may become, and one that refuses a body that is not whole."""
     if encoding in ("identity", ""):
-        return lambda chunk, _: chunk
+        return lambda chunk, _: chunk, lambda: None
     if encoding != "gzip":
         raise InputError(f"Content-Encoding is {encoding[:100]!r}; send gzip or none")
     stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
@@ -368,7 +369,11 @@ def _unpacker(encoding: str, limit: int) -> Callable[[bytes, int], bytes]:
             raise _too_large(limit)
         return unpacked
 
-    return unpack
+    def check_end() -> None:
+        if not stream.eof or stream.unused_data:
+            raise InputError("body is not one whole gzip stream, which Content-Encoding promises; send it again")
+
+    return unpack, check_end
 
 
 def _read_options(request: Request) -> dict[str, str]:

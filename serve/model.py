@@ -6,7 +6,6 @@ Shapes: R problems, B of them in one forward pass, T query times, d degrees of f
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -20,6 +19,7 @@ from ..physics.systems.functions import FunctionHamiltonians
 from ..physics.systems.generic import Solved, largest_difference
 from ..platform.config.data import DataConfig
 from ..platform.data.datasets import stack_fields
+from ..platform.storage import Location, locate
 from .orbit import Orbit, Trust, Verdict, Verify, finite_or_none, judge
 from .parameters import typical_parameters
 from .passes import Passes
@@ -67,16 +67,16 @@ class Model:
         Where the folder holds no usable model, or its system is not installed.
     """
 
-    def __init__(self, folder: str | Path, solver_threshold: float = 0.05, device: str = "cpu") -> None:
+    def __init__(self, folder: str | Location, solver_threshold: float = 0.05, device: str = "cpu") -> None:
         if not solver_threshold >= 0:
             raise InputError(f"solver_threshold is {solver_threshold}; it must be 0 or more")
-        self.folder = Path(folder)
-        self.card: dict[str, Any] = read_card(folder)
+        self.folder = locate(folder)
+        self.card: dict[str, Any] = read_card(self.folder)
         self.trained_for = TrainedFor.model_validate(self.card["trained_for"])
         self.system = get_system(self.trained_for.system)
         self.solver_threshold = solver_threshold
         self.drift_threshold = _calibrated_drift(self.card, self.folder)
-        network = load_model(folder, device)
+        network = load_model(self.folder, device)
         if "example_predictions" in self.card:
             check_examples(network, self.card["example_predictions"], f"the model in {str(self.folder)!r}")
         self._network = Passes(network, self.task, device)
@@ -288,13 +288,13 @@ class Model:
         system.energy_drift(hamiltonians, q0, p0, q, p)
 
 
-def load(model: str | Path, *, solver_threshold: float = 0.05, device: str = "cpu") -> Model:
-    """A model by the name of a shipped one (see `shipped_models`) or by its folder; the folder of a model goes before a name.
+def load(model: str | Location, *, solver_threshold: float = 0.05, device: str = "cpu") -> Model:
+    """A model by the name of a shipped one (see `shipped_models`), by its folder or by the URL of that; a model's folder goes before a name.
 
     Parameters
     ----------
     model
-        Such as "orbitnet", or "runs/deeponet/model".
+        Such as "orbitnet", "runs/deeponet/model" or "s3://bucket/runs/deeponet/model".
     solver_threshold
         With verify="solver", a prediction further than this from the solver is replaced by the solver's trajectory.
     device
@@ -308,7 +308,7 @@ def load(model: str | Path, *, solver_threshold: float = 0.05, device: str = "cp
     return Model(find_model(model), solver_threshold, device)
 
 
-def predict(model: str | Path | Model, potential: Potential, q0: Any = None, p0: Any = None, times: Any = None, **options: Any) -> Any:
+def predict(model: str | Location | Model, potential: Potential, q0: Any = None, p0: Any = None, times: Any = None, **options: Any) -> Any:
     """`load(model)(potential, q0, p0, times, **options)`: for one prediction. To make more, load the model once."""
     loaded = model if isinstance(model, Model) else load(model)
     return loaded(potential, q0, p0, times, **options)
@@ -349,7 +349,8 @@ class _Batch:
                 self._check_start(candidates[0], slice(row, row + 1))
 
     def _check_start(self, hamiltonians: Any, rows: slice) -> None:
-        self.system.check_initial_state(hamiltonians, self.q0[rows], self.p0[rows], self.names[rows])
+        with np.errstate(all="ignore"):  # an energy may overflow, which is refused
+            self.system.check_initial_state(hamiltonians, self.q0[rows], self.p0[rows], self.names[rows])
 
     def _interpolation(self, row: int) -> Any:
         return self.sensed.take(np.array([row]))
@@ -454,7 +455,7 @@ def _is_finite(values: np.ndarray) -> np.ndarray:
     return np.all(np.isfinite(values).reshape(len(values), -1), axis=1)
 
 
-def _calibrated_drift(card: dict[str, Any], folder: Path) -> float | None:
+def _calibrated_drift(card: dict[str, Any], folder: Location) -> float | None:
     """None where `evaluate --record` was never run on the model: nothing is then known of its drift.
 
     Where it found no drift below which predictions can be trusted, none can be: the threshold is 0.

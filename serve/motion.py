@@ -20,6 +20,7 @@ from ..physics.errors import shown
 from ..physics.potentials.expressions import Expression
 from ..physics.potentials.functions import FunctionPotential
 from ..physics.potentials.tables import TablePotential, is_table_path, read_table
+from ..platform.storage import Location
 from .orbit import Orbit, Trust, Verdict, Verify, finite_or_none, judge
 from .problems import DEFAULT_TIMES, Problem, as_numbers, check_number_of_times, read_times, renaming, within_rounding
 from .shipped import SHIPPED_MODELS, accepts, find_model, most_accurate_model
@@ -97,7 +98,7 @@ class Motion:
     p: np.ndarray
     time_scale: float
     trust: Trust
-    model: Path | str
+    model: Location | str
     domain: tuple[float, float]
     bounded: BoundedMotion = field(repr=False)
 
@@ -145,7 +146,7 @@ def motion(
     mass: float = 1.0,
     domain: Sequence[float] | None = None,
     parameters: Mapping[str, float] | None = None,
-    model: "str | Path | Model | Client | None" = None,
+    model: "str | Location | Model | Client | None" = None,
     verify: Verify = "energy",
 ) -> Motion:
     """The motion of a particle along a line, in your own units and for any times.
@@ -180,7 +181,7 @@ def motion(
         For a motion that is not bounded by the domain or too close to a separatrix, with the energy and the place; and for arguments
         that make no sense.
     """
-    if model is None or isinstance(model, str | Path):
+    if model is None or isinstance(model, str | Location):
         from .model import Model
 
         model = Model(find_well_model(model))
@@ -188,7 +189,7 @@ def motion(
     return predict_motions(model, [problem], verify)[0]
 
 
-def find_well_model(model: str | Path | None) -> Path:
+def find_well_model(model: str | Location | None) -> Location:
     """The folder of a model given by folder or name; None: the most accurate shipped one that predicts motions."""
     return SHIPPED_MODELS / most_accurate_model("well", 0.0, 0.0) if model is None else find_model(model)
 

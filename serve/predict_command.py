@@ -14,7 +14,8 @@ from ..physics import InputError
 from ..physics.files import write_file
 from ..physics.potentials.tables import is_table_path
 from ..physics.systems import Names
-from ..platform.commands.console import emit, json_option
+from ..platform.commands.console import MODEL, OUT, emit, json_option
+from ..platform.storage import Location
 from .parameters import is_parameters
 from .shipped import choose_model, find_model, short_path
 
@@ -54,7 +55,7 @@ class _Parameter(click.ParamType):
 
 
 @click.command("predict", context_settings={"show_default": True})
-@click.argument("model", required=False, type=click.Path(path_type=Path))
+@click.argument("model", required=False, type=MODEL)
 @click.option(
     "--potential",
     required=True,
@@ -71,10 +72,10 @@ class _Parameter(click.ParamType):
 @click.option("--p0", type=_Coordinates(), help=f"Momentum at t = 0.  {_DEFAULT_STATE}")
 @click.option("--times", default=100, type=click.IntRange(2, 10_000), help="Uniform query times up to the model's horizon, or --until.")
 @click.option("--verify", default="solver", type=click.Choice(["none", "energy", "solver"]), help="How far to check the prediction.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write a plot (.png), a table (.csv) or everything (.json).")
+@click.option("--out", type=OUT, help="Write a plot (.png), a table (.csv) or everything (.json).")
 @json_option
 def predict_command(
-    model: Path | None,
+    model: Location | None,
     potential: str,
     domain: tuple[float, float] | None,
     parameters: tuple[tuple[str, float], ...],
@@ -89,7 +90,7 @@ def predict_command(
 ) -> None:
     """Predict one trajectory with MODEL.
 
-    MODEL is a model folder or the name of a shipped model. By default it is the shipped model that was trained for the given
+    MODEL is a model folder, its URL or the name of a shipped model. By default it is the shipped model that was trained for the given
     initial state; in your own units, the most accurate one.
 
     Your own units: with --domain, or with points in a file, the particle has any mass and moves along a line in any potential, from
@@ -114,7 +115,7 @@ def predict_command(
 _Predicted = tuple["Orbit | Motion", dict[str, Any], list[str], str]  # what was predicted, as JSON, in words, and its title
 
 
-def _predict_orbit(model: Path | None, potential: str, q0: Any, p0: Any, times: int, verify: Any) -> _Predicted:
+def _predict_orbit(model: Location | None, potential: str, q0: Any, p0: Any, times: int, verify: Any) -> _Predicted:
     folder = choose_model(q0, p0) if model is None else find_model(model)
     from .model import Model
     from .problems import Problem
@@ -131,7 +132,7 @@ def _predict_orbit(model: Path | None, potential: str, q0: Any, p0: Any, times: 
     return orbit, record, lines, f"{what}   ({_made_by(orbit)})"
 
 
-def _predict_motion(model: Path | None, potential: str, q0: Any, p0: Any, times: int, verify: Any, own: dict[str, Any]) -> _Predicted:
+def _predict_motion(model: Location | None, potential: str, q0: Any, p0: Any, times: int, verify: Any, own: dict[str, Any]) -> _Predicted:
     from .model import Model
     from .motion import MotionNames, MotionProblem, find_well_model, predict_motions
 

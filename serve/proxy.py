@@ -38,6 +38,7 @@ class ProxyLimits(BaseModel):
     max_requests: int = Field(256, ge=1, description="requests with a body that are passed on at once; beyond them, 503")
     max_body_mb: float = Field(32.0, gt=0, description="of one request, in MiB")
     request_timeout_seconds: float = Field(60.0, gt=0, description="for the body to arrive")
+    cors_origins: list[str] = Field(default_factory=list, description="pages from these addresses may read refusals too")
 
 
 class Gate:
@@ -60,7 +61,7 @@ class Gate:
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._places.are_taken(_declared_bytes(scope) or 0):  # which costs less than reading the body
-            await _respond(send, *_TOO_MANY)
+            await self._refuse(scope, send, *_TOO_MANY)
             return
         body = bytearray()
         with contextlib.ExitStack() as place:
@@ -68,12 +69,12 @@ class Gate:
             try:
                 whole = await self._receive(scope, receive, body)
             except _Refused as refused:
-                await _respond(send, *refused.args)
+                await self._refuse(scope, send, *refused.args)
                 return
             except _Gone:
                 return
             if self._places.are_taken(len(whole)):
-                await _respond(send, *_TOO_MANY)
+                await self._refuse(scope, send, *_TOO_MANY)
                 return
             place.enter_context(self._places.take(len(whole)))
             passed_on = time.monotonic()
@@ -130,17 +131,26 @@ class Gate:
                 if place is not None:
                     place.close()
                 if is_replaced:
-                    await _respond(send, 503, _LOST, _RETRY_LATER)
+                    await self._refuse(scope, send, 503, _LOST, _RETRY_LATER)
             if not is_replaced:
                 async with asyncio.timeout(self._limits.request_timeout_seconds):  # of a reader who takes nothing any more
                     await send(message)
 
         await self._app(scope, receive, translate)
         if not is_started:  # Ray sends nothing where a replica was lost at work
-            await _respond(send, 503, _LOST, _RETRY_LATER)
+            await self._refuse(scope, send, 503, _LOST, _RETRY_LATER)
         if num_bytes > LARGE_BYTES:
             give_back()
         return is_full
+
+    async def _refuse(self, scope: Scope, send: Send, status: int, sentence: str, *headers: tuple[bytes, bytes]) -> None:
+        body = orjson.dumps({"detail": sentence})
+        all_headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
+        origin = dict(scope["headers"]).get(b"origin", b"").decode("latin-1")
+        for allowed in {origin, "*"} & set(self._limits.cors_origins):  # as Starlette does it for what replicas send
+            all_headers += [(b"access-control-allow-origin", allowed.encode("latin-1")), (b"vary", b"Origin")]
+        await send({"type": "http.response.start", "status": status, "headers": all_headers})
+        await send({"type": "http.response.body", "body": body})
 
 
 class _Places:
@@ -213,13 +223,6 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return pending.pop() if pending else await receive()
 
     return next_message
-
-
-async def _respond(send: Send, status: int, sentence: str, *headers: tuple[bytes, bytes]) -> None:
-    body = orjson.dumps({"detail": sentence})
-    all_headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": all_headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 def _is_of_the_proxy(start: Message) -> bool:

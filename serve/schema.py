@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from ..physics import InputError
+from ..physics.errors import unknown_key
 from ..physics.systems import Names
 from .motion import Motion, MotionNames, MotionProblem
 from .orbit import Orbit, Source, Trust, Verdict, Verify
@@ -232,7 +233,7 @@ def parse_request(model: type[Body], body: bytes) -> Body:
         return model.model_validate_json(body)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=True, include_context=False)
-        reported = [_sentence(problem) for problem in problems[:_MAX_REPORTED]]
+        reported = [_sentence(problem, model) for problem in problems[:_MAX_REPORTED]]
         rest = len(problems) - len(reported)
         raise InputError("; ".join(reported) + (f"; and {rest} more" if rest > 0 else "")) from None
 
@@ -308,11 +309,19 @@ def _reference(reference: Reference) -> dict[str, Any]:
     return lists | {"error_bound": reference.error_bound, "refusal": reference.refusal}
 
 
-def _sentence(problem: Any) -> str:
+def _sentence(problem: Any, model: type[BaseModel]) -> str:
     """One Pydantic error as `trajectories[3].potential: ...`; only short scalars are echoed."""
     path = [part for part in problem["loc"] if part not in _SHAPES]
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".") or "body"
+    if problem["type"] == "extra_forbidden":
+        name = str(path.pop())
+        owner = TrajectoryRequest if path and path[0] == "trajectories" else model
+        return unknown_key(_field([*path, name])[:200], owner.model_fields)
+    field = _field(path)
     message = problem["msg"].removeprefix("Value error, ")
     received = problem["input"] if not isinstance(problem["input"], (dict, list, bytes)) else None
     echo = f" (received {received!r})" if received is not None and len(repr(received)) <= 60 else ""
     return f"{field[:200]}: {message[:1].lower()}{message[1:]}{echo}"
+
+
+def _field(path: list[str | int]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".") or "body"

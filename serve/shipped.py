@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..physics import InputError
+from ..platform.storage import Location, Url, locate
 
 if TYPE_CHECKING:
     from ..architectures import TrainedFor
@@ -26,8 +27,10 @@ def shipped_models_in_order() -> list[str]:
     return sorted(shipped_models(), key=lambda name: (name != default, name))
 
 
-def find_model(model: str | Path) -> Path:
-    """The folder of a model given by its folder or by the name of a shipped model; the folder of a model or a run goes before a name.
+def find_model(model: str | Location) -> Location:
+    """The folder of a model given by its folder, by the URL of that, or by the name of a shipped model.
+
+    The folder of a model or a run goes before a name.
 
     Raises
     ------
@@ -46,22 +49,26 @@ def find_model(model: str | Path) -> Path:
     return folder
 
 
-def locate_model(model: str | Path) -> Path:
+def locate_model(model: str | Location) -> Location:
     """As `find_model`, for a folder that another machine may have: nothing is read."""
-    folder = Path(model)
+    folder = locate(model)
+    if isinstance(folder, Url):
+        return folder
     is_name = len(folder.parts) == 1 and str(folder) in shipped_models()
     is_model = any((folder / part / _CARD).is_file() for part in ("", "model"))  # of the name's own, or of a run that is called so
     return SHIPPED_MODELS / folder if is_name and not is_model else folder
 
 
-def name_of(model: str | Path) -> str:
+def name_of(model: str | Location) -> str:
     """What a model is called where nobody named it: as its folder, or as the run it came from."""
-    path = Path(model).resolve()
+    path = locate(model).resolve()
     return path.parent.name if path.name == "model" else path.name
 
 
-def short_path(folder: Path) -> Path:
+def short_path(folder: Location) -> Location:
     """Relative to the working directory, if it is inside it."""
+    if isinstance(folder, Url):
+        return folder
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 

@@ -14,6 +14,8 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"  # how often Ray Train looks whether its workers are done
 os.environ["MPLBACKEND"] = "Agg"
+# Of the store that some tests start; without any, pyarrow asks the network for them.
+os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
 for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -62,6 +64,24 @@ def nodes() -> Iterator[Any]:
     cluster = Nodes()
     yield cluster
     cluster.close()
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator[Any]:
+    """A `store_helpers.Store`, a real server of S3."""
+    from store_helpers import Store
+
+    server = Store()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def bucket(store: Any) -> str:
+    """The name of a new bucket."""
+    name = f"bucket-{len(store.client.list_buckets()['Buckets'])}"
+    store.client.create_bucket(Bucket=name)
+    return name
 
 
 @pytest.fixture(scope="session")

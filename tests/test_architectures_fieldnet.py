@@ -11,7 +11,7 @@ from neural_hamilton.physics import InputError
 from neural_hamilton.physics.systems import get_system
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.evaluation.metrics import measure
-from neural_hamilton.platform.evaluation.problems import draw_problems
+from neural_hamilton.platform.evaluation.problems import case_problem, draw_problems
 
 SURFACE = get_system("surface")
 
@@ -44,6 +44,31 @@ def test_before_training_it_is_near_the_prior_fit_and_far_better_than_splines(se
     baselines = {b.name: b for b in SURFACE.baselines([0.02]) if b.name in ("dop853-prior-fit", "dop853-biquintic")}
     fit, spline = (median_loss(problems, *baselines[name].states(problems)[:2]) for name in ("dop853-prior-fit", "dop853-biquintic"))
     assert own < spline / 10 and own < max(2 * fit, 1e-11), (own, fit, spline)
+
+
+@pytest.mark.parametrize("name", ["separable", "central"])
+def test_a_surface_that_is_level_at_its_rim_is_a_spline_beside_others_that_are_not(name):
+    case = next(case for case in SURFACE.named_cases(None) if case.name == name)
+    bowl = case_problem(case, SURFACE, SURFACE.ensembles["random"](), (24, 24), np.linspace(0.0, 2.0, 50))
+    spline = next(baseline for baseline in SURFACE.baselines([0.02]) if baseline.name == "dop853-bicubic")
+    with torch.no_grad():
+        output = network(24)(*inputs(bowl))
+    assert median_loss(bowl, output.q, output.p) < 2 * median_loss(bowl, *spline.states(bowl)[:2])
+    others = problems_with(24, rows=2)
+    mixed = torch.cat([inputs(bowl)[0], inputs(others)[0]])
+    with torch.no_grad():
+        alone, beside = network(24).predict_potential(inputs(others)[0]), network(24).predict_potential(mixed)[1:]
+    torch.testing.assert_close(alone, beside, rtol=0, atol=1e-12)
+
+
+def test_readings_at_the_rim_have_finite_gradients():
+    problems = problems_with(12, rows=2)
+    fields, times, initial = inputs(problems)
+    fields[0, 0, 1, 1] = 2.1
+    model = network(12).train()
+    output = model(fields, times, initial)
+    output.q.square().mean().backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
 
 
 def test_an_interpolant_is_the_mean_of_its_gaussian_process_and_its_evidence_is_the_likelihood():

@@ -24,9 +24,9 @@ def helper(x):
 """
 
 
-def run(folder: Path) -> list[float]:
+def run(folder: Path, **variables: str) -> list[float]:
     """The caller's result and the number of times that it came from the cache, in a new process."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), os.environ["PYTHONPATH"]])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), os.environ["PYTHONPATH"]])} | variables
     program = "from top.package.caller import caller; print(caller(1.0), sum(caller.stats.cache_hits.values()))"
     command = [sys.executable, "-B", "-c", program]
     output = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=True, timeout=300).stdout
@@ -65,3 +65,26 @@ def test_files_without_compiled_code_do_not_count(package, tmp_path):
     run(tmp_path)
     (package / "other.py").write_text("VALUE = 1\n")
     assert run(tmp_path) == [11.0, 1.0]
+
+
+@pytest.fixture
+def nowhere(package: Path, tmp_path: Path) -> dict[str, str]:
+    """The environment of a user for whom neither the package nor the cache folder can be written; root may, but not into a file."""
+    (package / "__pycache__").touch()
+    (tmp_path / "file").touch()
+    (tmp_path / "temporary").mkdir()
+    return {"HOME": str(tmp_path / "file"), "XDG_CACHE_HOME": str(tmp_path / "file"), "TMPDIR": str(tmp_path / "temporary")}
+
+
+def test_machine_code_is_kept_among_temporary_files_where_nothing_else_can_be_written(package, nowhere, tmp_path):
+    assert run(tmp_path, **nowhere) == [11.0, 0.0]
+    assert run(tmp_path, **nowhere) == [11.0, 1.0]
+    (folder,) = (tmp_path / "temporary").iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_machine_code_is_never_loaded_from_a_folder_that_others_can_write(package, nowhere, tmp_path):
+    run(tmp_path, **nowhere)
+    (folder,) = (tmp_path / "temporary").iterdir()
+    folder.chmod(0o777)
+    assert run(tmp_path, **nowhere) == [11.0, 0.0]

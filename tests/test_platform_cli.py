@@ -13,6 +13,7 @@ from neural_hamilton.platform.training.trained_for import task_of, trained_for
 
 COMMANDS = [
     "generate", "inspect", "train", "evaluate", "compare", "sweep", "scale", "serve", "predict", "plan", "doctor", "demo", "reproduce",
+    "submit",
 ]  # fmt: skip
 TINY = ["--set", "architecture.width=8", "--set", "training.epochs=2"]
 FEW = ["--set", "evaluation.bootstrap=10", "--set", "evaluation.studies=[]"]

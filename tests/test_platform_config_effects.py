@@ -234,7 +234,9 @@ def test_a_key_of_the_sweep_changes_how_trials_run(tiny_dataset, tmp_path, monke
     monkeypatch.setattr(ray_runtime, "connect", lambda: SimpleNamespace(nodes=lambda: [node]))
     monkeypatch.setattr(sweep_module.Outputs, "write", lambda *_, **__: [])
 
-    def run_trials(work, scratch, progress, max_concurrent, on_end, resources, reuse_actors, *, search_alg, scheduler, num_samples):
+    def run_trials(
+        work, scratch, progress, max_concurrent, on_end, resources, reuse_actors, *, dataset, search_alg, scheduler, num_samples
+    ):
         trials = [SimpleNamespace(config=search_alg.suggest(str(number))) for number in range(num_samples)]
         for rank, trial in enumerate(trials):
             trial.ends = []
@@ -258,7 +260,7 @@ def test_a_key_of_scaling_changes_the_study(tiny_dataset, tmp_path, monkeypatch,
     monkeypatch.setattr(ray_runtime, "connect", lambda: SimpleNamespace(cluster_resources=lambda: {"CPU": 5.0}, nodes=lambda: [node]))
     seen, node = [], {"Alive": True, "Resources": {"CPU": 5.0}}
 
-    def run_trials(work, scratch, progress, max_concurrent, *, param_space):
+    def run_trials(work, scratch, progress, max_concurrent, *, dataset, param_space):
         seen.append(max_concurrent)
         for run in param_space["run"]["grid_search"]:
             size = int(run.split("-")[-2])

@@ -461,3 +461,12 @@ def test_a_checkpoint_of_another_version_is_refused_in_words(tiny_dataset, tmp_p
     (tmp_path / "run" / "result.json").unlink()
     with pytest.raises(InputError, match="does not fit this network and optimizer"):
         train_in(tmp_path / "run", tiny_dataset, config, resume=True)
+
+
+def test_compile_without_a_compiler_is_one_sentence(run_cli, tiny_dataset, tmp_path):
+    empty = tmp_path / "bin"
+    empty.mkdir()
+    train = ["train", tiny_dataset, "--arch", "deeponet", "--out", tmp_path / "run", "--local"]
+    refused = run_cli(*train, "--set", "training.compile=true", "--set", "training.epochs=1", env={"PATH": str(empty), "CXX": "", "CC": ""})
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
+    assert "training.compile" in refused.stderr and "CXX" in refused.stderr

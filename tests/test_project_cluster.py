@@ -1,4 +1,4 @@
-"""The cluster file is one that Ray accepts, pinned like the rest, closed to the world and asking for a token."""
+"""The cluster files are ones that Ray accepts, pinned like the rest, closed to the world and asking for a token."""
 
 import re
 import tomllib
@@ -12,8 +12,16 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONSTRAINTS = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
 
 
+FILES = ["cluster.yaml", "deploy/on-premises.yaml"]
+
+
+@pytest.fixture(scope="module", params=FILES)
+def cluster(request):
+    return yaml.safe_load((ROOT / request.param).read_text())
+
+
 @pytest.fixture(scope="module")
-def cluster():
+def on_aws():
     return yaml.safe_load((ROOT / "cluster.yaml").read_text())
 
 
@@ -32,8 +40,12 @@ def start_commands(config, role):
 
 
 def test_ray_accepts_it_with_defaults_filled_in(prepared):
-    assert prepared["provider"]["type"] == "aws"
-    assert prepared["available_node_types"]["worker"]["max_workers"] <= prepared["max_workers"]
+    if prepared["provider"]["type"] == "local":
+        assert prepared["max_workers"] == len(prepared["provider"]["worker_ips"])
+        return
+    kinds = prepared["available_node_types"]
+    workers = [kind["max_workers"] for name, kind in kinds.items() if name != prepared["head_node_type"]]
+    assert 0 < sum(workers) <= prepared["max_workers"]
 
 
 def test_ray_and_torch_are_pinned_as_in_the_project(cluster):
@@ -43,7 +55,14 @@ def test_ray_and_torch_are_pinned_as_in_the_project(cluster):
     assert f'"ray[data,train,tune,serve]=={version}"' in installs
     assert f"torch=={CONSTRAINTS['torch']}" in installs
     assert CONSTRAINTS["ray"] == version
-    assert f":{version}-" in cluster["docker"]["image"]
+
+
+def test_images_are_those_of_the_pinned_ray(on_aws):
+    pin = f"rayproject/ray:{CONSTRAINTS['ray']}-"
+    assert on_aws["docker"]["image"].startswith(pin)
+    kinds = on_aws["available_node_types"]
+    assert kinds["gpu"]["docker"]["worker_image"] == on_aws["docker"]["image"] + "-gpu"
+    assert kinds["cpu"]["min_workers"] == kinds["gpu"]["min_workers"] == 0
 
 
 def test_every_dependency_of_the_project_is_installed_under_the_constraints(cluster):
@@ -69,14 +88,14 @@ def test_the_dashboard_listens_on_loopback_only(prepared):
 @pytest.mark.parametrize("role", ["head", "worker"])
 def test_every_node_asks_for_the_token(prepared, role):
     (command,) = start_commands(prepared, role)
-    assert "RAY_AUTH_MODE=token ray start" in command
+    assert re.search(r"RAY_AUTH_MODE=token (\S+/)?ray start", command)
     assert prepared["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
 
 
-def test_the_head_is_on_demand_and_workers_are_spot(cluster):
-    types = cluster["available_node_types"]
-    assert "InstanceMarketOptions" not in types[cluster["head_node_type"]]["node_config"]
-    workers = [node for name, node in types.items() if name != cluster["head_node_type"]]
+def test_the_head_is_on_demand_and_workers_are_spot(on_aws):
+    types = on_aws["available_node_types"]
+    assert "InstanceMarketOptions" not in types[on_aws["head_node_type"]]["node_config"]
+    workers = [node for name, node in types.items() if name != on_aws["head_node_type"]]
     assert workers
     assert all(node["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"} for node in workers)
 

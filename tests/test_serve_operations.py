@@ -142,6 +142,35 @@ class TestRequests:
         assert client.post("/v1/trajectories", content=body).status_code == 422
         assert time.perf_counter() - begun < 5
 
+    @pytest.mark.parametrize("damage", [lambda packed: packed[:-4], lambda packed: packed + b"{}"])
+    def test_part_of_a_gzip_stream_is_no_body(self, small: TestClient, damage: Any) -> None:
+        packed = damage(gzip.compress(json.dumps(ONE).encode()))
+        response = small.post("/v1/trajectories", content=packed, headers={"Content-Encoding": "gzip"})
+        assert response.status_code == 422
+        assert "not one whole gzip stream" in response.json()["detail"]
+
+    @pytest.mark.parametrize(
+        ("body", "sentence"),
+        [
+            (ONE | {"verfy": "none"}, "verfy is not a known key; did you mean verify?"),
+            ({"trajectories": [{"expresion": "q"}]}, "trajectories[0].expresion is not a known key; did you mean expression?"),
+        ],
+    )
+    def test_a_key_that_there_is_not_is_compared_with_those_that_there_are(self, small: TestClient, body: Any, sentence: str) -> None:
+        response = small.post("/v1/trajectories", json=body)
+        assert response.status_code == 422
+        assert response.json()["detail"].startswith(sentence)
+
+    def test_a_momentum_whose_energy_overflows_is_refused(self, folders: dict[str, Path]) -> None:
+        client = TestClient(api_of(plane=folders["plane"]))
+        body = {"trajectories": [{"expression": "2 - 48*q1*(1-q1)*q2*(1-q2)", "q0": [0.4, 0.5], "p0": [0.1, -1e308]}]}
+        response = client.post("/v1/trajectories", json=body)
+        assert response.status_code == 422
+        assert "= inf" in response.json()["detail"]
+
+    def test_a_path_with_a_slash_too_many_leads_nowhere_else(self, small: TestClient) -> None:
+        assert small.get("/v1/models/", headers={"Host": "elsewhere.example"}, follow_redirects=False).status_code == 404
+
     @pytest.mark.parametrize(("encoding", "sentence"), [("br", "send gzip or none"), ("gzip", "is not gzip")])
     def test_other_packing_is_refused(self, small: TestClient, encoding: str, sentence: str) -> None:
         response = small.post("/v1/trajectories", content=b"{}", headers={"Content-Encoding": encoding})
@@ -339,6 +368,16 @@ class TestGate:
             got, body, headers = asyncio.run(self.send(Gate(app, ProxyLimits()), [b""]))
             assert (got, headers[b"retry-after"]) == (503, b"1")
             assert "try again" in json.loads(body)["detail"]
+
+    def test_pages_from_elsewhere_may_read_refusals(self) -> None:
+        async def headers_for(origins: list[str]) -> dict[bytes, bytes]:
+            gate = Gate(self.echo, ProxyLimits(max_body_mb=1e-5, cors_origins=origins))
+            return (await self.send(gate, [b"x" * 11], headers=((b"origin", b"https://a.example"),)))[2]
+
+        allowed = b"access-control-allow-origin"
+        assert asyncio.run(headers_for(["https://a.example"]))[allowed] == b"https://a.example"
+        assert asyncio.run(headers_for(["*"]))[allowed] == b"*"
+        assert allowed not in asyncio.run(headers_for(["https://b.example"]))
 
     def test_refusals_of_the_application_pass(self) -> None:
         async def refuse(_: Any, __: Any, send: Any) -> None:

@@ -127,10 +127,11 @@ class TestKnownPotentials:
         np.testing.assert_allclose(orbit.q, model(text, verify="solver").q, atol=1e-3 if orbit.trust.source == "model" else 1e-5)
         assert 0.0 < orbit.trust.reference_error < 1e-3
 
-    def test_two_degrees_of_freedom(self, shipped):
+    @pytest.mark.parametrize("name", ["mambonet-surface", "fieldnet-surface"])
+    def test_two_degrees_of_freedom(self, shipped, name):
         bowl, state = "2 - 48*q1*(1-q1)*q2*(1-q2)", ((0.3, 0.4), (0.5, 0.0))
         spike = bowl + "+3*exp(-((q1-0.49)**2+(q2-0.51)**2)/0.00005)"
-        plain, spiked = (shipped("mambonet-surface")(text, *state, verify="energy") for text in (bowl, spike))
+        plain, spiked = (shipped(name)(text, *state, verify="energy") for text in (bowl, spike))
         assert plain.trust.sensor_error < 1e-12 < 0.1 < spiked.trust.sensor_error
         for orbit, text in ((plain, bowl), (spiked, spike)):
             q, p = exact_motion(text, orbit.times, *state)

@@ -10,27 +10,28 @@ import click
 
 from ..architectures import available_architectures
 from ..physics import InputError
-from ..platform.commands.console import PATH, architecture_option, config_options, emit, json_option, resolve_config, study_options
+from ..platform.commands.console import DATASET, OUT, architecture_option, config_options, emit, json_option, resolve_config, study_options
 from ..platform.commands.tables import format_table
 from ..platform.config import Config, load_config, parse_assignments
+from ..platform.storage import Location
 
 _SHOWN_TRIALS = 10
 
 
 @click.command("sweep")
-@click.argument("dataset", type=PATH)
+@click.argument("dataset", type=DATASET)
 @architecture_option
 @click.option(
     "--trials", "num_trials", default=20, show_default=True, type=click.IntRange(1), help="Trials in all, those of earlier calls included."
 )
-@click.option("--out", required=True, type=PATH, help="Folder of the sweep; run again, it completes what is missing.")
+@click.option("--out", required=True, type=OUT, help="Folder of the sweep; run again, it completes what is missing.")
 @click.option(
     "--storage", metavar="URL", help="Database of the Optuna study, as postgresql://user@host/name.  [default: optuna.db in the folder]"
 )
 @config_options
 @json_option
 def sweep_command(
-    dataset: Path,
+    dataset: Location,
     num_trials: int,
     out: Path,
     storage: str | None,
@@ -52,13 +53,13 @@ def sweep_command(
 
 
 @click.command("scale")
-@click.argument("dataset", type=PATH)
+@click.argument("dataset", type=DATASET)
 @study_options
-@click.option("--out", required=True, type=PATH, help="Folder of the study; run again, it completes what is missing.")
+@click.option("--out", required=True, type=OUT, help="Folder of the study; run again, it completes what is missing.")
 @config_options
 @json_option
 def scale_command(
-    dataset: Path,
+    dataset: Location,
     names: str,
     sizes: str,
     seeds: int,

@@ -1,6 +1,5 @@
 """The output folder of a sweep or a study: whose it is, and that one driver at a time works in it."""
 
-import fcntl
 import json
 import tempfile
 import time
@@ -15,17 +14,18 @@ from ..architectures import parse_architecture
 from ..physics import InputError
 from ..physics.files import is_litter, read_json, write_json
 from ..platform.config import Config, SweepConfig, TrainingConfig
+from ..platform.folder_lock import LOCK_FILE, hold_folder
 from ..platform.outputs import check_placement
 from ..platform.provenance import changed_keys
+from ..platform.storage import Location
 from ..platform.training.continuation import BESIDE_THE_WEIGHTS
 from ..platform.training.run_folder import prepare_run
 
 RECORD_FILE, COST_FILE = "study.json", "cost.json"
-_LOCK_FILE = ".lock"
-_OF_A_PLAN = (RECORD_FILE, COST_FILE, _LOCK_FILE)  # all that a plan leaves in a folder
+_OF_A_PLAN = (RECORD_FILE, COST_FILE, LOCK_FILE)  # all that a plan leaves in a folder
 
 
-def resolve(config: Config, dataset: Path) -> Config:
+def resolve(config: Config, dataset: Location) -> Config:
     """The configuration with what the dataset decides filled in; refuses what no run could start from, as `prepare_run` does."""
     with tempfile.TemporaryDirectory() as scratch:
         return prepare_run(Path(scratch) / "run", dataset, config, resume=False)
@@ -44,16 +44,7 @@ def claimed(out: Path, identity: dict[str, Any]) -> Iterator[None]:
     """
     check_owner(out, identity)
     read_cost(out)  # refused, if it must be, before anything runs
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / _LOCK_FILE).open("w")
-    except OSError as error:
-        raise InputError(f"--out {str(out)!r} cannot be written: {error.strerror}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it however the driver ends
-        except OSError:
-            raise InputError(f"--out {str(out)!r} is in use by another running command; wait for it or choose another folder") from None
+    with hold_folder(out, "--out"):
         check_owner(out, identity)  # again: another driver may have begun and ended meanwhile
         if not (out / RECORD_FILE).exists() or _changes(out, json.loads(json.dumps(identity))):
             write_json(out / RECORD_FILE, identity)

@@ -17,6 +17,7 @@ from ..platform.data.manifest import read_config, read_manifest
 from ..platform.evaluation.metrics import measure
 from ..platform.evaluation.predictions import predict
 from ..platform.evaluation.problems import read_problems
+from ..platform.storage import Location
 
 CELL_FILE, LOSSES_FILE = "test.json", "losses.npy"
 STATISTICS = ("median", "mean", "p99")
@@ -24,7 +25,7 @@ FIGURES = (*STATISTICS, "energy_drift", "seconds_per_trajectory", "rows")
 
 
 def score_cell(
-    run: Path, dataset: Path, split_name: str, max_rows: int | None, batch_size: int, about: dict[str, Any], *, start: int = 0
+    run: Path, dataset: Location, split_name: str, max_rows: int | None, batch_size: int, about: dict[str, Any], *, start: int = 0
 ) -> None:
     """Measure the model of a run on at most `max_rows` rows of a split, from `start` on; leaves its files, the one that counts last."""
     manifest = read_manifest(dataset)

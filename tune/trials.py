@@ -14,6 +14,8 @@ from ..physics.errors import DiskFull, is_full_disk
 from ..physics.files import read_json, write_json
 from ..platform.progress import Progress
 from ..platform.ray_runtime import connect
+from ..platform.shared_folders import check_shared
+from ..platform.storage import Location
 from ..platform.training.run_folder import History
 
 FAILURE_FILE = "failure.json"
@@ -29,6 +31,7 @@ def run_trials(
     on_end: Callable[[dict[str, Any]], str] = lambda _: "",
     resources: dict[str, float] | None = None,
     reuse_actors: bool = True,
+    dataset: Location | None = None,
     **tuning: Any,
 ) -> None:
     """Run `work(parameters)` as Ray Tune trials; returns when all have ended, whatever their end.
@@ -38,6 +41,8 @@ def run_trials(
     no others begin, and DiskFull is raised when those that run have ended. A trial holds `resources`, by default one CPU
     and an equal part of the GPUs. With `reuse_actors` one process runs trial after trial. `tuning` goes to `tune.TuneConfig`, except
     `param_space`. Nothing in `scratch` outlives the call.
+
+    Raises InputError where a node of the cluster does not see the folder that `scratch` lies in, or the `dataset` of the trials.
     """
     # Quiet, and Ctrl-C stops the command instead of passing for its end.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the newer output prints tables whatever its verbosity
@@ -45,6 +50,7 @@ def run_trials(
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     ray = connect()
+    check_shared(ray, scratch.parent, "--out", dataset)
     from ray import tune
 
     def report_full_disk(parameters: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 Shapes: B batch, T queries, S keys, M width, H heads, K width of a head, W queries of a block.
 
 A *program* is one head of one sequence; a kernel runs the programs `start` to `stop` without the GIL, as those of the
-scan do (see `selective_scan.cpu_kernels`, whose `exp2` is used here: after a change of it, delete the caches of Numba).
+scan do (see `selective_scan.cpu_kernels`, whose `exp2` is used here).
 The innermost loops run over the queries of a block, side by side in scratch arrays that are padded with zeros to whole
 vectors. Scores carry a factor log2(e), so that the softmax is made of powers of two.
 """

@@ -1,9 +1,7 @@
 """Compiled selective scan and causal convolution for CPUs, forward and backward.
 
-All compiled code of the scan lives in this one file because Numba's on-disk cache watches only the file of the
-outermost function; attention, which uses `exp2` and `compiled` from here, says what follows for it. Shapes: B batch,
-L sequence, D channels, N states, K taps of the convolution or steps of a chunk, C chunks of the sequence, G blocks of
-channels, W channels of a block.
+Attention uses `exp2` and `compiled` from here. Shapes: B batch, L sequence, D channels, N states, K taps of the convolution or steps of
+a chunk, C chunks of the sequence, G blocks of channels, W channels of a block.
 
 A *program* is one block of channels of one sequence. A kernel runs the programs `start` to `stop` one after the
 other, without the GIL; who calls it decides how many threads share the programs. Programs write to disjoint
@@ -20,6 +18,8 @@ from collections.abc import Callable
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
+
+from ...physics.compiled import compiled as cached_njit
 
 # Contraction to fused multiply-adds everywhere; reassociation, which vector sums need, only in the kernels: it would
 # cancel the rounding by a large constant in exp2. Never "nnan" or "ninf": a NaN that comes in must come out.
@@ -125,12 +125,8 @@ def _log1p_ratio(w):
 
 
 def compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """Compile on first use and keep the machine code on disk, beside this file or in the user's cache folder."""
-    options = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # neither folder can be written: every process compiles for itself
-        return njit(**options)(function)
+    """Compile on first use, without the GIL, and keep the machine code on disk as `physics.compiled` does."""
+    return cached_njit(nogil=True, fastmath=_FAST)(function)
 
 
 @njit(fastmath=_FAST)

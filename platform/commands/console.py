@@ -10,26 +10,66 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from ...physics import InputError
 from ..config import Config, load_config, parse_assignments
+from ..storage import Location, is_in_job_copy, locate
 
 _USER_ERRNOS = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.EADDRINUSE, errno.ENOTDIR, errno.EISDIR}
 
-PATH = click.Path(path_type=Path)
+
+class LocationType(click.ParamType):
+    """A folder or file: a local path, or with `urls` also the URL of a store. With `made` it is one that the command writes."""
+
+    name = "path"
+
+    def __init__(self, *, urls: bool = False, made: bool = False) -> None:
+        self._urls, self._made = urls, made
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:
+        named = _name_of(param)
+        try:
+            place = locate(value)
+        except InputError as error:
+            raise InputError(f"{named}: {error}") from None
+        if isinstance(place, Path):
+            if self._made and is_in_job_copy(place):
+                remedy = "give the absolute path of a folder that all nodes share" + (", or a URL such as s3://BUCKET/FOLDER" * self._urls)
+                raise InputError(f"{named} is {str(place)!r}, which lies in the copy of the code that Ray deletes after the job; {remedy}")
+        elif not self._urls:
+            raise InputError(f"{named} is {str(place)!r}; it must be a local path; datasets and models may lie at a URL")
+        return place
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
 
 
-class _ModelFolder(click.Path):
-    """A path; that of a run folder is refused with the path of the model in it."""
+def _name_of(param: click.Parameter | None) -> str:
+    """An option as it is typed, or the name of an argument."""
+    if param is None:
+        return "path"
+    return next((option for option in param.opts if option.startswith("--")), (param.name or "path").upper())
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        folder: Any = super().convert(value, param, ctx)
+
+PATH = LocationType()  # is read
+OUT = LocationType(made=True)
+DATASET = LocationType(urls=True)
+MODEL = LocationType(urls=True)  # or the name of a shipped one
+NEW_DATASET = LocationType(urls=True, made=True)
+
+
+class _ModelFolder(LocationType):
+    """A model folder; a run folder is refused with the path of the model in it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:
+        folder = super().convert(value, param, ctx)
         if not (folder / "model.json").exists() and (folder / "model" / "model.json").exists():
             raise InputError(f"{str(folder)!r} is a run folder; its model is {str(folder / 'model')!r}")
         return folder
 
 
-MODEL_FOLDER = _ModelFolder(path_type=Path)
+MODEL_FOLDER = _ModelFolder(urls=True)
 
 architecture_option = click.option("--arch", "architecture__name", metavar="NAME", help="Architecture.  [default: mambonet]")
 minutes_option = click.option(

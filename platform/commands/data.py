@@ -8,7 +8,8 @@ import click
 
 from ...physics import InputError
 from ..config import DataConfig, load_data_config
-from .console import PATH, collect_overrides, config_options, emit, json_option
+from ..storage import Location
+from .console import DATASET, NEW_DATASET, PATH, collect_overrides, config_options, emit, json_option
 from .tables import format_facts
 
 
@@ -43,15 +44,15 @@ def resolve_data(config_source: str | None, assignments: tuple[str, ...], flags:
 
 
 @click.command()
-@click.argument("dest", type=PATH)
+@click.argument("dest", type=NEW_DATASET)
 @generation_options
 @click.option("--workers", type=click.IntRange(1), help="Tasks at once.  [default: one per CPU]")
 @click.option("--local", is_flag=True, help="Run in this process, on threads, without Ray.")
 @json_option
 def generate(
-    dest: Path, config_source: str | None, assignments: tuple[str, ...], workers: int | None, local: bool, as_json: bool, **flags: Any
+    dest: Location, config_source: str | None, assignments: tuple[str, ...], workers: int | None, local: bool, as_json: bool, **flags: Any
 ) -> None:
-    """Write a dataset of certified trajectories to the folder DEST.
+    """Write a dataset of certified trajectories to DEST, a folder or a URL.
 
     Ray Data runs the tasks. Run again, the command completes what is missing or damaged and changes nothing else.
     """
@@ -67,7 +68,7 @@ def generate(
 
 @click.command("import")
 @click.argument("source", type=PATH)
-@click.argument("dest", type=PATH)
+@click.argument("dest", type=NEW_DATASET)
 @click.option("--system", default="well", metavar="NAME", help="Hamiltonian system of the trajectories.")
 @click.option(
     "--column",
@@ -84,9 +85,9 @@ def generate(
 @click.option("--dtype", default="float32", type=click.Choice(["float32", "float64"]), help="Type of the tensor columns.")
 @json_option
 def import_rows(
-    source: Path, dest: Path, columns: tuple[str, ...], val: float | None, test: float | None, as_json: bool, **options: Any
+    source: Path, dest: Location, columns: tuple[str, ...], val: float | None, test: float | None, as_json: bool, **options: Any
 ) -> None:
-    """Write trajectories made elsewhere, in SOURCE, as a dataset to the folder DEST.
+    """Write trajectories made elsewhere, in SOURCE, as a dataset to DEST, a folder or a URL.
 
     SOURCE is an .npz, .csv, .h5 or .parquet file with a row for each trajectory. Rows are checked, and carry no certificate. All rows of
     a potential are in one split.
@@ -111,10 +112,10 @@ def _split_at_equals(text: str) -> tuple[str, str]:
 
 
 @click.command()
-@click.argument("dataset", type=PATH)
+@click.argument("dataset", type=DATASET)
 @click.option("--recheck", default=0, type=click.IntRange(0), help="Random rows to integrate again with an independent solver.")
 @json_option
-def inspect(dataset: Path, recheck: int, as_json: bool) -> None:
+def inspect(dataset: Location, recheck: int, as_json: bool) -> None:
     """Check DATASET, and show what it holds.
 
     Shows schema, counts, checksums and certificates; fails where anything is wrong.

@@ -4,22 +4,23 @@ from pathlib import Path
 
 import click
 
-from .console import MODEL_FOLDER, PATH, config_options, emit, json_option, resolve_config
+from ..storage import Location
+from .console import DATASET, MODEL_FOLDER, OUT, PATH, config_options, emit, json_option, resolve_config
 from .tables import benchmark_lines, comparison_table, evaluation_table
 
 
 @click.command()
 @click.argument("model", type=MODEL_FOLDER)
-@click.option("--dataset", required=True, type=PATH, help="Dataset folder.")
+@click.option("--dataset", required=True, type=DATASET, help="Dataset folder, or its URL.")
 @click.option("--split", default="test", help="train, val or test.")
-@click.option("--out", required=True, type=PATH, help="Folder for evaluation.json, trajectories.parquet, report.html and figures.")
+@click.option("--out", required=True, type=OUT, help="Folder for evaluation.json, trajectories.parquet, report.html and figures.")
 @click.option("--record", is_flag=True, help="Write the results to the model folder: its card, and the threshold that serving uses.")
 @click.option("--scaling", type=PATH, help="With --record: a folder of `scale`, whose losses against training rows the card shows.")
 @config_options
 @json_option
 def evaluate(
-    model: Path,
-    dataset: Path,
+    model: Location,
+    dataset: Location,
     split: str,
     out: Path,
     record: bool,
@@ -28,7 +29,7 @@ def evaluate(
     assignments: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Measure MODEL, a model folder, against working solvers.
+    """Measure MODEL, a model folder or its URL, against working solvers.
 
     Writes a self-contained report.
     """
@@ -42,15 +43,21 @@ def evaluate(
 
 @click.command()
 @click.argument("models", type=MODEL_FOLDER, nargs=-1, required=True)
-@click.option("--dataset", required=True, type=PATH, help="Dataset folder.")
+@click.option("--dataset", required=True, type=DATASET, help="Dataset folder, or its URL.")
 @click.option("--split", default="test", help="train, val or test.")
-@click.option("--out", required=True, type=PATH, help="Folder for comparison.json, comparison.html and figures.")
+@click.option("--out", required=True, type=OUT, help="Folder for comparison.json, comparison.html and figures.")
 @config_options
 @json_option
 def compare(
-    models: tuple[Path, ...], dataset: Path, split: str, out: Path, config_source: str | None, assignments: tuple[str, ...], as_json: bool
+    models: tuple[Location, ...],
+    dataset: Location,
+    split: str,
+    out: Path,
+    config_source: str | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
 ) -> None:
-    """Measure MODELS, model folders, on the same problems.
+    """Measure MODELS, model folders or their URLs, on the same problems.
 
     The results are one table.
     """

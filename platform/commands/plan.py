@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from .console import PATH, architecture_option, config_options, emit, json_option, resolve_config, study_options
+from ..storage import Location
+from .console import DATASET, NEW_DATASET, OUT, architecture_option, config_options, emit, json_option, resolve_config, study_options
 from .data import generation_options, resolve_data
 from .tables import format_facts, format_table
 
@@ -22,10 +23,10 @@ def plan(ctx: click.Context) -> None:
 
 
 @plan.command("generate")
-@click.argument("dest", type=PATH, required=False)
+@click.argument("dest", type=NEW_DATASET, required=False)
 @generation_options
 @json_option
-def plan_generate(dest: Path | None, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any) -> None:
+def plan_generate(dest: Location | None, config_source: str | None, assignments: tuple[str, ...], as_json: bool, **flags: Any) -> None:
     """Estimate the cost of a dataset; takes the options of `generate`."""
     from .. import planning
 
@@ -33,15 +34,15 @@ def plan_generate(dest: Path | None, config_source: str | None, assignments: tup
 
 
 @plan.command("train")
-@click.argument("dataset", type=PATH)
+@click.argument("dataset", type=DATASET)
 @architecture_option
-@click.option("--out", type=PATH, help="Taken, so that a train command can be planned as it stands; nothing is written.")
+@click.option("--out", type=OUT, help="Taken, so that a train command can be planned as it stands; nothing is written.")
 @click.option("--workers", default=1, type=click.IntRange(1), help="Ray Train workers (DDP).")
 @click.option("--local", is_flag=True, help="Run in one process, without Ray.")
 @config_options
 @json_option
 def plan_train(
-    dataset: Path,
+    dataset: Location,
     out: Path | None,
     workers: int,
     local: bool,
@@ -57,15 +58,15 @@ def plan_train(
 
 
 @plan.command("sweep")
-@click.argument("dataset", type=PATH)
+@click.argument("dataset", type=DATASET)
 @architecture_option
 @click.option("--trials", required=True, type=click.IntRange(1))
-@click.option("--out", type=PATH, help="Folder of the sweep: the plan is kept there, beside what the sweep then takes.")
+@click.option("--out", type=OUT, help="Folder of the sweep: the plan is kept there, beside what the sweep then takes.")
 @click.option("--storage", metavar="URL", help="Taken, so that a sweep command can be planned as it stands; nothing is written there.")
 @config_options
 @json_option
 def plan_sweep(
-    dataset: Path,
+    dataset: Location,
     trials: int,
     out: Path | None,
     storage: str | None,
@@ -81,13 +82,13 @@ def plan_sweep(
 
 
 @plan.command("scale")
-@click.argument("dataset", type=PATH)
+@click.argument("dataset", type=DATASET)
 @study_options
-@click.option("--out", type=PATH, help="The folder of the study; the plan is kept there, beside what the study then takes.")
+@click.option("--out", type=OUT, help="The folder of the study; the plan is kept there, beside what the study then takes.")
 @config_options
 @json_option
 def plan_scale(
-    dataset: Path,
+    dataset: Location,
     names: str,
     sizes: str,
     seeds: int,

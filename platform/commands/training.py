@@ -6,13 +6,14 @@ from typing import Any
 import click
 
 from ...physics import InputError
-from .console import PATH, architecture_option, config_options, deadline_after, emit, json_option, minutes_option, resolve_config
+from ..storage import Location
+from .console import DATASET, OUT, architecture_option, config_options, deadline_after, emit, json_option, minutes_option, resolve_config
 
 
 @click.command()
-@click.argument("dataset", type=PATH)
+@click.argument("dataset", type=DATASET)
 @architecture_option
-@click.option("--out", "run", required=True, type=PATH, help="Run folder.")
+@click.option("--out", "run", required=True, type=OUT, help="Run folder.")
 @click.option("--workers", default=1, type=click.IntRange(1), help="Ray Train workers (DDP).")
 @click.option("--local", is_flag=True, help="Run the loop in this process, without Ray.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out, or start it.")
@@ -20,7 +21,7 @@ from .console import PATH, architecture_option, config_options, deadline_after, 
 @config_options
 @json_option
 def train(
-    dataset: Path,
+    dataset: Location,
     run: Path,
     workers: int,
     local: bool,

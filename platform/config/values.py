@@ -1,11 +1,11 @@
 """Plain values of a configuration: merged with dotted overrides, validated, and a sentence for whatever does not fit."""
 
-import difflib
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from ...physics import InputError
+from ...physics.errors import unknown_key
 from .data import start_data
 
 DEFAULT_ARCHITECTURE = "mambonet"
@@ -75,7 +75,7 @@ def _booleans_as_numbers(given: Any, validated: Any, path: str = "") -> dict[str
     if isinstance(given, dict) and isinstance(validated, dict):
         pairs = [(key, value, validated[key]) for key, value in given.items() if key in validated]
     elif isinstance(given, list | tuple) and isinstance(validated, list | tuple):
-        pairs = [(str(index), *pair) for index, pair in enumerate(zip(given, validated, strict=False))]
+        pairs = [(str(index), value, result) for index, (value, result) in enumerate(zip(given, validated, strict=False))]
     else:
         return {}
     found: dict[str, bool] = {}
@@ -90,10 +90,7 @@ def _describe(problem: Any, values: dict[str, Any], root: type[BaseModel]) -> st
     if problem["type"] == "extra_forbidden":
         if path in _RENAMED:
             return f"{path} is not a known key; {_RENAMED[path]}"
-        choices = _valid_keys(location[:-1], values, root)
-        close = difflib.get_close_matches(location[-1], choices, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        return f"{path} is not a known key; {hint}valid keys are {', '.join(choices)}"
+        return unknown_key(path, _valid_keys(location[:-1], values, root))
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] in ("value_error", "model_type", "model_attributes_type"):
         return f"{path}: {message}" if location and not message.startswith(f"{location[0]}.") else message

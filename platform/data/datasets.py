@@ -1,9 +1,9 @@
 """Reading datasets."""
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from ...physics import InputError
 from ...physics.systems import SPLITS, Ensemble, Hamiltonians, Imported, System
 from ..config.data import DataConfig
+from ..storage import READERS, Location, Url, locate
 from .manifest import read_config, read_manifest
 from .schema import is_imported, state_column, tensor_column
 
@@ -21,7 +22,7 @@ from .schema import is_imported, state_column, tensor_column
 class RowFile:
     """A Parquet file of a dataset, and the numbers of its rows that are wanted, in ascending order."""
 
-    path: Path
+    path: Location
     wanted: np.ndarray
     sha256: str
     system: System
@@ -107,7 +108,9 @@ class Split(TrainingRows):
         return unstack_fields(self.potential, self.system)
 
 
-def list_files(folder: Path, split: str, max_rows: int | None = None, *, start: int = 0, per_potential: int | None = None) -> list[RowFile]:
+def list_files(
+    folder: Location, split: str, max_rows: int | None = None, *, start: int = 0, per_potential: int | None = None
+) -> list[RowFile]:
     """The files that hold `max_rows` rows of a split from row `start` on (all by default).
 
     With `per_potential` they are this many rows of each potential: see `row_numbers`.
@@ -174,14 +177,24 @@ def row_numbers(available: int, orbits: int, start: int = 0, rows: int | None = 
 def read_rows(files: list[RowFile]) -> TrainingRows:
     """The rows of several files of one dataset, in order; InputError as `RowFile.read`."""
     system = files[0].system
-    return TrainingRows.from_table(pa.concat_tables([file.read(training_columns(system)) for file in files]), system)
+    return TrainingRows.from_table(_read_tables(files, training_columns(system)), system)
 
 
-def read_split(folder: str | Path, split: str, max_rows: int | None = None, *, start: int = 0) -> Split:
-    """The `max_rows` rows of a split from row `start` on (all by default); InputError as `list_files` and `RowFile.read`."""
-    config = read_config(read_manifest(Path(folder)))
+def _read_tables(files: list[RowFile], columns: list[str] | None = None) -> pa.Table:
+    """The wanted rows of all files in order; those of a store are fetched several at a time, as each waits for the network."""
+    with ThreadPoolExecutor(READERS if isinstance(files[0].path, Url) else 1) as pool:
+        return pa.concat_tables(list(pool.map(lambda file: file.read(columns), files)))
+
+
+def read_split(folder: str | Location, split: str, max_rows: int | None = None, *, start: int = 0) -> Split:
+    """The `max_rows` rows of a split from row `start` on (all by default); InputError as `list_files` and `RowFile.read`.
+
+    `folder` is a path, or a URL such as `"s3://bucket/data"`.
+    """
+    folder = locate(folder)
+    config = read_config(read_manifest(folder))
     system = config.get_system()
-    table = pa.concat_tables([file.read() for file in list_files(Path(folder), split, max_rows, start=start)])
+    table = _read_tables(list_files(folder, split, max_rows, start=start))
     return Split(
         **_training_columns(table, system),
         **{name: np.asarray(table.column(name)) for name in ("trajectory_id", "energy", "integration_error")},

@@ -6,27 +6,29 @@ of a shard lie in a file of records. So memory holds one shard and some 50 bytes
 Shapes: R rows.
 """
 
+import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...physics import InputError
-from ...physics.files import write_file, write_json
 from ...physics.systems import SPLITS, System
 from ..config.data import DataConfig
+from ..folder_lock import holds_folder
 from ..progress import track
-from .card import CARD_FILE, render_card
-from .generation import build_manifest, check_destination, remove_partial_files
+from ..storage import Location, Url, locate
+from .generation import build_manifest, claim_destination, remove_partial_files, write_manifest
 from .imported_rows import ImportedRows, ImportOptions, digest
-from .manifest import MANIFEST_FILE, read_manifest
-from .shards import Shard, plan_shards, recognise_shard, write_imported_shard
+from .shards import Shard, plan_shards, write_imported_shard
 from .sources import open_source
 
 _SHARD_ROWS, _SHARD_VALUES = 5000, 1 << 26  # rows of a file, fewer where they are long: a shard is in memory whole
 
 
-def import_dataset(source: Path, destination: Path, options: ImportOptions | None = None) -> dict[str, Any]:
+@holds_folder("destination", "destination")
+def import_dataset(source: Path, destination: Location, options: ImportOptions | None = None) -> dict[str, Any]:
     """Write the trajectories of a file as a dataset to `destination`; returns its manifest.
 
     Equal sensors are one potential, unless there is a column `potential_id`, and no potential is in two splits. The order of the rows in a
@@ -43,22 +45,17 @@ def import_dataset(source: Path, destination: Path, options: ImportOptions | Non
     survey = _survey(rows)
     order = _divide(survey, options)
     config = _describe(rows, survey, order, options)
-    destination = destination.absolute()
-    check_destination(destination, config)
-    remove_partial_files(destination)
+    destination = locate(destination).absolute()
     shards = plan_shards(config)
-    complete = (destination / MANIFEST_FILE).exists()
-    recorded = {line["file"]: line for line in read_manifest(destination)["files"]} if complete else None
-    lines = {shard.file: line for shard in shards if (line := recognise_shard(config, destination, shard, recorded))}
+    lines = claim_destination(destination, config)
     missing = [shard for shard in shards if shard.file not in lines]
     try:
-        lines |= _write(rows, survey, order, config, destination, missing)
+        with tempfile.TemporaryDirectory() if isinstance(destination, Url) else nullcontext(destination) as scratch:
+            lines |= _write(rows, survey, order, config, destination, Path(scratch), missing)
     finally:
         remove_partial_files(destination)
     manifest = build_manifest(config, [lines[shard.file] for shard in shards]) | {"imported": rows.record}
-    if not complete or read_manifest(destination) != manifest:
-        write_file(destination / CARD_FILE, render_card(manifest).encode())
-        write_json(destination / MANIFEST_FILE, manifest)
+    write_manifest(destination, manifest)
     return manifest
 
 
@@ -171,12 +168,12 @@ def _describe(rows: ImportedRows, survey: _Survey, order: _Order, options: Impor
 
 
 def _write(
-    rows: ImportedRows, survey: _Survey, order: _Order, config: DataConfig, destination: Path, shards: list[Shard]
+    rows: ImportedRows, survey: _Survey, order: _Order, config: DataConfig, destination: Location, scratch: Path, shards: list[Shard]
 ) -> dict[str, dict[str, Any]]:
-    """Make these shards; their manifest lines by file. First the rows go to files of records, one for each shard."""
+    """Make these shards; their manifest lines by file. First the rows go to files of records in `scratch`, one for each shard."""
     if not shards:
         return {}
-    spools = {shard: destination / shard.split / f".{Path(shard.file).name}.records.partial" for shard in shards}
+    spools = {shard: scratch / shard.split / f".{Path(shard.file).name}.records.partial" for shard in shards}
     by_place = {(SPLITS.index(shard.split), shard.start // config.shard_rows): spool for shard, spool in spools.items()}
     for spool in spools.values():
         spool.parent.mkdir(parents=True, exist_ok=True)

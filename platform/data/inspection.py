@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 from ...physics.systems.generic import reference as solve_independently
 from ..config import DataConfig
 from ..provenance import hash_file
+from ..storage import Location, fetched, locate
 from .datasets import read_own_columns
 from .manifest import read_config, read_manifest
 from .schema import dataset_schema, is_imported, state_column, tensor_column
@@ -19,24 +19,29 @@ from .schema import dataset_schema, is_imported, state_column, tensor_column
 _MAX_REFERENCE_ERROR = 1e-10  # what the reference solver itself may be wrong by
 _NOISES = 8.0  # standard deviations by which no sensor of a dataset is off
 _SUMMATION = 1e-12  # by which sums in another order may differ
+_SUMMARISED = ("integration_error", "energy_drift")
 _MEASURED = 1e-6  # relative and absolute, of what only the motion gives
 
 
-def inspect_dataset(folder: Path, recheck: int = 0, on_row: Callable[[], None] = lambda: None) -> dict[str, Any]:
+def inspect_dataset(folder: Location, recheck: int = 0, on_row: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """Schema, counts, checksums and certificates of a dataset; `recheck` random rows are solved again by an independent solver.
 
     Problems are values: `problems` lists every damaged, missing or surprising file and every row whose
     certificate does not hold.
     """
+    folder = locate(folder)
     manifest = read_manifest(folder)
     config = read_config(manifest)
     expected = dataset_schema(config)
-    problems, sound = [], []
+    problems, sound, columns = [], [], list[dict[str, np.ndarray]]()
     for line in manifest["files"]:
-        problem = _file_problem(folder / line["file"], line["sha256"], expected)
-        problems.extend([f"{line['file']}: {problem}"] if problem else [])
-        sound.extend([] if problem else [line])
-    certificates, drifts = (_column(folder, sound, name) for name in ("integration_error", "energy_drift"))
+        read = _check_file(folder / line["file"], line["sha256"], expected)
+        if isinstance(read, str):
+            problems.append(f"{line['file']}: {read}")
+        else:
+            sound.append(line)
+            columns.append(read)
+    certificates, drifts = (np.concatenate([np.empty(0), *(read[name] for read in columns)]) for name in _SUMMARISED)
     report = {
         "dataset": str(folder),
         "schema": {field.name: str(field.type) for field in expected},
@@ -58,22 +63,25 @@ def inspect_dataset(folder: Path, recheck: int = 0, on_row: Callable[[], None] =
     return report
 
 
-def _file_problem(path: Path, checksum: str, expected: pa.Schema) -> str | None:
+def _check_file(location: Location, checksum: str, expected: pa.Schema) -> dict[str, np.ndarray] | str:
+    """The columns that the report summarises, or what is wrong with the file."""
     try:
-        if hash_file(path) != checksum:
-            return "its bytes do not match the manifest's checksum"
-        if not pq.read_schema(path).equals(expected):
-            return "its columns are not those of the dataset schema"
+        with fetched(location) as path:
+            if hash_file(path) != checksum:
+                return "its bytes do not match the manifest's checksum"
+            if not pq.read_schema(path).equals(expected):
+                return "its columns are not those of the dataset schema"
+            table = pq.read_table(path, columns=list(_SUMMARISED))
+            return {name: np.asarray(table.column(name)) for name in _SUMMARISED}
     except FileNotFoundError:
         return "it is missing"
     except (OSError, pa.ArrowException) as error:
         return f"it cannot be read: {error}"
-    return None
 
 
-def _column(folder: Path, lines: list[dict[str, Any]], name: str) -> np.ndarray:
-    parts = [np.asarray(pq.read_table(folder / line["file"], columns=[name]).column(name)) for line in lines]
-    return np.concatenate(parts) if parts else np.empty(0)
+def _read_table(location: Location) -> pa.Table:
+    with fetched(location) as path:
+        return pq.read_table(path)
 
 
 def _summary(values: np.ndarray) -> dict[str, float] | None:
@@ -83,7 +91,7 @@ def _summary(values: np.ndarray) -> dict[str, float] | None:
 
 
 def _recheck(
-    config: DataConfig, folder: Path, lines: list[dict[str, Any]], count: int, on_row: Callable[[], None]
+    config: DataConfig, folder: Location, lines: list[dict[str, Any]], count: int, on_row: Callable[[], None]
 ) -> tuple[dict[str, Any], list[str]]:
     """Integrate again rows picked at random from the sound files: the worst deviation, and rows beyond their certificate."""
     worst, failures, rows = 0.0, [], 0
@@ -96,7 +104,7 @@ def _recheck(
 
 
 def _recheck_imported(
-    config: DataConfig, folder: Path, lines: list[dict[str, Any]], count: int, on_row: Callable[[], None]
+    config: DataConfig, folder: Location, lines: list[dict[str, Any]], count: int, on_row: Callable[[], None]
 ) -> tuple[dict[str, Any], list[str]]:
     """How far imported rows picked at random are from an independent solver. A difference is no failure: there is no certificate to hold
     it against, and V between the sensors is a guess.
@@ -117,12 +125,12 @@ def _recheck_imported(
     return {"rows": len(differences), "not_solved": broken, "difference": _summary(np.array(differences)), "compared_with": compared}, []
 
 
-def _choose_rows(folder: Path, lines: list[dict[str, Any]], count: int) -> Iterator[pa.Table]:
+def _choose_rows(folder: Location, lines: list[dict[str, Any]], count: int) -> Iterator[pa.Table]:
     """Rows picked at random from these files, each as a table."""
     owners = np.repeat(np.arange(len(lines)), [line["rows"] for line in lines])
     chosen = np.random.default_rng(0).permutation(owners.size)[:count]
     starts = np.cumsum([0] + [line["rows"] for line in lines])
-    read = functools.lru_cache(maxsize=8)(lambda index: pq.read_table(folder / lines[index]["file"]))
+    read = functools.lru_cache(maxsize=8)(lambda index: _read_table(folder / lines[index]["file"]))
     for position in np.sort(chosen):
         owner = int(owners[position])
         yield read(owner).slice(int(position - starts[owner]), 1)

@@ -1,7 +1,6 @@
 """The manifest of a dataset folder: what the rows are, how many, and the checksum of every file."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,6 +10,7 @@ from ...physics.files import read_json
 from ...physics.systems import Imported
 from ..config.data import DataConfig
 from ..provenance import hash_json
+from ..storage import Location
 
 MANIFEST_FILE = "manifest.json"
 DATASET_SCHEMA_VERSION = 2
@@ -19,7 +19,7 @@ _FILE_FIELDS = {"file", "split", "rows", "bytes", "sha256"}
 _ENSEMBLE_KEYS = ("control_points", "length_scale", "depth")
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Location) -> dict[str, Any]:
     """The manifest of a dataset folder, in the current schema.
 
     Raises InputError where there is none, or it cannot be read, has an unknown schema version, or lacks a field.
@@ -73,7 +73,7 @@ def _is_whole(manifest: dict[str, Any], config: DataConfig) -> bool:
     return counted and manifest["system"] == config.system
 
 
-def read_config(manifest: dict[str, Any], path: Path | None = None) -> DataConfig:
+def read_config(manifest: dict[str, Any], path: Location | None = None) -> DataConfig:
     """How the rows were drawn; InputError, naming the key, where the manifest does not describe it."""
     try:
         return DataConfig.model_validate(manifest["config"])

@@ -17,6 +17,7 @@ from ...physics.files import atomic_file
 from ...physics.systems import ROWS_VERSION, SPLITS, Draws, draw_rows
 from ..config.data import DataConfig
 from ..provenance import hash_file, hash_json
+from ..storage import Location, fetched, staged
 from .manifest import as_schema_1
 from .schema import columns_to_table, dataset_schema, rows_to_table, tensor_columns
 
@@ -90,38 +91,36 @@ def _add_noise(fields: dict[str, np.ndarray], noise: float, draws: Draws) -> dic
     return {name: values + noise * part.reshape(values.shape) for (name, values), part in zip(fields.items(), parts, strict=True)}
 
 
-def write_shard(config: DataConfig, folder: Path, shard: Shard) -> dict[str, Any]:
+def write_shard(config: DataConfig, folder: Location, shard: Shard) -> dict[str, Any]:
     """Make and write one shard; its manifest line. The file carries its own record, for a later run to check."""
     rejections: Counter[str] = Counter()
     certificates: Counter[str] = Counter()
-    path = folder / shard.file
-    path.parent.mkdir(parents=True, exist_ok=True)
     schema = dataset_schema(config)
     # Row groups of bounded size, so that memory depends neither on the rows of a shard nor on their length.
     step = max(1, _GROUP_VALUES // row_values(config))
-    with atomic_file(path) as stream, pq.ParquetWriter(stream, schema, **_parquet_options(config)) as writer:
-        for start in range(shard.start, shard.stop, step):
-            table, rejected = make_rows(config, shard.split, np.arange(start, min(start + step, shard.stop)))
-            rejections.update(rejected)
-            certificates.update(_decades(table.column("integration_error").to_numpy()))
-            writer.write_table(table)
-        counters = {"rejections": rejections, "certificates": certificates}
-        record = _wanted(config, shard) | {name: dict(sorted(counter.items())) for name, counter in counters.items()}
-        writer.add_key_value_metadata({_METADATA_KEY: json.dumps(record, sort_keys=True)})
-    return _manifest_line(folder, shard, record)
+    with staged(folder / shard.file) as path:
+        with atomic_file(path) as stream, pq.ParquetWriter(stream, schema, **_parquet_options(config)) as writer:
+            for start in range(shard.start, shard.stop, step):
+                table, rejected = make_rows(config, shard.split, np.arange(start, min(start + step, shard.stop)))
+                rejections.update(rejected)
+                certificates.update(_decades(table.column("integration_error").to_numpy()))
+                writer.write_table(table)
+            counters = {"rejections": rejections, "certificates": certificates}
+            record = _wanted(config, shard) | {name: dict(sorted(counter.items())) for name, counter in counters.items()}
+            writer.add_key_value_metadata({_METADATA_KEY: json.dumps(record, sort_keys=True)})
+        return _manifest_line(path, shard, record)
 
 
-def write_imported_shard(config: DataConfig, folder: Path, shard: Shard, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def write_imported_shard(config: DataConfig, folder: Location, shard: Shard, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Write the rows of one shard, given as arrays by column; its manifest line."""
-    path = folder / shard.file
-    path.parent.mkdir(parents=True, exist_ok=True)
     schema, record = dataset_schema(config), imported_record(config, shard)
     step = max(1, _GROUP_VALUES // row_values(config))
-    with atomic_file(path) as stream, pq.ParquetWriter(stream, schema, **_parquet_options(config)) as writer:
-        for start in range(0, shard.stop - shard.start, step):
-            writer.write_table(columns_to_table({name: values[start : start + step] for name, values in rows.items()}, schema))
-        writer.add_key_value_metadata({_METADATA_KEY: json.dumps(record, sort_keys=True)})
-    return _manifest_line(folder, shard, record)
+    with staged(folder / shard.file) as path:
+        with atomic_file(path) as stream, pq.ParquetWriter(stream, schema, **_parquet_options(config)) as writer:
+            for start in range(0, shard.stop - shard.start, step):
+                writer.write_table(columns_to_table({name: values[start : start + step] for name, values in rows.items()}, schema))
+            writer.add_key_value_metadata({_METADATA_KEY: json.dumps(record, sort_keys=True)})
+        return _manifest_line(path, shard, record)
 
 
 def imported_record(config: DataConfig, shard: Shard) -> dict[str, Any]:
@@ -138,13 +137,35 @@ def read_record(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def recognise_shard(config: DataConfig, folder: Path, shard: Shard, recorded: dict[str, dict[str, Any]] | None) -> dict[str, Any] | None:
-    """The manifest line of a shard already there and whole, else None; `recorded` are the lines of an earlier manifest."""
-    path = folder / shard.file
-    record = read_record(path) if path.exists() else None
+@dataclass(frozen=True)
+class Found:
+    """A file that lies where a shard belongs: its record, its manifest line where it is that shard and whole, and whose it is."""
+
+    record: dict[str, Any] | None
+    line: dict[str, Any] | None
+    is_foreign: bool  # sound Parquet of someone else's, and no damaged file of this dataset: that keeps its size, or cannot be read
+
+
+def find_shard(config: DataConfig, folder: Location, shard: Shard, recorded: dict[str, dict[str, Any]] | None) -> Found:
+    """What lies where a shard belongs; `recorded` are the lines of an earlier manifest. Raises FileNotFoundError where nothing does."""
+    with fetched(folder / shard.file) as path:
+        try:
+            pq.read_metadata(path)
+        except (OSError, pa.ArrowException):
+            return Found(None, None, is_foreign=False)
+        record = read_record(path)
+        before = (recorded or {}).get(shard.file)
+        is_foreign = record is None or (before is not None and path.stat().st_size != before["bytes"])
+        return Found(record, None if is_foreign else _line_of_whole(config, path, shard, record, recorded), is_foreign)
+
+
+def _line_of_whole(
+    config: DataConfig, path: Path, shard: Shard, record: dict[str, Any] | None, recorded: dict[str, dict[str, Any]] | None
+) -> dict[str, Any] | None:
+    """The manifest line of a file that is this shard and whole, else None."""
     if record is None or not _fits(record, config, shard):
         return None
-    line = _manifest_line(folder, shard, record)
+    line = _manifest_line(path, shard, record)
     if recorded is not None:
         return line if recorded.get(shard.file) == line else None
     try:
@@ -192,8 +213,7 @@ def _decades(certificates: np.ndarray) -> Counter[str]:
     return Counter({f"1e{exponent:+03d}": int(count) for exponent, count in zip(*np.unique(exponents, return_counts=True), strict=True)})
 
 
-def _manifest_line(folder: Path, shard: Shard, record: dict[str, Any]) -> dict[str, Any]:
-    path = folder / shard.file
+def _manifest_line(path: Path, shard: Shard, record: dict[str, Any]) -> dict[str, Any]:
     return {
         "file": shard.file,
         "split": shard.split,

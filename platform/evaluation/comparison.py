@@ -13,9 +13,11 @@ from ..config import DataConfig, EvaluationConfig
 from ..data.datasets import read_split
 from ..data.manifest import read_config, read_manifest
 from ..data.schema import is_imported
+from ..folder_lock import holds_folder
 from ..outputs import check_results_folder
 from ..progress import track
 from ..provenance import code_version
+from ..storage import Location
 from .evaluation import UNCERTIFIED, describe_dataset, other_ensemble
 from .metrics import METRICS, count_broken, measure, summarise
 from .predictions import predict
@@ -27,8 +29,9 @@ COMPARISON_SCHEMA_VERSION = 2
 RESULT_FILE = "comparison.json"
 
 
+@holds_folder("out", "--out")
 def compare(
-    folders: list[Path], dataset: Path, out: Path, split_name: str = "test", settings: EvaluationConfig | None = None
+    folders: list[Location], dataset: Location, out: Path, split_name: str = "test", settings: EvaluationConfig | None = None
 ) -> dict[str, Any]:
     """Measure several model folders on one split; writes comparison.json and comparison.html to `out`.
 
@@ -95,7 +98,7 @@ def compare(
     return result
 
 
-def _name_all(folders: list[Path]) -> list[str]:
+def _name_all(folders: list[Location]) -> list[str]:
     """The last parts of the paths that tell models apart: a run's `model` goes by the name of its run."""
     short = [folder.parent.name if folder.name == "model" and folder.parent.name else folder.name for folder in folders]
     counts = Counter(short)

@@ -19,9 +19,11 @@ from ..data.datasets import Split, read_split
 from ..data.manifest import read_config, read_manifest
 from ..data.schema import is_imported
 from ..data.shards import rows_hashes
+from ..folder_lock import holds_folder
 from ..outputs import check_results_folder
 from ..progress import Progress, track
 from ..provenance import code_version
+from ..storage import Location, Url
 from .benchmark import find_task, read_scores
 from .calibration import calibrate, score_predictions
 from .groups import measure_groups
@@ -39,9 +41,10 @@ EVALUATION_SCHEMA_VERSION = 3
 RESULT_FILE, TRAJECTORIES_FILE = "evaluation.json", "trajectories.parquet"
 
 
+@holds_folder("out", "--out")
 def evaluate(
-    model_folder: Path,
-    dataset: Path,
+    model_folder: Location,
+    dataset: Location,
     out: Path,
     split_name: str = "test",
     settings: EvaluationConfig | None = None,
@@ -68,6 +71,8 @@ def evaluate(
     split = read_split(dataset, split_name, settings.max_rows)
     if record and not {"rows_drawn", "seconds", "config"} <= set(card["provenance"]):
         raise InputError(f"model {str(model_folder)!r} does not record how it was trained; --record needs a model that `train` made")
+    if record and isinstance(model_folder, Url):
+        raise InputError(f"--record writes to the model, which is {str(model_folder)!r}; give a model folder on a disk, or leave it out")
     if scaling and not record:
         raise InputError("--scaling is for the model's card; add --record")
     study = read_dataset_sizes(scaling, card["architecture"]["name"]) if scaling else None
@@ -112,13 +117,13 @@ def evaluate(
     write_json(out / RESULT_FILE, result)  # first: it shows whose the other files are
     _write_trajectories(out / TRAJECTORIES_FILE, split, problems, metrics)
     write_report(out, result, problems, baselines, predictions, metrics)
-    if record:
+    if record and isinstance(model_folder, Path):
         record_calibration(model_folder, calibration | {"dataset_hash": manifest["dataset_hash"], "rows": len(problems)})
         write_model_card(model_folder, subject, result, config, study)
     return result
 
 
-def describe_model(folder: Path, card: dict[str, Any], trained_for: TrainedFor) -> dict[str, Any]:
+def describe_model(folder: Location, card: dict[str, Any], trained_for: TrainedFor) -> dict[str, Any]:
     """What a result records about the model it is about."""
     architecture = parse_architecture(card["architecture"])
     return {
@@ -138,7 +143,7 @@ def _best_validation_loss(card: dict[str, Any]) -> float | None:
     return card["provenance"].get("metrics", {}).get("validation_loss")
 
 
-def describe_dataset(folder: Path, dataset_hash: str, config: DataConfig, split: str, rows: int) -> dict[str, Any]:
+def describe_dataset(folder: Location, dataset_hash: str, config: DataConfig, split: str, rows: int) -> dict[str, Any]:
     """What a result records about the dataset it was measured on."""
     return {
         "folder": str(folder),
@@ -151,7 +156,7 @@ def describe_dataset(folder: Path, dataset_hash: str, config: DataConfig, split:
     }
 
 
-def _check_fits(trained_for: TrainedFor, config: DataConfig, dataset: Path) -> None:
+def _check_fits(trained_for: TrainedFor, config: DataConfig, dataset: Location) -> None:
     """Refuse a dataset that the model cannot read."""
     if trained_for.system != config.system:
         raise InputError(f"model was trained for system {trained_for.system!r}; dataset {str(dataset)!r} has system {config.system!r}")

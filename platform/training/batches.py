@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -25,6 +24,7 @@ from ..data.datasets import RowFile, TrainingRows, list_files, read_rows
 from ..data.manifest import read_config, read_manifest
 from ..data.schema import tensor_column
 from ..data.shards import make_rows, row_values
+from ..storage import Location
 from .drawing import drawing_processes
 from .process_group import Worker
 
@@ -100,7 +100,7 @@ class Source(Protocol):
         ...
 
 
-def open_source(config: Config, dataset: Path, device: torch.device, worker: Worker) -> Source:
+def open_source(config: Config, dataset: Location, device: torch.device, worker: Worker) -> Source:
     """The source that `config.training` asks for."""
     settings = config.training
     files = training_files(dataset, settings)
@@ -113,12 +113,12 @@ def open_source(config: Config, dataset: Path, device: torch.device, worker: Wor
     return Resident(Batch.from_rows(read_rows(files), device), settings, worker)
 
 
-def training_files(dataset: Path, settings: TrainingConfig) -> list[RowFile]:
+def training_files(dataset: Location, settings: TrainingConfig) -> list[RowFile]:
     """The files with the rows to train on; InputError as `list_files`."""
     return list_files(dataset, "train", settings.train_rows, start=settings.train_start, per_potential=settings.trajectories_per_potential)
 
 
-def validation_files(dataset: Path, settings: TrainingConfig) -> list[RowFile]:
+def validation_files(dataset: Location, settings: TrainingConfig) -> list[RowFile]:
     """The files with the rows that choose among epochs; InputError as `list_files`."""
     return list_files(dataset, "val", settings.val_rows, start=settings.val_start)
 
@@ -341,7 +341,7 @@ def _ahead(work: Iterable[Callable[[], _T]], pool: Executor, ahead: int) -> Iter
             pool.shutdown()
 
 
-def normalisation(dataset: Path, settings: TrainingConfig) -> tuple[Tensor, Tensor]:
+def normalisation(dataset: Location, settings: TrainingConfig) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel of the fields (C,), over the sensors and rows of the training split."""
     fields = read_config(read_manifest(dataset)).get_system().fields
     counts, totals, squares = (np.zeros(sum(fields.values())) for _ in range(3))

@@ -8,6 +8,8 @@ from ...physics import InputError
 from ...physics.errors import DiskFull
 from ..config import Config, load_config
 from ..progress import Progress
+from ..shared_folders import check_shared
+from ..storage import Location, locate
 from .loop import train
 from .run_folder import CONFIG_FILE, History
 
@@ -18,7 +20,7 @@ _TIMEOUT_S = 600  # how long a worker waits for the others of its group
 
 def train_with_ray(
     config: Config,
-    dataset: Path,
+    dataset: Location,
     run: Path,
     num_workers: int,
     progress: Progress,
@@ -37,7 +39,8 @@ def train_with_ray(
     """
     from ..ray_runtime import connect
 
-    connect()  # before Ray is imported: it reads its settings once
+    ray = connect()  # before Ray is imported: it reads its settings once
+    check_shared(ray, run.absolute(), "--out", dataset.absolute())
     from ray.exceptions import RayActorError
     from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -111,7 +114,7 @@ def _work(settings: dict[str, Any]) -> dict[str, Any]:
     try:
         # No ray.train.report per epoch: the run folder is the record, and each report waits for the controller's
         # next poll, up to two seconds.
-        config, dataset = load_config(run / CONFIG_FILE), Path(settings["dataset"])
+        config, dataset = load_config(run / CONFIG_FILE), locate(settings["dataset"])
         return train(config, dataset, run, device=get_device(), deadline=settings["deadline"])
     except InputError as error:
         return {"failure": str(error), "disk_full": isinstance(error, DiskFull)}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ...architectures import Operator, load_model
 from ...physics import InputError
+from ..storage import locate
 
 _CARD = "model.json"
 
@@ -27,7 +28,7 @@ def start_from(network: Operator, folder: str) -> None:
     Raises InputError where the folder holds no such network: of the same architecture and sizes, for the same task.
     """
     try:
-        source = load_model(folder)
+        source = load_model(locate(folder))
     except InputError as error:
         raise InputError(f"training.initial_model is {folder!r}, which cannot be read: {error}") from None
     if (source.config, source.task) != (network.config, network.task):

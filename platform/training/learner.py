@@ -1,5 +1,7 @@
 """A network in training: its steps, its state, and its loss on held-out rows."""
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -133,6 +135,31 @@ def check_device(settings: TrainingConfig, device: torch.device, num_workers: in
     if settings.cuda_graph and (device.type != "cuda" or num_workers > 1):
         where = f"{num_workers} workers" if num_workers > 1 else f"device {device.type}"
         raise InputError(f"training.cuda_graph is true, which needs one worker on a CUDA device; this run has {where}")
+    if settings.compile:
+        check_compiler(device)
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raises InputError where torch.compile would find no compiler for what it writes: C++ on a CPU, C for the launchers on a GPU."""
+    if device.type == "cpu":
+        variable, language, found = "CXX", "C++", _has_cpp_compiler()
+    else:
+        variable, language, found = "CC", "C", any(map(shutil.which, [os.environ.get("CC") or "cc", "clang", "gcc"]))
+    if not found:
+        raise InputError(
+            f"training.compile is true, and torch.compile finds no {language} compiler ({variable} is {os.environ.get(variable)!r}); "
+            f"install g++ or clang++, set {variable} to a compiler, or leave training.compile at false"
+        )
+
+
+def _has_cpp_compiler() -> bool:
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        return bool(get_cpp_compiler())
+    except (InvalidCxxCompiler, OSError):  # OSError: a file that cannot be run
+        return False
 
 
 def diverged(what: str) -> InputError:

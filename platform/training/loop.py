@@ -17,6 +17,7 @@ from ...architectures.selective_scan import choose_backend
 from ..config import Config
 from ..data.datasets import read_rows
 from ..machine import default_device, peak_memory_bytes
+from ..storage import Location
 from .batches import Batch, normalisation, open_source, validation_files
 from .learner import Learner, diverged, validate
 from .precision import precision_at
@@ -29,7 +30,7 @@ Report = Callable[[dict[str, float]], None]
 
 def train(
     config: Config,
-    dataset: Path,
+    dataset: Location,
     run: Path,
     report: Report = lambda _: None,
     device: torch.device | None = None,

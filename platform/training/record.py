@@ -13,6 +13,7 @@ from ..config import Config
 from ..data.manifest import read_manifest
 from ..data.shards import rows_config
 from ..provenance import code_version, hash_json
+from ..storage import Location
 from .batches import rows_of
 from .checkpoints import CheckpointFolder
 from .learner import Learner
@@ -24,7 +25,7 @@ from .trained_for import trained_for
 class Record:
     """The history of a run, its best epoch, and the files that keep both."""
 
-    def __init__(self, config: Config, dataset: Path, run: Path, worker: Worker) -> None:
+    def __init__(self, config: Config, dataset: Location, run: Path, worker: Worker) -> None:
         self._settings, self._run, self._worker = config.training, run, worker
         self._architecture = config.architecture.name
         self._trained_for = trained_for(config.data)
@@ -134,7 +135,7 @@ def stages_of(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _provenance(config: Config, dataset: Path) -> dict[str, Any]:
+def _provenance(config: Config, dataset: Location) -> dict[str, Any]:
     manifest = read_manifest(dataset)
     return {
         "dataset_hash": manifest["dataset_hash"],

@@ -21,8 +21,10 @@ from ...physics.errors import DiskFull, is_full_disk
 from ...physics.files import is_litter, read_json, write_json
 from ..config import Config, load_config
 from ..data.manifest import read_manifest
+from ..folder_lock import LOCK_FILE
 from ..outputs import check_placement
 from ..provenance import flatten
+from ..storage import Location
 from .batches import training_files, validation_files
 from .continuation import check_continuation, other_schedule
 from .initial_model import find_initial_model, start_from
@@ -34,7 +36,7 @@ CHECKPOINTS_FOLDER, MODEL_FOLDER = "checkpoints", "model"
 
 
 def prepare_run(
-    run: Path, dataset: Path, config: Config, resume: bool, *, may_extend: bool = True, before_claim: Callable[[], None] = lambda: None
+    run: Path, dataset: Location, config: Config, resume: bool, *, may_extend: bool = True, before_claim: Callable[[], None] = lambda: None
 ) -> Config:
     """Check the inputs and claim the run folder, before any worker starts; returns the resolved configuration.
 
@@ -84,7 +86,7 @@ def prepare_run(
     return config
 
 
-def _take_from_dataset(config: Config, dataset: Path, data: dict[str, Any]) -> Config:
+def _take_from_dataset(config: Config, dataset: Location, data: dict[str, Any]) -> Config:
     """The configuration with the section `data` of the dataset; InputError where a given key contradicts it."""
     fixed = {f"data.{key}": value for key, value in data.items()}
     actual, given = flatten({"data": data}), flatten(config.given())
@@ -96,10 +98,10 @@ def _take_from_dataset(config: Config, dataset: Path, data: dict[str, Any]) -> C
 
 def _holds_other_things(run: Path) -> bool:
     """Whether it holds more than what a process leaves that was killed while it claimed the folder."""
-    return any(name != DATASET_FILE and not name.endswith(".partial") and not is_litter(name) for name in os.listdir(run))
+    return any(name not in (DATASET_FILE, LOCK_FILE) and not name.endswith(".partial") and not is_litter(name) for name in os.listdir(run))
 
 
-def _continue(run: Path, dataset: Path, config: Config, dataset_hash: str, may_extend: bool) -> tuple[list[str], bool]:
+def _continue(run: Path, dataset: Location, config: Config, dataset_hash: str, may_extend: bool) -> tuple[list[str], bool]:
     """Check that the run can go on as `config`; returns what sets its epochs apart, as sentences, and whether it has more to do now."""
     before = load_config(run / CONFIG_FILE, given_as="the run's configuration")
     is_longer = check_continuation(before, config, may_extend)

@@ -6,8 +6,10 @@ from typing import Any
 import torch
 
 from ..config import Config, TrainingConfig
+from ..folder_lock import holds_folder
 from ..machine import default_device
 from ..progress import track
+from ..storage import Location
 from .batches import rows_of
 from .learner import check_device
 from .loop import train
@@ -27,7 +29,8 @@ def check_start(settings: TrainingConfig, device: torch.device, num_workers: int
     check_trackers(settings.trackers)
 
 
-def run_training(config: Config, dataset: Path, run: Path, workers: int, resume: bool, deadline: float | None = None) -> dict[str, Any]:
+@holds_folder("run", "--out")
+def run_training(config: Config, dataset: Location, run: Path, workers: int, resume: bool, deadline: float | None = None) -> dict[str, Any]:
     """Train in the folder `run`, in this process (`workers` 0) or under Ray Train; returns the result.
 
     `deadline` as in `training.train`; InputError as there and in `prepare_run`.

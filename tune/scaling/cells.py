@@ -4,7 +4,6 @@ import itertools
 import re
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from ...physics import InputError
 from ...platform.config import Config
 from ...platform.data.datasets import RowFile, list_files, row_numbers
 from ...platform.data.manifest import read_config, read_manifest
+from ...platform.storage import Location
 from ...platform.training.batches import training_files, validation_files
 from .contestants import Contestant
 
@@ -67,7 +67,7 @@ class Pool:
     orbits: int  # consecutive rows that share a potential
 
     @classmethod
-    def of(cls, dataset: Path, draws: int) -> "Pool":
+    def of(cls, dataset: Location, draws: int) -> "Pool":
         """Raises InputError where a draw would have no rows."""
         manifest = read_manifest(dataset)
         orbits = read_config(manifest).distribution.orbits_per_hamiltonian
@@ -185,7 +185,7 @@ def protocol_text(config: Config) -> str:
     return f"protocol {protocol}: every cell trains {budget_text(config)}, to a whole epoch"
 
 
-def check_leakage(dataset: Path, grid: Grid, contestants: list[Contestant], pool: Pool, split: str) -> dict[str, Any]:
+def check_leakage(dataset: Location, grid: Grid, contestants: list[Contestant], pool: Pool, split: str) -> dict[str, Any]:
     """Count the potentials that the largest cells train on, are selected by and are measured on, by `potential_id`.
 
     Raises

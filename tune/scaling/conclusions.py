@@ -14,6 +14,7 @@ from ...physics.files import atomic_file, write_file, write_json
 from ...platform.config import Config
 from ...platform.data.manifest import read_manifest
 from ...platform.provenance import code_version
+from ...platform.storage import Location
 from ..fits import ScalingLaw
 from ..scores import FIGURES, LOSSES_FILE, STATISTICS, compare_pairs, is_scored, read_score, summarise_seeds
 from ..trials import read_failure
@@ -35,7 +36,7 @@ def run_of(out: Path, cell: Cell) -> Path:
     return out / RUNS_FOLDER / cell.name
 
 
-def conclude(config: Config, dataset: Path, out: Path, cells: list[Cell], split: str, about: dict[str, Any]) -> dict[str, Any]:
+def conclude(config: Config, dataset: Location, out: Path, cells: list[Cell], split: str, about: dict[str, Any]) -> dict[str, Any]:
     """The result of a study, with `about` in it, also as files: of `cells`, and of all other cells in the folder that have ended.
 
     Raises InputError where none was measured.

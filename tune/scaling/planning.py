@@ -10,6 +10,7 @@ from ...platform.config import Config
 from ...platform.data.manifest import read_manifest
 from ...platform.machine import torch_threads
 from ...platform.planning import RAY_STARTUP_SECONDS, STARTUP_SECONDS, plan_train
+from ...platform.storage import Location
 from ...platform.training.runs import steps_of
 from ..folders import claimed, record_cost, resolve
 from ..scores import is_scored
@@ -23,7 +24,7 @@ from .scale import Design, design_study, identity, measured_split
 
 def plan_scale(
     config: Config,
-    dataset: Path,
+    dataset: Location,
     names: list[str],
     sizes: list[int],
     seeds: int,
@@ -47,7 +48,7 @@ def plan_scale(
     return plan
 
 
-def _plan(config: Config, dataset: Path, design: Design, out: Path | None, local: bool) -> dict[str, Any]:
+def _plan(config: Config, dataset: Location, design: Design, out: Path | None, local: bool) -> dict[str, Any]:
     contestants, pool = design.contestants, design.pool
     cells = design.grid.cells([each.name for each in contestants])
     pending = [cell for cell in cells if out is None or not is_scored(run_of(out, cell))]
@@ -79,7 +80,7 @@ def _plan(config: Config, dataset: Path, design: Design, out: Path | None, local
     }
 
 
-def _plan_retuning(trials: int, design: Design, dataset: Path, out: Path | None) -> tuple[float, dict[str, float]]:
+def _plan_retuning(trials: int, design: Design, dataset: Location, out: Path | None) -> tuple[float, dict[str, float]]:
     """Seconds by the clock of the trials that sweeps have left to do; and, by contestant, how much slower than with its own settings an
     epoch is on average in the space, from which the settings of its cells will come. Ray starts once for all.
     """
@@ -98,7 +99,7 @@ def _plan_retuning(trials: int, design: Design, dataset: Path, out: Path | None)
     return seconds, slower
 
 
-def _plan_contestant(contestant: Contestant, dataset: Path, pool: Pool, cells: list[Cell], measured_rows: int) -> dict[str, Any]:
+def _plan_contestant(contestant: Contestant, dataset: Location, pool: Pool, cells: list[Cell], measured_rows: int) -> dict[str, Any]:
     if not cells:
         return {"name": contestant.name, "parameters": None, "runs": 0, "steps": 0, "seconds_per_step": None} | dict.fromkeys(
             ("seconds", "longest_seconds", "prepare_seconds", "disk_bytes", "memory_bytes"), 0

@@ -13,6 +13,7 @@ from ...physics import InputError
 from ...physics.files import read_json
 from ...platform.config import Config
 from ...platform.provenance import changed_keys
+from ...platform.storage import Location
 from ..folders import RECORD_FILE
 from ..sweeps.objectives import VALIDATION_LOSS
 from ..sweeps.search_spaces import default_space
@@ -52,7 +53,7 @@ def sweep_config(base: Config, pool: Pool, name: str, size: int) -> Config:
     return cell_config(base, pool, Cell(name, size, 0))
 
 
-def check_retuning(contestants: list[Contestant], dataset: Path, out: Path | None, sizes: list[int], pool: Pool, trials: int) -> None:
+def check_retuning(contestants: list[Contestant], dataset: Location, out: Path | None, sizes: list[int], pool: Pool, trials: int) -> None:
     """Raise InputError for sweeps that could not begin, or that would not search as those which `out` holds, before anything runs."""
     for contestant in contestants:
         try:
@@ -67,7 +68,7 @@ def check_retuning(contestants: list[Contestant], dataset: Path, out: Path | Non
                 raise InputError(f"{str(out)!r} already holds sweeps of {contestant.name} with {changes}; choose another folder")
 
 
-def retune(bases: dict[str, Config], dataset: Path, out: Path, sizes: list[int], pool: Pool, trials: int) -> None:
+def retune(bases: dict[str, Config], dataset: Location, out: Path, sizes: list[int], pool: Pool, trials: int) -> None:
     """Complete a sweep of `trials` trials for each contestant and size."""
     for name, base in bases.items():
         for size in sizes:

@@ -24,6 +24,7 @@ from ...platform.data.manifest import read_manifest
 from ...platform.machine import default_device
 from ...platform.progress import Progress, track
 from ...platform.provenance import changed_keys
+from ...platform.storage import Location
 from ...platform.training.loop import Report, train
 from ...platform.training.run_folder import CONFIG_FILE, prepare_run
 from ...platform.training.runs import check_start, steps_of
@@ -39,7 +40,7 @@ from .retuning import check_retuning, read_retuning, retune, settings_of, with_s
 
 def scale(
     config: Config,
-    dataset: Path,
+    dataset: Location,
     out: Path,
     names: list[str],
     sizes: list[int],
@@ -109,7 +110,7 @@ class Design:
 
 
 def design_study(
-    config: Config, dataset: Path, names: list[str], grid: Grid, trajectories: list[int] | None, out: Path | None, local: bool
+    config: Config, dataset: Location, names: list[str], grid: Grid, trajectories: list[int] | None, out: Path | None, local: bool
 ) -> Design:
     """The design of a study that can begin in `out`; InputError as in `scale`, before anything is written."""
     contestants = vary_trajectories(read_contestants(config, names), trajectories)
@@ -122,12 +123,12 @@ def design_study(
     return Design(grid, contestants, pool)
 
 
-def measured_split(dataset: Path) -> str:
+def measured_split(dataset: Location) -> str:
     """The split that cells are measured on."""
     return "test" if read_manifest(dataset)["counts"]["test"] else "val"
 
 
-def identity(config: Config, dataset: Path) -> dict[str, Any]:
+def identity(config: Config, dataset: Location) -> dict[str, Any]:
     """What all cells of a folder have in common."""
     chosen_by_cells = ("train_rows", "train_start", "trajectories_per_potential", "val_rows", "val_start", "seed")
     training = {key: value for key, value in config.dump()["training"].items() if key not in chosen_by_cells}
@@ -156,7 +157,7 @@ def _check_unchanged(run: Path, wanted: Config) -> None:
         raise InputError(f"--out {str(run.parent.parent)!r} already holds cell {run.name} with {changes}; choose another folder")
 
 
-def _run(config: Config, dataset: Path, out: Path, cells: list[Cell], split: str, local: bool) -> None:
+def _run(config: Config, dataset: Location, out: Path, cells: list[Cell], split: str, local: bool) -> None:
     # Long cells first: a short one last leaves no core idle for long.
     runs = [run_of(out, cell) for cell in sorted(cells, key=lambda cell: -cell.size)]
     work = _Work(dataset, split, config.evaluation.max_rows, config.evaluation.batch_size)
@@ -171,7 +172,7 @@ def _run(config: Config, dataset: Path, out: Path, cells: list[Cell], split: str
 class _Work:
     """Trains a cell and measures it."""
 
-    dataset: Path
+    dataset: Location
     split: str
     max_rows: int | None
     batch_size: int
@@ -207,9 +208,7 @@ def _run_here(work: Callable[[Path, Report], None], runs: list[Path], progress: 
         progress.advance()
 
 
-def _run_on_tune(
-    work: Callable[[Path, Report], None], runs: list[Path], scratch: Path, progress: Progress, max_concurrent: int | None
-) -> None:
+def _run_on_tune(work: _Work, runs: list[Path], scratch: Path, progress: Progress, max_concurrent: int | None) -> None:
     from ...platform.ray_runtime import connect
 
     cluster = connect().cluster_resources()  # before Tune is imported: it reads its settings once
@@ -217,4 +216,4 @@ def _run_on_tune(
 
     grid = {"run": tune.grid_search([str(run) for run in runs])}
     at_once = max_concurrent or max(1, int(cluster.get("CPU", 1)))
-    run_trials(lambda given: work(Path(given["run"]), tune.report), scratch, progress, at_once, param_space=grid)
+    run_trials(lambda given: work(Path(given["run"]), tune.report), scratch, progress, at_once, dataset=work.dataset, param_space=grid)

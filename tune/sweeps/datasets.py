@@ -8,12 +8,13 @@ from typing import Any
 from ...platform.config import Config
 from ...platform.data.generation import generate
 from ...platform.data.manifest import MANIFEST_FILE
+from ...platform.storage import Location
 from .search_spaces import Choices, Space
 
 DATASETS_FOLDER = "datasets"
 
 
-def dataset_of(parameters: Mapping[str, Any], config: Config, dataset: Path, out: Path) -> Path:
+def dataset_of(parameters: Mapping[str, Any], config: Config, dataset: Location, out: Location) -> Location:
     """The dataset that a trial with these parameters trains on."""
     varied = _of_data(parameters)
     values = config.data.model_dump(mode="json")
@@ -22,14 +23,13 @@ def dataset_of(parameters: Mapping[str, Any], config: Config, dataset: Path, out
     return out / DATASETS_FOLDER / ",".join(f"{key.removeprefix('data.')}={value}" for key, value in sorted(varied.items()))
 
 
-def generate_datasets(config: Config, dataset: Path, out: Path, space: Space) -> None:
+def generate_datasets(config: Config, dataset: Location, out: Path, space: Space) -> None:
     """Generate what is missing of the datasets that the space can ask for. Rows are as many, of the same seed."""
     keys = {key: domain.values for key, domain in space.items() if key.startswith("data.") and isinstance(domain, Choices)}
     for values in itertools.product(*keys.values()):
         parameters = dict(zip(keys, values, strict=True))
         folder = dataset_of(parameters, config, dataset, out)
         if not (folder / MANIFEST_FILE).exists():
-            folder.parent.mkdir(exist_ok=True)
             generate(folder, config.override(parameters).data)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...platform.config import Config, load_config
+from ...platform.storage import Location
 from ...platform.training.loop import train
 from ...platform.training.run_folder import CHECKPOINTS_FOLDER, CONFIG_FILE, prepare_run
 from ...platform.training.runs import steps_of
@@ -26,7 +27,7 @@ def final_folder(out: Path, trial: str, seed: int) -> Path:
     return out / FINALS_FOLDER / f"{trial}-{seed}"
 
 
-def prepare_finals(config: Config, dataset: Path, out: Path, rows: list[dict[str, Any]]) -> list[Path]:
+def prepare_finals(config: Config, dataset: Location, out: Path, rows: list[dict[str, Any]]) -> list[Path]:
     """Claim the run folders of the finalists among the rows of a leaderboard; returns those that have not been measured."""
     pending = []
     for row in _finalists(config, rows):
@@ -39,7 +40,7 @@ def prepare_finals(config: Config, dataset: Path, out: Path, rows: list[dict[str
     return pending
 
 
-def run_final(run: Path, dataset: Path, report: Any) -> None:
+def run_final(run: Path, dataset: Location, report: Any) -> None:
     """Train and measure one run of the finals, or record why it failed."""
 
     def work() -> None:

@@ -13,13 +13,14 @@ from ...platform.data.manifest import read_config, read_manifest
 from ...platform.evaluation.metrics import measure
 from ...platform.evaluation.predictions import predict
 from ...platform.evaluation.problems import read_problems
+from ...platform.storage import Location
 from ...platform.training.run_folder import MODEL_FOLDER, History
 
 VALIDATION_LOSS = ("validation_loss",)  # alone, it needs no measurement: training has it
 _TIMINGS = 3  # of which the fastest counts, since other trials run beside
 
 
-def measure_run(run: Path, dataset: Path, config: Config, objectives: tuple[str, ...]) -> list[float]:
+def measure_run(run: Path, dataset: Location, config: Config, objectives: tuple[str, ...]) -> list[float]:
     """The objectives of a run so far, in order.
 
     Raises
@@ -40,7 +41,7 @@ def measure_run(run: Path, dataset: Path, config: Config, objectives: tuple[str,
     return [float(figures[name]) for name in objectives]
 
 
-def _measure_model(run: Path, dataset: Path, config: Config) -> dict[str, float]:
+def _measure_model(run: Path, dataset: Location, config: Config) -> dict[str, float]:
     model, settings = load_model(run / MODEL_FOLDER), config.training
     split = read_split(dataset, "val", settings.val_rows, start=settings.val_start)
     problems = read_problems(split, read_config(read_manifest(dataset)))

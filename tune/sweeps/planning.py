@@ -14,6 +14,7 @@ from ...physics import InputError
 from ...platform.config import Config
 from ...platform.machine import torch_threads
 from ...platform.planning import RAY_STARTUP_SECONDS, STARTUP_SECONDS, plan_train
+from ...platform.storage import Location
 from ..folders import claimed, record_cost, resolve
 from .leaderboard import LEADERBOARD_FILE
 from .resources import share_cluster
@@ -32,7 +33,7 @@ _NOT_LEARNING = ("random", "grid")  # samplers
 _TRIAL_SECONDS, _REPORT_SECONDS = 0.5, 0.03  # what a trial and an epoch cost beside training: Ray Tune, the storage, outputs
 
 
-def plan_sweep(config: Config, dataset: Path, num_trials: int, out: Path | None = None) -> dict[str, Any]:
+def plan_sweep(config: Config, dataset: Location, num_trials: int, out: Path | None = None) -> dict[str, Any]:
     """The plan of what a sweep has left to do, as `plan_trials` gives it, kept in its folder `out`; InputError as in `sweep`."""
     dataset = dataset.absolute()
     search = check_sweep(config, dataset, num_trials)
@@ -54,7 +55,7 @@ def num_ended(out: Path) -> int:
         raise InputError(f"{table} is not JSON; delete it, and the sweep writes it again") from None
 
 
-def plan_trials(config: Config, dataset: Path, num_trials: int) -> dict[str, Any]:
+def plan_trials(config: Config, dataset: Location, num_trials: int) -> dict[str, Any]:
     """Time, memory and disk of trials of a sweep, and how many epochs early stopping leaves.
 
     A few networks drawn at random from the space are timed, with as many threads as a trial has. Early stopping is simulated with
@@ -134,7 +135,7 @@ def _simulate(stopper: Stopper, concurrent: int, budget: int, quality: np.ndarra
     return total, now
 
 
-def _sample_trials(config: Config, dataset: Path) -> list[Config]:
+def _sample_trials(config: Config, dataset: Location) -> list[Config]:
     import optuna
 
     def sampler(held: int) -> Any:

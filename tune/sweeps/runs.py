@@ -15,6 +15,7 @@ import numpy as np
 
 from ...platform.config import Config
 from ...platform.progress import Progress
+from ...platform.storage import Location
 from ...platform.training.loop import train
 from ...platform.training.run_folder import History, prepare_run
 from .objectives import VALIDATION_LOSS, measure_run
@@ -42,7 +43,7 @@ class TrialWork:
     """
 
     config: Config
-    dataset: Path
+    dataset: Location
     folder: Path
     rungs: Sequence[int]
     share: Share
@@ -106,7 +107,7 @@ class _Pause(Exception):
     """Ends a call of `train` after the epoch that it was meant to reach."""
 
 
-def _train_until(config: Config, dataset: Path, run: Path, target: int) -> None:
+def _train_until(config: Config, dataset: Location, run: Path, target: int) -> None:
     """Train a run up to `target` epochs, so that the runs of a trial reach a rung before it is judged."""
     if target < config.training.epochs and len(History(run).read()) >= target:
         return

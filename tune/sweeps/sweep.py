@@ -25,6 +25,7 @@ from ...physics.files import read_json, write_json
 from ...platform.config import Config, load_config
 from ...platform.data.manifest import read_manifest
 from ...platform.progress import track
+from ...platform.storage import Location, locate
 from ...platform.training.run_folder import DATASET_FILE, MODEL_FOLDER
 from ...platform.training.runs import check_start
 from ..folders import check_owner, claimed, read_cost, recorded, resolve
@@ -43,7 +44,7 @@ RESULT_FILE = "sweep.json"
 _RECORD_VERSION = 3  # of what the storage holds
 
 
-def sweep(config: Config, dataset: Path, out: Path, num_trials: int, storage: str | None = None) -> dict[str, Any]:
+def sweep(config: Config, dataset: Location, out: Path, num_trials: int, storage: str | None = None) -> dict[str, Any]:
     """Search `sweep.space` for the smallest `sweep.objectives` with `num_trials` trials; returns the result.
 
     Run again, it does what is missing up to `num_trials` and nothing that is done: trials that a stopped
@@ -102,7 +103,7 @@ class Search:
     start: list[dict[str, Any]]
     sampler: Callable[[int], Any]
 
-    def identity(self, dataset: Path) -> dict[str, Any]:
+    def identity(self, dataset: Location) -> dict[str, Any]:
         """What all trials of the sweep have in common."""
         values = self.config.dump()
         keys = ("epochs", "objectives", "seeds", "sampler", "stopper", "grace_fraction", "grace_epochs", "seed")
@@ -118,7 +119,7 @@ class Search:
         }
 
 
-def check_sweep(config: Config, dataset: Path, num_trials: int) -> Search:
+def check_sweep(config: Config, dataset: Location, num_trials: int) -> Search:
     """What a sweep needs to begin; InputError as in `sweep`, before anything is written."""
     if num_trials < 1:
         raise InputError(f"--trials is {num_trials}; ask for at least 1")
@@ -183,7 +184,7 @@ def _study_name(held: Any, out: Path, url: str | None) -> str:
     return name
 
 
-def _search(config: Config, dataset: Path, out: Path, study: Study, outputs: Outputs, count: int) -> None:
+def _search(config: Config, dataset: Location, out: Path, study: Study, outputs: Outputs, count: int) -> None:
     from ...platform.ray_runtime import connect
 
     ray = connect()  # before Ray is imported: it reads its settings once
@@ -230,6 +231,7 @@ def _search(config: Config, dataset: Path, out: Path, study: Study, outputs: Out
             on_end,
             resources,
             share.workers == 1,
+            dataset=dataset,
             search_alg=searcher(propose),
             scheduler=scheduler(goes_on),
             num_samples=count,
@@ -239,7 +241,7 @@ def _search(config: Config, dataset: Path, out: Path, study: Study, outputs: Out
 
 
 def _work(
-    config: Config, dataset: Path, out: Path, share: Share, parameters: dict[str, Any], report: Callable[[dict[str, Any]], None]
+    config: Config, dataset: Location, out: Path, share: Share, parameters: dict[str, Any], report: Callable[[dict[str, Any]], None]
 ) -> None:
     """What a trial does, in its own process."""
     run, overrides = Path(parameters["run"]), parameters["overrides"]
@@ -262,7 +264,7 @@ def _best_so_far(rows: list[dict[str, Any]], objectives: Sequence[str]) -> str:
     return f"best {objectives[0]} {best[0][objectives[0]]:.3e}, trial {best[0]['trial']}"
 
 
-def why_not(config: Config, dataset: Path, out: Path, parameters: dict[str, Any]) -> str | None:
+def why_not(config: Config, dataset: Location, out: Location, parameters: dict[str, Any]) -> str | None:
     """Why a trial with these parameters could not start, or None."""
     try:
         resolve(config.override(parameters), dataset_of(parameters, config, dataset, out))
@@ -277,7 +279,7 @@ def _check_any_succeeded(out: Path, rows: list[dict[str, Any]]) -> None:
         raise InputError(f"{reason}; choose another space, and another folder")
 
 
-def _hold_finals(config: Config, dataset: Path, out: Path, study: Study, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _hold_finals(config: Config, dataset: Location, out: Path, study: Study, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     pending = prepare_finals(config, dataset, out, rows)
     if pending:
         from ...platform.ray_runtime import connect
@@ -289,18 +291,18 @@ def _hold_finals(config: Config, dataset: Path, out: Path, study: Study, rows: l
 
         def work(parameters: dict[str, Any]) -> None:
             run = Path(parameters["run"])
-            run_final(run, Path(read_json(run / DATASET_FILE)["dataset"]), tune.report)
+            run_final(run, locate(read_json(run / DATASET_FILE)["dataset"]), tune.report)
 
         grid = {"run": tune.grid_search([str(run) for run in pending])}
         resources = {key.lower(): value for key, value in share.of_worker.items()}
         with track(f"finals {config.architecture.name}", len(pending)) as progress:
-            run_trials(work, out / ".ray", progress, share.concurrent, resources=resources, param_space=grid)
+            run_trials(work, out / ".ray", progress, share.concurrent, resources=resources, dataset=dataset, param_space=grid)
         study.count_seconds()
     return judge_finals(config, out, rows)
 
 
 def _conclude(
-    config: Config, dataset: Path, out: Path, study: Study, rows: list[dict[str, Any]], finals: dict[str, Any] | None
+    config: Config, dataset: Location, out: Path, study: Study, rows: list[dict[str, Any]], finals: dict[str, Any] | None
 ) -> dict[str, Any]:
     best, states = rows[0], [row["state"] for row in rows]
     result = {
