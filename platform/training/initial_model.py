@@ -8,7 +8,7 @@ _CARD = "model.json"
 
 
 def find_initial_model(folder: str) -> Location:
-    """The absolute path, or the URL, of the model folder that `training.initial_model` names: the folder itself, or the model of a run folder.
+    """The path or URL of the model folder that `training.initial_model` names: the folder itself, or the model of a run folder.
 
     Raises InputError where there is neither.
     """
