@@ -256,4 +256,4 @@ def test_facts_are_lines_with_sizes_and_times_as_people_say_them():
 
 def test_the_help_does_not_promise_every_system_the_sensors_of_one(cli):
     _, out, _ = cli("generate", "--help")
-    assert "[default: the system's; 100 for well]" in " ".join(out.split())
+    assert "[default: the system's, 100 for well]" in " ".join(out.split())
