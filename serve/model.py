@@ -289,7 +289,7 @@ class Model:
 
 
 def load(model: str | Location, *, solver_threshold: float = 0.05, device: str = "cpu") -> Model:
-    """A model by the name of a shipped one (see `shipped_models`), by its folder or by the URL of that; a folder goes before a name.
+    """A model by the name of a shipped one (see `shipped_models`), by its folder or by its URL; a model's folder goes before a name.
 
     Parameters
     ----------

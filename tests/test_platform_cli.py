@@ -252,3 +252,8 @@ def test_facts_are_lines_with_sizes_and_times_as_people_say_them():
     facts |= {"gpus": [], "counts": {"train": 2}, "left": {}}
     lines = ["rows: 3", "disk: 1.5 GiB", "memory_per_task: 2 KiB", "seconds: 5 min", "gpus: none", "counts:", "  train: 2", "left: none"]
     assert format_facts(facts).splitlines() == lines
+
+
+def test_the_help_does_not_promise_every_system_the_sensors_of_one(cli):
+    _, out, _ = cli("generate", "--help")
+    assert "[default: the system's, 100 for well]" in " ".join(out.split())

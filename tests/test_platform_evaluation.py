@@ -359,6 +359,7 @@ class TestRecord:
         ):
             assert row in page
         assert "60 steps" in page and "9,999" not in page
+        assert "3 seconds on cpu" in page and "in 1 seconds;" in page and " 0 minutes" not in page
 
     def test_a_study_for_the_card_is_a_finished_one_with_this_architecture(self, model, tiny_dataset, tmp_path):
         def reason(folder, **how):

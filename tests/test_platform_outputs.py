@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 
+import optuna
 import pytest
 import torch
 from training_helpers import TINY, config_with, train_in
@@ -19,6 +20,7 @@ from neural_hamilton.platform.training import trackers
 from neural_hamilton.platform.training.run_folder import prepare_run
 from neural_hamilton.platform.training.runs import run_training
 from neural_hamilton.tune.scaling.scale import scale
+from neural_hamilton.tune.sweeps.study import open_storage
 from neural_hamilton.tune.sweeps.sweep import sweep
 
 QUICK = EvaluationConfig(studies=[], bootstrap=10, max_rows=4)
@@ -167,9 +169,22 @@ def test_a_folder_may_be_called_anything(tmp_path, monkeypatch, name):
     tiny = [word for key, value in TINY.items() if key != "architecture.name" for word in ("--set", f"{key}={value}")]
     tiny += ["--arch", "deeponet", "--set", "training.epochs=1", "--local"]
     data, run, study = (f"{name}/{part}" for part in ("data", "run", "study"))
+    tracked = ["tensorboard", *([] if {"%", "?"} & set(name) else ["mlflow"])]
     few = ["--train", "8", "--val", "4", "--test", "4", "--sensors", "20", "--times", "9", "--local"]
     assert main(["generate", data, *few]) == 0
-    assert main(["train", data, "--out", run, *tiny, "--set", 'training.trackers=["tensorboard", "mlflow"]']) == 0
+    assert main(["train", data, "--out", run, *tiny, "--set", f"training.trackers={json.dumps(tracked)}"]) == 0
     assert main(["scale", data, "--out", study, "--sizes", "4,8", "--seeds", "1", *tiny]) == 0
     assert sorted(os.listdir(tmp_path)) == [name]
-    assert {"data", "run", "study", "mlflow.db"} <= set(os.listdir(tmp_path / name))
+    assert {"data", "run", "study", *(["mlflow.db"] if "mlflow" in tracked else [])} <= set(os.listdir(tmp_path / name))
+
+
+def test_mlflow_refuses_a_folder_that_its_database_cannot_lie_in(tiny_dataset, tmp_path):
+    with pytest.raises(InputError, match=r"mlflow.*'.*what\?', with % or \? in its name: set MLFLOW_TRACKING_URI"):
+        train_in(tmp_path / "what?" / "run", tiny_dataset, config_with(training__trackers=["mlflow"]))
+
+
+@pytest.mark.parametrize("name", ["a b", "50%", "a%20b", "what?", "a#b"])
+def test_the_database_of_a_sweep_lies_in_its_folder_whatever_its_name(tmp_path, name):
+    (tmp_path / name).mkdir()
+    optuna.create_study(storage=open_storage(tmp_path / name), study_name="sweep")
+    assert os.listdir(tmp_path) == [name] and os.listdir(tmp_path / name) == ["optuna.db"]

@@ -15,7 +15,7 @@ from neural_hamilton.physics.systems import Names, get_system
 from neural_hamilton.physics.systems.generic import Solved
 from neural_hamilton.serve.model import Model
 from neural_hamilton.serve.problems import MAX_POINTS, MAX_TIMES, Problem
-from neural_hamilton.serve.shipped import SHIPPED_MODELS, choose_model, find_model, shipped_models
+from neural_hamilton.serve.shipped import SHIPPED_MODELS, choose_model, find_model, locate_model, shipped_models
 
 WELL = get_system("well")
 
@@ -276,3 +276,12 @@ class TestShippedModels:
         assert find_model("orbitnet") == SHIPPED_MODELS / "orbitnet"
         (tmp_path / "orbitnet").symlink_to(folder)
         assert find_model("orbitnet") == Path("orbitnet")
+
+    def test_a_folder_without_a_model_does_not_go_before_a_name(self, tmp_path, folder, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "orbitnet").mkdir()
+        (tmp_path / "orbitnet" / "notes.txt").touch()
+        assert find_model("orbitnet") == locate_model("orbitnet") == SHIPPED_MODELS / "orbitnet"
+        (tmp_path / "orbitnet" / "model").symlink_to(folder)  # a run
+        with pytest.raises(InputError, match="'orbitnet' is a run folder"):
+            find_model("orbitnet")

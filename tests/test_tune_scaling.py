@@ -513,8 +513,9 @@ def test_contestants_are_architectures_and_configurations(tmp_path: Path) -> Non
     (shipped,) = read_contestants(config, ["study-mambonet"])
     assert shipped.config.training.batch_size == 32
     for names in ([], ["deeponet", "deeponet"], [str(file), str(file)], ["deepnet"], [str(tmp_path / "none.yaml")]):
-        with pytest.raises(InputError, match="--arch "):
+        with pytest.raises(InputError, match="--arch ") as refusal:
             read_contestants(config, names)
+        assert "--config" not in str(refusal.value)
     file.write_text("training: {endless: true}")
     for given, name in ((config, str(file)), (tiny(training__endless=True), "fno")):
         with pytest.raises(InputError, match="training.endless of .* is true, so its rows never repeat"):
@@ -572,3 +573,12 @@ def test_a_study_in_this_process(
         assert summary["median_range"][0] <= row["median"] <= summary["median_range"][1]
     text = (tmp_path / "out" / "scaling.md").read_text()
     assert text.count("| `linear` |") == 2 and text.count("- 16 rows: ") == text.count("- 64 rows: ") == 1
+
+
+def test_a_study_goes_on_with_other_trackers_and_checkpoints(tiny_dataset: Path, tmp_path: Path) -> None:
+    scale(tiny(), tiny_dataset, tmp_path / "study", ["deeponet"], [8], 1, local=True)
+    others = tiny(training__trackers=["tensorboard"], training__keep_checkpoints=1)
+    again = scale(others, tiny_dataset, tmp_path / "study", ["deeponet"], [8, 16], 1, local=True)
+    assert again["new_cells"] == 1 and len(again["cells"]) == 2
+    with pytest.raises(InputError, match=r"training\.weight_decay"):
+        scale(tiny(training__weight_decay=0.5), tiny_dataset, tmp_path / "study", ["deeponet"], [8], 1, local=True)

@@ -1,10 +1,10 @@
 """What may differ where a run goes on: keys that do not touch the weights, and more epochs or patience than before."""
 
-from pathlib import Path
 from typing import Any
 
 from ...physics import InputError
 from ..config import Config, TrainingConfig
+from ..storage import locate
 from .precision import precision_at
 from .schedules import learning_rate_at
 
@@ -28,7 +28,7 @@ def check_continuation(before: Config, now: Config, may_extend: bool = True) -> 
 
 
 def _is_same_folder(key: str, before: Any, now: Any) -> bool:
-    return key == "initial_model" and None not in (before, now) and Path(before).absolute() == Path(now).absolute()
+    return key == "initial_model" and None not in (before, now) and locate(before).absolute() == locate(now).absolute()
 
 
 def _is_longer(before: int | None, now: int | None) -> bool:

@@ -1,20 +1,18 @@
 """Training that starts from the weights of a model instead of random ones."""
 
-from pathlib import Path
-
 from ...architectures import Operator, load_model
 from ...physics import InputError
-from ..storage import locate
+from ..storage import Location, locate
 
 _CARD = "model.json"
 
 
-def find_initial_model(folder: str) -> Path:
-    """The absolute path of the model folder that `training.initial_model` names: the folder itself, or the model of a run folder.
+def find_initial_model(folder: str) -> Location:
+    """The path or URL of the model folder that `training.initial_model` names: the folder itself, or the model of a run folder.
 
     Raises InputError where there is neither.
     """
-    path = Path(folder).absolute()
+    path = locate(folder).absolute()
     for candidate in (path, path / "model"):
         if (candidate / _CARD).is_file():
             return candidate

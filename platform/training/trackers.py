@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote
 
 from ...physics import InputError
 from ..config import Config
@@ -110,8 +109,13 @@ def _open_experiment(folder: Path) -> tuple[Any, str]:
 
     if mlflow.is_tracking_uri_set():
         client, artifacts = mlflow.MlflowClient(), None
+    elif {"%", "?"} & set(str(folder)):  # MLflow takes the URL of its database for a path, and SQLAlchemy reads it as a URL
+        raise InputError(
+            f"training.trackers has mlflow, which cannot keep its database in {str(folder)!r}, with % or ? in its name: set "
+            "MLFLOW_TRACKING_URI, or go on with --resume and --set training.trackers=[]"
+        )
     else:
-        client, artifacts = mlflow.MlflowClient(f"sqlite:///{quote(str(folder / 'mlflow.db'))}"), (folder / "mlartifacts").as_uri()
+        client, artifacts = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}"), (folder / "mlartifacts").as_uri()
     known = client.get_experiment_by_name(_EXPERIMENT)
     return client, known.experiment_id if known else client.create_experiment(_EXPERIMENT, artifact_location=artifacts)
 
