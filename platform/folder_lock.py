@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from ..physics import InputError
+from .outputs import check_placement
 
 LOCK_FILE = ".lock"
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}  # file systems without locks, such as many mounts of Lustre
@@ -49,11 +50,10 @@ def hold_folder(folder: Path, label: str) -> Iterator[None]:
     Raises
     ------
     InputError
-        Where another process holds the folder, or it cannot be written.
+        Where another process holds the folder, it cannot be written, or `check_placement` refuses it.
     """
     name = f"{label} {str(folder)!r}"
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{name} is a file; give a folder")
+    check_placement(folder, label)
     path, is_new = folder.absolute() / LOCK_FILE, not folder.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
