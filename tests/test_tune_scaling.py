@@ -459,7 +459,7 @@ def test_the_shipped_spaces_leave_out_what_a_study_sets() -> None:
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cells run one after another, without Ray's workers."""
 
-    def run_here(work: Any, *_: Any, param_space: dict[str, Any]) -> None:
+    def run_here(work: Any, *_: Any, param_space: dict[str, Any], **__: Any) -> None:
         for run in param_space["run"]["grid_search"]:
             work({"run": run})
 
