@@ -156,8 +156,9 @@ def test_a_shipped_configuration_is_meant_by_its_name_unless_a_file_has_it(cli, 
 
 def test_model_of_another_schema_version_is_refused(cli, model, tiny_dataset, tmp_path):
     card = json.loads((model / "model.json").read_text()) | {"schema_version": 99}
-    (tmp_path / "model.json").write_text(json.dumps(card))
-    code, _, err = cli("evaluate", tmp_path, "--dataset", tiny_dataset, "--out", tmp_path / "e")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").write_text(json.dumps(card))
+    code, _, err = cli("evaluate", tmp_path / "model", "--dataset", tiny_dataset, "--out", tmp_path / "e")
     assert code == 2 and "schema_version 99" in err
 
 
