@@ -130,7 +130,7 @@ class Learner:
 
 
 def check_device(settings: TrainingConfig, device: torch.device, num_workers: int) -> None:
-    """Raises InputError where so many workers on such a device cannot train with these settings."""
+    """Raises InputError where this number of workers on such a device cannot train with these settings."""
     check_precision(settings, device)
     if settings.cuda_graph and (device.type != "cuda" or num_workers > 1):
         where = f"{num_workers} workers" if num_workers > 1 else f"device {device.type}"
