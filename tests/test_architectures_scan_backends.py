@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from neural_hamilton.architectures.selective_scan import BACKENDS, choose_backend, cpu_backend, selective_scan, use_backend, why_not
+from neural_hamilton.physics import compiled as compiled_module
 from neural_hamilton.physics.errors import InputError
 
 
@@ -127,13 +128,21 @@ print("compiled")
 
 
 def test_an_installation_that_cannot_be_written_works(tmp_path):
-    """Neither beside the file nor in a home folder can machine code be kept: it is compiled for this process."""
-    source = Path(cpu_backend.__file__).with_name("cpu_kernels.py")
-    shutil.copy(source, tmp_path)
-    (tmp_path / "__pycache__").write_text("not a folder")  # holds for root, too
-    code = "import cpu_kernels; assert type(cpu_kernels.scan_forward._cache).__name__ == 'NullCache'; print('ok')"
+    """Neither beside the file nor in a home folder nor among temporary files can machine code be kept: it is compiled for this process."""
+    scan = tmp_path / "copied" / "architectures" / "selective_scan"
+    for folder in (scan, scan.parent, scan.parent.parent / "physics"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "__init__.py").touch()
+        (folder / "__pycache__").write_text("not a folder")  # holds for root, too
+    shutil.copy(Path(cpu_backend.__file__).with_name("cpu_kernels.py"), scan)
+    shutil.copy(Path(compiled_module.__file__), scan.parent.parent / "physics")
+    (tmp_path / f"neural-hamilton-numba-{os.getuid()}").write_text("not a folder either")
+    code = (
+        "from copied.architectures.selective_scan import cpu_kernels; "
+        "assert type(cpu_kernels.scan_forward._cache).__name__ == 'NullCache'; print('ok')"
+    )
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("NUMBA_CACHE", "XDG_"))}
-    environment |= {"HOME": "/dev/null", "PYTHONPATH": str(tmp_path)}
+    environment |= {"HOME": "/dev/null", "PYTHONPATH": str(tmp_path), "TMPDIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )

@@ -203,7 +203,8 @@ def _watch(progress: Progress, on_end: Callable[[dict[str, Any]], str], search: 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             # Here and not from the results: of a trial that died before its first report, those may hold no configuration.
             run = Path(trial.config["run"])
-            if is_full_disk(error := trial.get_error()):
+            error = trial.get_error()  # an exception, or the text of one that could not be unpickled or was read from a file
+            if isinstance(error, BaseException) and is_full_disk(error):
                 self.close(str(no_room(run)))
                 return
             reason = (str(error or "").strip().splitlines() or ["Ray gives no reason"])[-1]
