@@ -60,7 +60,7 @@ class Gate:
             await self._admit(scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._places.are_taken(_declared_bytes(scope) or 0):  # which costs less than reading the body
+        if self._places.are_taken_declared_bytes(scope):  # which costs less than reading the body
             await self._refuse(scope, send, *_TOO_MANY)
             return
         body = bytearray()
@@ -98,7 +98,7 @@ class Gate:
         """The whole body into `body`, given up at the first byte over the limit whatever Content-Length said."""
         limit = int(self._limits.max_body_mb * 2**20)
         too_large = _Refused(413, f"body is larger than {limit} bytes; send fewer trajectories a request", (b"connection", b"close"))
-        if (_declared_bytes(scope) or 0) > limit:
+        if _declared_bytes(scope) > limit:
             raise too_large
         more = True
         while more:
@@ -206,9 +206,10 @@ class _Gone(Exception):
     """Who asked has hung up."""
 
 
-def _declared_bytes(scope: Scope) -> int | None:
+def _declared_bytes(scope: Scope) -> int:
+    """What Content-Length promises, 0 where it is missing or no number."""
     declared = dict(scope["headers"]).get(b"content-length", b"")
-    return int(declared[:20]) if declared.isdigit() else None
+    return int(declared[:20]) if declared.isdigit() else 0
 
 
 def _may_pass(name: bytes, value: bytes) -> bool:
