@@ -329,5 +329,5 @@ def test_a_cluster_of_other_versions_is_one_sentence(cluster, repository, tmp_pa
 
 
 def test_relative_output_in_a_submitted_job_fails_the_job(cluster, repository):
-    failed = submit(cluster, repository, "generate", "runs/lost", "--train", 4, "--local")
-    assert failed.returncode == 2 and "DEST is 'runs/lost', which lies in the copy of the code that Ray deletes" in failed.stdout
+    failed = ray_submit(cluster, repository, "generate", "runs/lost", "--train", 4, "--local")
+    assert failed.returncode == 1 and "DEST is 'runs/lost', which lies in the copy of the code that Ray deletes" in failed.stdout
