@@ -1,10 +1,9 @@
 """Training that starts from the weights of a model instead of random ones."""
 
 from ...architectures import Operator, load_model
+from ...architectures.card import CARD_FILE
 from ...physics import InputError
 from ..storage import Location, locate
-
-_CARD = "model.json"
 
 
 def find_initial_model(folder: str) -> Location:
@@ -14,7 +13,7 @@ def find_initial_model(folder: str) -> Location:
     """
     path = locate(folder).absolute()
     for candidate in (path, path / "model"):
-        if (candidate / _CARD).is_file():
+        if (candidate / CARD_FILE).is_file():
             return candidate
     found = "holds no model" if path.exists() else "does not exist"
     raise InputError(f"training.initial_model is {folder!r}, which {found}; give a model folder, or the folder of a run that has a model")
