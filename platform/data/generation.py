@@ -123,7 +123,7 @@ def _run_on_ray(write: _Write, destination: Location, shards: list[Shard], worke
         return {"line": [json.dumps(write(shards[int(index)])) for index in batch["item"]]}
 
     dataset = ray.data.from_items(list(range(len(shards))), override_num_blocks=len(shards))
-    limits = {"concurrency": workers, "num_cpus": min(1.0, ray.cluster_resources()["CPU"] / workers)} if workers else {}
+    limits = {"concurrency": workers, "num_cpus": min(1.0, ray.cluster_resources().get("CPU", workers) / workers)} if workers else {}
     for row in dataset.map_batches(work, batch_size=1, **limits).iter_rows():
         yield json.loads(row["line"])
 
