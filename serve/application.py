@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -188,9 +189,13 @@ def start(
     _check_cores(asked)
     try:
         backstop = asked.request_timeout_seconds + 10.0
-        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port, "request_timeout_s": backstop})
-        app = _bind(asked, ModelSettings(models=folders, solver_threshold=solver_threshold))
-        serve.run(app, name=NAME, route_prefix="/")
+        http_options = {"host": host, "port": port, "request_timeout_s": backstop}
+        with ThreadPoolExecutor(1) as pool:  # it returns when the proxy is up; replicas can start before
+            proxy = pool.submit(serve.start, proxy_location="HeadOnly", http_options=http_options)
+            while not (proxy.done() or _is_serving()):
+                time.sleep(0.02)
+            serve.run(_bind(asked, ModelSettings(models=folders, solver_threshold=solver_threshold)), name=NAME, route_prefix="/")
+            proxy.result()
         url = url_of(host, port)
         _wait_until_ready(url)
     except BaseException:

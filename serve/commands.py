@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 import click
@@ -16,7 +17,7 @@ from ..platform.storage import Location
 from .address import check_address
 from .environment import prepare_ray_serve
 from .predict_command import predict_command
-from .shipped import find_model, name_of, shipped_models_in_order, short_path
+from .shipped import find_folder, name_of, shipped_models, shipped_models_in_order, short_path
 
 
 @click.command("serve", context_settings={"show_default": True})
@@ -36,22 +37,14 @@ def serve_command(
     """
     settings = resolve_config(config_source, assignments, serving__host=host, serving__port=port).serving
     check_address(settings.host, settings.port)
-    folders = _read_models(models)
-    from ..architectures import load_model, read_card
+    given = _read_models(models)
     from ..platform.ray_runtime import connect
-    from .model import Model
     from .service import read_api_key
 
     if settings.api_key_file is not None:
         read_api_key(settings.api_key_file)
-    click.echo(f"loading {len(folders)} model{'s' * (len(folders) > 1)}; the first time, solvers are compiled for half a minute", err=True)
-    by_system: dict[str, Location] = {}
-    for folder in folders.values():
-        load_model(folder)  # a damaged model is reported here, not in the log of a replica
-        by_system[read_card(folder)["trained_for"]["system"]] = folder
-    for folder in by_system.values():
-        Model(folder).prepare_references()  # what is compiled here is not in someone's first request
-
+    num_models = len(given or shipped_models())
+    click.echo(f"loading {num_models} model{'s' * (num_models > 1)}; the first time, solvers are compiled for half a minute", err=True)
     prepare_ray_serve(
         max_requests=settings.max_queued_requests * (settings.max_replicas or settings.num_replicas),
         max_body_mb=settings.max_body_mb,
@@ -59,7 +52,9 @@ def serve_command(
         cors_origins=settings.cors_origins,
     )
     with _Signals() as signals:
+        loading = ThreadPoolExecutor(1).submit(_load_models, given)  # while Ray starts, which is mostly waiting
         connect()
+        folders = loading.result()
         signals.listen()  # Ray has a handler of its own for SIGTERM
         from . import application
 
@@ -76,19 +71,37 @@ def serve_command(
 
 
 def _read_models(models: tuple[str, ...]) -> dict[str, Location]:
-    """Folders by name."""
-    if not models:
-        return {name: find_model(name) for name in shipped_models_in_order()}
+    """Folders by name, not opened yet."""
     folders: dict[str, Location] = {}
     for given in models:
         name, equals, model = given.partition("=")
         if not equals or "/" in name:  # of a URL's options, or of a folder such as runs/width=8
             name, model = "", given
-        folder = find_model(model)
+        folder = find_folder(model)
         name = name or name_of(folder)
         if name in folders:
             raise InputError(f"two models are called {name!r}; give them names, such as {name}-2={model}")
         folders[name] = folder
+    return folders
+
+
+def _load_models(given: dict[str, Location]) -> dict[str, Location]:
+    """The models to serve, all shipped ones where none is given.
+
+    Each is loaded once, so that a damaged one is reported here and not in the log of a replica, and what requests will need is compiled.
+    """
+    from ..architectures import load_model, read_card
+    from .model import Model
+
+    folders = given or {name: find_folder(name) for name in shipped_models_in_order()}
+    by_system: dict[str, Location] = {}
+    for folder in folders.values():
+        load_model(folder)
+        by_system[read_card(folder)["trained_for"]["system"]] = folder
+    for folder in by_system.values():
+        Model(folder).prepare_references()
+    from . import application  # noqa: F401  # imported while there is time
+
     return folders
 
 

@@ -39,13 +39,19 @@ def find_model(model: str | Location) -> Location:
     """
     from ..architectures import read_card
 
+    folder = find_folder(model)
+    read_card(folder)
+    return folder
+
+
+def find_folder(model: str | Location) -> Location:
+    """As `find_model`, but the model's card is not read, which would import torch."""
     folder = locate_model(model)
     if not (folder / _CARD).is_file():
         if (folder / "model" / _CARD).is_file():
             raise InputError(f"{str(model)!r} is a run folder; its model is {str(folder / 'model')!r}")
         if not folder.exists():
             raise InputError(f"{str(model)!r} is neither a model folder nor a shipped model; shipped are {', '.join(shipped_models())}")
-    read_card(folder)
     return folder
 
 

@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -49,6 +51,17 @@ def test_every_command_explains_itself(cli, command):
     code, out, _ = cli(command, "--help")
     assert code == 0 and "Usage:" in out
     assert ("Commands:" if command == "plan" else "--json") in out
+
+
+def test_the_help_waits_for_neither_torch_nor_ray():
+    code = (
+        "import sys\nfrom neural_hamilton.platform.cli import main\n"
+        "assert main(['--help']) in (None, 0)\n"
+        "heavy = {'torch', 'ray', 'optuna', 'matplotlib', 'pandas', 'fastapi'} & set(sys.modules)\n"
+        "sys.exit(f'{heavy} imported' if heavy else 0)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
 
 
 def test_the_process_itself_answers_and_refuses(run_cli, tmp_path):

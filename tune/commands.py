@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from ..architectures import available_architectures
 from ..physics import InputError
 from ..platform.commands.console import DATASET, OUT, architecture_option, config_options, emit, json_option, resolve_config, study_options
 from ..platform.commands.tables import format_table
@@ -98,6 +97,8 @@ def _kept(out: Path) -> Iterator[None]:
 
 def scale_config(config_source: str | None, assignments: tuple[str, ...], names: list[str]) -> Config:
     """The configuration of a study. Settings of an architecture apply to the one it names, else to the first of `names`."""
+    from ..architectures import available_architectures
+
     named = parse_assignments(assignments).get("architecture.name")
     if named is None and config_source is not None:
         named = load_config(config_source).architecture.name
