@@ -651,6 +651,33 @@ def test_a_lost_process_is_replaced_and_no_prediction_is_wrong(folders: dict[str
 
 
 @pytest.mark.slow
+def test_under_load_a_replica_is_added(folders: dict[str, Path]) -> None:
+    with Process(f"rest={folders['rest']}", "--set", "serving.max_replicas=2") as served:
+        expected = served.wait().ask(20).json()["trajectories"]
+        ended, statuses = threading.Event(), Counter[int]()
+
+        def load() -> None:
+            while not ended.is_set():
+                response = served.ask(20)
+                statuses[response.status_code] += 1
+                assert response.status_code == 503 or response.json()["trajectories"] == expected
+
+        def replicas() -> int:
+            return sum("ServeReplica" in " ".join(process.cmdline()) for process in served.family())
+
+        assert replicas() == 1
+        with ThreadPoolExecutor(12) as pool:
+            loads = [pool.submit(load) for _ in range(12)]
+            wait_for(lambda: replicas() == 2, 120)
+            before = statuses[200]
+            wait_for(lambda: statuses[200] > before + 50, 60)
+            ended.set()
+            for each in loads:
+                each.result()
+        assert set(statuses) <= {200, 503}
+
+
+@pytest.mark.slow
 def test_a_private_cluster_listens_on_loopback(folders: dict[str, Path]) -> None:
     with Process(f"rest={folders['rest']}") as served:
         served.wait()
