@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from neural_hamilton.physics import InputError
+from neural_hamilton.physics.files import write_file, write_json
 from neural_hamilton.platform import storage
-from neural_hamilton.platform.storage import Url, fetched, list_files, locate, staged, write_file, write_json
+from neural_hamilton.platform.storage import Url, fetched, list_files, locate, staged
 
 
 @pytest.fixture(autouse=True)

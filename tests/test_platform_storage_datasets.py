@@ -11,6 +11,7 @@ from training_helpers import config_with, train_in, weights
 
 import neural_hamilton as nh
 from neural_hamilton.physics import InputError
+from neural_hamilton.physics.files import write_file
 from neural_hamilton.platform import storage
 from neural_hamilton.platform.cli import cli
 from neural_hamilton.platform.commands.console import run_command
@@ -18,7 +19,7 @@ from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.data.datasets import list_files as files_of
 from neural_hamilton.platform.data.generation import generate
 from neural_hamilton.platform.data.inspection import inspect_dataset
-from neural_hamilton.platform.storage import locate, write_file
+from neural_hamilton.platform.storage import locate
 from neural_hamilton.serve.commands import _read_models
 
 SIZES = {"train": 64, "val": 16, "test": 16, "sensors": 20, "times": 20, "shard_rows": 32}  # as tiny_dataset
