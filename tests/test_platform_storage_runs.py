@@ -1,4 +1,4 @@
-"""Runs, sweeps, studies and reports in a bucket of a real S3-compatible server: what a disk would hold, also after faults and interruptions."""
+"""Runs, sweeps, studies and reports in a bucket of a real S3-compatible server: what a disk would hold, also after faults."""
 
 import json
 import threading
@@ -86,9 +86,9 @@ def test_an_outage_in_the_middle_is_waited_for_or_told_in_one_sentence(store, ti
         run_training(config_with(), tiny_dataset, out, 0, resume=False)
     assert len(met) == 5 and weights_in(out) == weights_in(tmp_path / "whole")
     remove_folder(out)
-    with store.failing("503", lambda method, path: method in ("PUT", "POST") and "checkpoints" in path) as met:
-        with pytest.raises(StorageUnavailable, match=r"cannot be written, in 3 attempts.*run the same command again"):
-            run_training(config_with(), tiny_dataset, out, 0, resume=False)
+    refusal = pytest.raises(StorageUnavailable, match=r"cannot be written, in 3 attempts.*run the same command again")
+    with store.failing("503", lambda method, path: method in ("PUT", "POST") and "checkpoints" in path), refusal:
+        run_training(config_with(), tiny_dataset, out, 0, resume=False)
     run_training(config_with(), tiny_dataset, out, 0, resume=True)
     assert weights_in(out) == weights_in(tmp_path / "whole")
 
@@ -159,12 +159,15 @@ def test_the_lease_of_a_driver_that_died_runs_out(out, capsys):
 
 
 def test_who_stood_still_too_long_stops_and_leaves_the_folder_to_the_other(out):
-    with pytest.raises(InputError, match="was taken over by process 2 on elsewhere while this command stood still"):
+    def stand_still():
         with hold_folder(out, "--out"):
             deadline = time.monotonic() + 20
             while time.monotonic() < deadline:  # a renewal on its way may overwrite it once
                 write_json(out / ".lock", {"holder": "process 2 on elsewhere", "token": "y", "renewals": 1})
                 time.sleep(0.05)
+
+    with pytest.raises(InputError, match="was taken over by process 2 on elsewhere while this command stood still"):
+        stand_still()
     assert list(list_files(out)) == [".lock"]
 
 
