@@ -4,13 +4,13 @@ On a disk the kernel holds the lock, and releases it however the process ends. A
 that it writes again every few seconds. Who finds a lease waits whether it changes; after `_LEASE_S` without a change its holder is dead.
 """
 
-import _thread
 import contextlib
 import errno
 import fcntl
 import functools
 import inspect
 import os
+import signal
 import socket
 import sys
 import threading
@@ -121,59 +121,54 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 @contextmanager
 def _hold_url(folder: Url, name: str) -> Iterator[None]:
-    lease = _Lease(folder / LOCK_FILE)
-    lease.take(name)
+    lease = _Lease(folder / LOCK_FILE, name)
+    lease.take()
     try:
         yield
-    except KeyboardInterrupt:
-        if lease.taken_by:
-            raise InputError(f"{name} was taken over by {lease.taken_by} while this command stood still; let that one finish") from None
-        raise
     finally:
         lease.give_back()
 
 
 class _Lease:
-    """The file that shows who works in a folder of a store. Its holder is interrupted where somebody else has taken it over."""
+    """The file that shows who works in a folder of a store. This process is terminated where somebody else has taken it over."""
 
-    def __init__(self, file: Url) -> None:
-        self._file, self._token, self._renewals = file, uuid.uuid4().hex, 0
+    def __init__(self, file: Url, name: str) -> None:
+        self._file, self._name, self._token, self._renewals = file, name, uuid.uuid4().hex, 0
         self._ended = threading.Event()
         self._renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
-        self.taken_by: str | None = None
 
-    def take(self, name: str) -> None:
+    def take(self) -> None:
         """Raises InputError where somebody holds it."""
         found, patience = self._read(), time.monotonic() + _LEASE_S
         if found:
-            print(f"{name} was left or is in use by {found['holder']}; waiting up to {_LEASE_S:.0f} s to see which", file=sys.stderr)
+            print(f"{self._name} was left or is in use by {found['holder']}; waiting up to {_LEASE_S:.0f} s to see which", file=sys.stderr)
         while found and time.monotonic() < patience:
             time.sleep(1.0)
             now = self._read()
             if now and now != found:
-                raise _in_use(name, now["holder"])
+                raise _in_use(self._name, now["holder"])
             found = now
         self._write()
         time.sleep(_SETTLED_S)
         now = self._read()
         if now and now["token"] != self._token:
-            raise _in_use(name, now["holder"])
+            raise _in_use(self._name, now["holder"])
         self._renewing.start()
 
     def give_back(self) -> None:
         self._ended.set()
         self._renewing.join()
         with contextlib.suppress(InputError):  # who comes next waits until it has run out
-            if not self.taken_by:
-                self._file.unlink(missing_ok=True)
+            self._file.unlink(missing_ok=True)
 
     def _renew(self) -> None:
         while not self._ended.wait(_RENEWED_S):
             with contextlib.suppress(InputError):  # nobody else can take it meanwhile either
                 found = self._read()
                 if found and found["token"] != self._token:
-                    self.taken_by = found["holder"]
-                    _thread.interrupt_main()
+                    sentence = f"was taken over by {found['holder']} while this command stood still, and so it ends"
+                    print(f"error: {self._name} {sentence}", file=sys.stderr, flush=True)
+                    os.kill(os.getpid(), signal.SIGTERM)  # as any other end, it leaves whole files
                     return
                 self._write()
 

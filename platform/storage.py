@@ -149,7 +149,7 @@ class Url:
             if target != path:
                 fs.move(target, path)
 
-        self._attempt("written", put, _PAUSES_OF_WRITES_S)
+        self._attempt("written", put, writes=True)
 
     def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
         """Nothing: a store has the folders that its files lie in."""
@@ -203,8 +203,9 @@ class Url:
             if kind == pafs.FileType.NotFound:
                 raise InputError(bucket._no_bucket())
 
-    def _attempt(self, done: str, operation: Callable[[pafs.FileSystem, str], _T], pauses: tuple[float, ...] = _PAUSES_S) -> _T:
+    def _attempt(self, done: str, operation: Callable[[pafs.FileSystem, str], _T], *, writes: bool = False) -> _T:
         """What `operation` on file system and path gives, tried again after a fault that may pass."""
+        pauses = _PAUSES_OF_WRITES_S if writes else _PAUSES_S
         for pause in (*pauses, None):
             try:
                 return operation(*self.open_filesystem())

@@ -1,6 +1,9 @@
 """Runs, sweeps, studies and reports in a bucket of a real S3-compatible server: what a disk would hold, also after faults."""
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -158,16 +161,25 @@ def test_the_lease_of_a_driver_that_died_runs_out(out, capsys):
     assert list_files(out) == {}
 
 
-def test_who_stood_still_too_long_stops_and_leaves_the_folder_to_the_other(out):
-    def stand_still():
-        with hold_folder(out, "--out"):
-            deadline = time.monotonic() + 20
-            while time.monotonic() < deadline:  # a renewal on its way may overwrite it once
-                write_json(out / ".lock", {"holder": "process 2 on elsewhere", "token": "y", "renewals": 1})
-                time.sleep(0.05)
+STANDS_STILL = """
+import sys, time
+from neural_hamilton.platform import folder_lock
+from neural_hamilton.platform.storage import locate
+folder_lock._RENEWED_S = 0.2
+with folder_lock.hold_folder(locate(sys.argv[1]), "--out"):
+    print("holds", flush=True)
+    time.sleep(60)
+"""
 
-    with pytest.raises(InputError, match="was taken over by process 2 on elsewhere while this command stood still"):
-        stand_still()
+
+def test_who_stood_still_too_long_ends_and_leaves_the_folder_to_the_other(out):
+    process = subprocess.Popen([sys.executable, "-c", STANDS_STILL, str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "holds\n"
+    while process.poll() is None:  # a renewal on its way may overwrite it once
+        write_json(out / ".lock", {"holder": "process 2 on elsewhere", "token": "y", "renewals": 1})
+        time.sleep(0.05)
+    assert process.returncode == -signal.SIGTERM
+    assert "was taken over by process 2 on elsewhere while this command stood still, and so it ends" in process.stderr.read()
     assert list(list_files(out)) == [".lock"]
 
 

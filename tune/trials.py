@@ -18,7 +18,7 @@ from ..platform.training.run_folder import History
 
 FAILURE_FILE = "failure.json"
 _UNAVAILABLE = "storage_unavailable"  # the key of a trial's report that it cannot write or read its files, with a sentence
-_RESTARTS = 1  # a worker that dies is replaced this often; its trial goes on from the run folder's checkpoint
+_RESTARTS = 3  # a worker that dies is replaced this often; its trial goes on from the run folder's checkpoint
 
 
 def run_trials(

@@ -43,14 +43,16 @@ def train_with_ray(
     check_shared(ray, run.absolute(), "--out", dataset.absolute(), urls=True)
     from ray.exceptions import RayActorError
     from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+
+    from .network_interface import ClusterTorchConfig
 
     filesystem, storage_path = run.open_filesystem() if isinstance(run, Url) else (None, str(run.absolute()))
     resources_per_worker = resources or worker_resources(num_workers)
     trainer = TorchTrainer(
         _work,
         train_loop_config={"dataset": str(dataset.absolute()), "run": str(run.absolute()), "deadline": deadline},
-        torch_config=TorchConfig(timeout_s=_TIMEOUT_S),
+        torch_config=ClusterTorchConfig(timeout_s=_TIMEOUT_S),
         scaling_config=ScalingConfig(
             num_workers=num_workers, use_gpu=bool(resources_per_worker.get("GPU")), resources_per_worker=resources_per_worker
         ),
@@ -66,7 +68,7 @@ def train_with_ray(
         try:
             outcome: Any = _fit(trainer, kept)
         except ControllerError as error:
-            raise InputError(f"the workers could not be started: {' '.join(str(error).split())}; {kept}") from None
+            raise InputError(f"the workers could not be started: {_last_line(error)}; {kept}") from None
         except WorkerGroupError as error:
             if not all(isinstance(failure, RayActorError) for failure in error.worker_failures.values()):
                 raise
@@ -74,6 +76,12 @@ def train_with_ray(
     if "failure" in outcome:
         raise (StorageUnavailable if outcome["of_storage"] else InputError)(outcome["failure"])
     return outcome
+
+
+def _last_line(error: Exception) -> str:
+    """What an error that holds the traceback of another process comes down to."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def _fit(trainer: Any, kept: str) -> Any:
