@@ -105,8 +105,6 @@ def attempt(run: Location, work: Callable[[], None]) -> str | None:
     try:
         (run / FAILURE_FILE).unlink(missing_ok=True)
         return _do(run, work)
-    except StorageUnavailable:
-        raise
     except Exception as error:
         if is_full_disk(error):
             raise no_room(run) from None
@@ -135,8 +133,6 @@ def full_disk_in_words(out: Location) -> Iterator[None]:
     """Turns whatever a full disk makes fail, in whichever library, into one sentence."""
     try:
         yield
-    except StorageUnavailable:
-        raise
     except Exception as error:
         if is_full_disk(error):
             raise no_room(out) from None
