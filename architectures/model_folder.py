@@ -13,7 +13,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from ..physics.errors import InputError
-from ..physics.files import Place, as_place, write_file, write_json
+from ..physics.files import Place, StoredPlace, as_place, write_file, write_json
 from .card import CARD_FILE, MODEL_SCHEMA_VERSION, TrainedFor, parse_trained_for, read_card
 from .examples import predict_examples
 from .operator import Operator
@@ -22,7 +22,7 @@ from .registry import build_operator, parse_architecture
 WEIGHTS_FILE = "model.safetensors"
 
 
-def save_model(model: Operator, folder: Path, trained_for: TrainedFor, provenance: dict[str, Any]) -> None:
+def save_model(model: Operator, folder: Path | StoredPlace, trained_for: TrainedFor, provenance: dict[str, Any]) -> None:
     """Write a model folder.
 
     The card carries the checksum of the weights and is written last, so a reader never pairs one model's card with

@@ -29,7 +29,7 @@ from neural_hamilton.tune.sweeps.resources import Share, cluster_nodes, share_cl
 from neural_hamilton.tune.sweeps.runs import TrialWork, trained
 from neural_hamilton.tune.sweeps.samplers import make_sampler
 from neural_hamilton.tune.sweeps.search_spaces import parse_space
-from neural_hamilton.tune.sweeps.study import STUDY_NAME, Study, open_storage
+from neural_hamilton.tune.sweeps.study import STUDY_NAME, Study, open_database
 from neural_hamilton.tune.sweeps.sweep import stopper_of, sweep, why_not
 
 from .timing import add_line, read_lines, whole_numbers
@@ -160,7 +160,8 @@ def measure_overhead(name: str, seed: int, dataset: Path, folder: Path) -> dict[
     out = folder / name
     sweep(config, dataset, out, _RAY_TRIALS)
     slots = share_cluster(cluster_nodes(connect()), config.sweep, _RAY_TRIALS).concurrent
-    trials = sorted(optuna.load_study(study_name=STUDY_NAME, storage=open_storage(out)).trials, key=lambda trial: trial.datetime_complete)
+    study = optuna.load_study(study_name=STUDY_NAME, storage=open_database(out).storage)
+    trials = sorted(study.trials, key=lambda trial: trial.datetime_complete)
     steady = trials[_FIRST_TRIALS:]
     elapsed = (steady[-1].datetime_complete - trials[_FIRST_TRIALS - 1].datetime_complete).total_seconds() * slots / len(steady)
     training = sum(trial.user_attrs["seconds"] for trial in steady) / len(steady)

@@ -14,14 +14,14 @@ class InputError(ValueError):
     """
 
 
-class DiskFull(InputError):
-    """There is no room for what a command writes. Nothing is wrong with its work, which goes on once there is."""
+class StorageUnavailable(InputError):
+    """Files cannot be written or read now: the disk is full, or a store does not respond. The work itself is right, and can go on later."""
 
 
 def is_full_disk(error: BaseException | None) -> bool:
     """Whether an exception, or one that it was raised from, tells of a full disk: as an operating system does, or SQLite."""
     while error is not None:
-        if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
         if any(words in str(error) for words in ("database or disk is full", os.strerror(errno.ENOSPC))):
             return True

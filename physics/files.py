@@ -1,9 +1,10 @@
 """How files are written and versioned JSON is read, everywhere in this project.
 
-A file appears whole or not at all, also after a crash: it is written under a temporary name, flushed to disk (fsync) and
-renamed, and the folder is flushed too, without which the rename itself may be lost.
+A file appears whole or not at all, also after a crash: on a disk it is written under a temporary name, flushed (fsync) and
+renamed, and the folder is flushed too, without which the rename itself may be lost. A place in a store sees to that itself.
 """
 
+import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -14,37 +15,6 @@ from typing import Any, BinaryIO, Protocol
 from .errors import InputError
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A stream whose content becomes the file `path` when the block ends, and is dropped where it raises."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with temporary.open("wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """All of `content` or nothing; see `atomic_file`."""
-    with atomic_file(path) as stream:
-        stream.write(content)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Indented JSON, written like any file. Raises ValueError for a number that is not finite."""
-    write_file(path, as_json(value))
-
-
-def as_json(value: Any) -> bytes:
-    """What `write_json` writes."""
-    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
 class Place(Protocol):
@@ -60,9 +30,55 @@ class Place(Protocol):
     def __truediv__(self, name: str, /) -> Any: ...
 
 
+class StoredPlace(Place, Protocol):
+    """A place in a store."""
+
+    def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None: ...
+    def write(self, content: Any, /) -> None: ...
+
+
 def as_place(place: str | Place) -> Place:
     """A text as a local path."""
     return Path(place) if isinstance(place, str) else place
+
+
+@contextmanager
+def atomic_file(path: Path | StoredPlace) -> Iterator[BinaryIO]:
+    """A stream whose content becomes the file `path` when the block ends, and is dropped where it raises."""
+    if not isinstance(path, Path):
+        buffer = io.BytesIO()
+        yield buffer
+        path.write(buffer.getbuffer())
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def write_file(path: Path | StoredPlace, content: bytes) -> None:
+    """All of `content` or nothing; see `atomic_file`."""
+    if not isinstance(path, Path):
+        path.write(content)
+        return
+    with atomic_file(path) as stream:
+        stream.write(content)
+
+
+def write_json(path: Path | StoredPlace, value: Any) -> None:
+    """Indented JSON, written like any file. Raises ValueError for a number that is not finite."""
+    write_file(path, as_json(value))
+
+
+def as_json(value: Any) -> bytes:
+    """What `write_json` writes."""
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
 def read_json(

@@ -1,10 +1,10 @@
 """Folders that commands write results to: never over what they did not make."""
 
 from collections.abc import Collection
-from pathlib import Path
 
 from ..physics import InputError
 from ..physics.files import read_json
+from .storage import Location
 
 _MARKS = {  # files by which a folder is recognised, all of them needed
     "a dataset": ("manifest.json",),
@@ -15,9 +15,9 @@ _MARKS = {  # files by which a folder is recognised, all of them needed
 _SEALED = ("a dataset", "a model")  # nothing else belongs inside these either
 
 
-def check_placement(out: Path, option: str = "--out") -> None:
+def check_placement(out: Location, option: str = "--out") -> None:
     """Raise InputError where `out` is a file, or lies in the folder of a dataset or a model."""
-    if out.exists() and not out.is_dir():
+    if out.is_file():
         raise InputError(f"{option} {str(out)!r} is a file; give a folder")
     for parent in out.absolute().parents:
         kind = _kind_of(parent)
@@ -25,7 +25,7 @@ def check_placement(out: Path, option: str = "--out") -> None:
             raise InputError(f"{option} {str(out)!r} lies in {str(parent)!r}, which holds {kind}; choose a folder outside it")
 
 
-def check_results_folder(out: Path, record: str, writes: Collection[str]) -> None:
+def check_results_folder(out: Location, record: str, writes: Collection[str]) -> None:
     """Check that a command may write the files `writes` to `out`, where it did so before if its `record` is there.
 
     Raises
@@ -41,11 +41,11 @@ def check_results_folder(out: Path, record: str, writes: Collection[str]) -> Non
         raise InputError(f"--out {str(out)!r} holds {taken[0]!r}, which this command did not write; choose another folder")
 
 
-def _kind_of(folder: Path) -> str | None:
+def _kind_of(folder: Location) -> str | None:
     return next((kind for kind, names in _MARKS.items() if all((folder / name).is_file() for name in names)), None)
 
 
-def _is_own(record: Path) -> bool:
+def _is_own(record: Location) -> bool:
     try:
         return {"schema_version", "dataset"} <= read_json(record).keys()
     except InputError:

@@ -7,26 +7,28 @@ not at all: on a disk by rename, in an object store because an object appears wh
 import os
 import random
 import re
+import shutil
 import tempfile
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from ..physics import InputError
-from ..physics import files as local_files
+from ..physics.errors import StorageUnavailable
 
 _T = TypeVar("_T")
 
 READERS = 8  # files of a store read at once; on a disk one after another is as fast
 _PAUSES_S = (0.5, 2.0)  # between attempts; pyarrow's own for S3, three within a few seconds, come before
+_PAUSES_OF_WRITES_S = (0.5, 2.0, 5.0, 10.0, 20.0)  # work that would be lost is worth a wait
 _GCS_PATIENCE_S = 10  # how long pyarrow goes on trying; its default is a quarter of an hour
 _PUTS_WHOLE = ("s3", "gcs", "abfs")  # stores whose objects appear when their upload is complete; in all others a name changes at the end
 _JOB_COPIES = "working_dir_files"  # the folder of Ray's session in which a job begins
@@ -51,12 +53,13 @@ _CREDENTIALS = {
 _ENDPOINTS = {"s3": ", and for a store other than AWS the endpoint in AWS_ENDPOINT_URL"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Url:
     """A folder or a file of a store. It names a place and holds no connection, so that it travels to other processes.
 
     Its methods are those of `pathlib.Path`. They raise FileNotFoundError where nothing is there, and InputError, in one sentence, where the
-    store cannot be used; what may pass, such as a timeout, is tried again first.
+    store cannot be used; what may pass, such as a timeout, is tried again first, for about half a minute where something is written, and is
+    then a StorageUnavailable.
     """
 
     root: str  # scheme and bucket or host
@@ -98,6 +101,11 @@ class Url:
     def parent(self) -> "Url":
         """The folder that it lies in; a bucket is its own."""
         return Url(self.root, self.key.rpartition("/")[0], self.query)
+
+    @property
+    def parents(self) -> "tuple[Url, ...]":
+        """The folders that it lies in, from its own to the bucket."""
+        return (self.parent, *self.parent.parents) if self.key else ()
 
     def absolute(self) -> "Url":
         """Itself."""
@@ -141,7 +149,26 @@ class Url:
             if target != path:
                 fs.move(target, path)
 
-        self._attempt("written", put)
+        self._attempt("written", put, writes=True)
+
+    def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
+        """Nothing: a store has the folders that its files lie in."""
+
+    def iterdir(self) -> Iterator["Url"]:
+        """The files and folders in this folder, by name; none where it does not exist."""
+        return self.glob("*")
+
+    def glob(self, pattern: str) -> Iterator["Url"]:
+        """The files and folders below whose relative path, of as many parts as the pattern, matches it, by name."""
+        depth = pattern.count("/") + 1
+        parts = (name.split("/") for name in self.list_files())
+        found = sorted({"/".join(name[:depth]) for name in parts if len(name) >= depth})
+        return (self / name for name in found if PurePosixPath(name).match(pattern))
+
+    def open_filesystem(self) -> tuple[pafs.FileSystem, str]:
+        """The file system, and the path in it, for libraries that take both."""
+        fs, base = _open_filesystem(self.root, self.query)
+        return fs, f"{base}/{self.key}" if base and self.key else base or self.key
 
     def unlink(self, missing_ok: bool = False) -> None:
         try:
@@ -176,34 +203,37 @@ class Url:
             if kind == pafs.FileType.NotFound:
                 raise InputError(bucket._no_bucket())
 
-    def _attempt(self, done: str, operation: Callable[[pafs.FileSystem, str], _T]) -> _T:
+    def _attempt(self, done: str, operation: Callable[[pafs.FileSystem, str], _T], *, writes: bool = False) -> _T:
         """What `operation` on file system and path gives, tried again after a fault that may pass."""
-        for pause in (*_PAUSES_S, None):
+        pauses = _PAUSES_OF_WRITES_S if writes else _PAUSES_S
+        for pause in (*pauses, None):
             try:
-                fs, base = _open_filesystem(self.root, self.query)
-                return operation(fs, f"{base}/{self.key}" if base and self.key else base or self.key)
+                return operation(*self.open_filesystem())
             except FileNotFoundError:
                 raise
             except (OSError, pa.ArrowException) as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 transient = isinstance(error, (TimeoutError, ConnectionError)) or bool(_TRANSIENT.search(reason))
                 transient = transient and not _REFUSED.search(reason)
-                if pause is None or not transient:
-                    raise InputError(self._explain(done, reason, transient)) from None
+                if not transient:
+                    raise InputError(self._explain(done, reason)) from None
+                if pause is None:
+                    raise StorageUnavailable(self._explain_fault(done, reason, len(pauses) + 1)) from None
                 time.sleep(pause * random.uniform(0.75, 1.25))  # all workers of a cluster meet the same fault at once
         raise AssertionError
 
-    def _explain(self, done: str, reason: str, transient: bool) -> str:
+    def _explain_fault(self, done: str, reason: str, attempts: int) -> str:
+        endpoint = _ENDPOINTS.get(self.root.partition("://")[0], "")
+        remedy = f"check the network{endpoint}, and run the same command again"
+        return f"{self} cannot be {done}, in {attempts} attempts: {_short(reason)}; {remedy}"
+
+    def _explain(self, done: str, reason: str) -> str:
         scheme = self.root.partition("://")[0].replace("gcs", "gs")
         if _NO_BUCKET.search(reason):
             return self._no_bucket()
         if _REFUSED.search(reason):
             remedy = _CREDENTIALS.get(scheme, "check them as the file system's own documentation describes")
             return f"{self} cannot be {done}: the store refuses the credentials, or there are none; {remedy} ({_short(reason)})"
-        if transient:
-            attempts = len(_PAUSES_S) + 1
-            remedy = f"check the network{_ENDPOINTS.get(scheme, '')}, and run the same command again"
-            return f"{self} cannot be {done}, in {attempts} attempts: {_short(reason)}; {remedy}"
         return f"{self} cannot be {done}: {_short(reason)}; correct the URL or its options"
 
     def _no_bucket(self) -> str:
@@ -282,17 +312,14 @@ def staged(location: Location) -> Iterator[Path]:
             location.write(content.read_buffer())
 
 
-def write_file(location: Location, content: bytes) -> None:
-    """All of `content` or nothing; see `physics.files` for a local path."""
-    if isinstance(location, Path):
-        local_files.write_file(location, content)
-    else:
-        location.write(pa.py_buffer(content))
-
-
-def write_json(location: Location, value: Any) -> None:
-    """Indented JSON, written like any file. Raises ValueError for a number that is not finite."""
-    write_file(location, local_files.as_json(value))
+def remove_folder(folder: Location) -> None:
+    """Delete a folder and all in it, where there is one."""
+    if isinstance(folder, Path):
+        if folder.exists():
+            shutil.rmtree(folder)
+        return
+    with suppress(FileNotFoundError):
+        folder._attempt("deleted", lambda fs, path: fs.delete_dir(path))
 
 
 @lru_cache(maxsize=64)

@@ -14,7 +14,7 @@ from ..physics import InputError
 from ..physics.files import write_file
 from ..physics.potentials.tables import is_table_path
 from ..physics.systems import Names
-from ..platform.commands.console import MODEL, OUT, emit, json_option
+from ..platform.commands.console import LOCAL_OUT, MODEL, emit, json_option
 from ..platform.storage import Location
 from .parameters import is_parameters
 from .shipped import choose_model, find_model, short_path
@@ -72,7 +72,7 @@ class _Parameter(click.ParamType):
 @click.option("--p0", type=_Coordinates(), help=f"Momentum at t = 0.  {_DEFAULT_STATE}")
 @click.option("--times", default=100, type=click.IntRange(2, 10_000), help="Uniform query times up to the model's horizon, or --until.")
 @click.option("--verify", default="solver", type=click.Choice(["none", "energy", "solver"]), help="How far to check the prediction.")
-@click.option("--out", type=OUT, help="Write a plot (.png), a table (.csv) or everything (.json).")
+@click.option("--out", type=LOCAL_OUT, help="Write a plot (.png), a table (.csv) or everything (.json).")
 @json_option
 def predict_command(
     model: Location | None,

@@ -7,6 +7,11 @@ from typing import ClassVar
 import psutil
 
 
+def allow_interruption() -> None:
+    """For a child that is to receive Ctrl-C: a shell makes what runs in the background ignore it, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def ray_workers(driver: int, task: str) -> list[psutil.Process]:
     """The Ray workers below `driver` that are inside a task of this name."""
     found = []

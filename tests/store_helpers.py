@@ -15,16 +15,16 @@ from moto.server import ThreadedMotoServer
 class Store:
     """Buckets of a server, over HTTP through a proxy that records every request and injects faults."""
 
-    def __init__(self):
+    def __init__(self, address="127.0.0.1"):
         logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line for each request
         self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         self._server.start()
         self.host, self.port = self._server.get_host_and_port()
         self.requests, self._faults, self._lock = [], [], Lock()
-        self._proxy = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"store": self}))
+        self._proxy = ThreadingHTTPServer((address, 0), type("Handler", (_Handler,), {"store": self}))
         self._proxy.daemon_threads = True
         Thread(target=self._proxy.serve_forever, daemon=True).start()
-        self.endpoint = f"127.0.0.1:{self._proxy.server_port}"
+        self.endpoint = f"{address}:{self._proxy.server_port}"
         self.client = boto3.client("s3", endpoint_url=f"http://{self.host}:{self.port}", region_name="us-east-1")
 
     def close(self):

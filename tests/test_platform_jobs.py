@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from process_helpers import allow_interruption
 from serving import free_port
 
 from neural_hamilton.platform.cluster.jobs import dashboard_address
@@ -130,9 +131,8 @@ def waiting(marker, words):
 
 def test_a_repeated_command_follows_the_job_that_runs_and_then_begins_another(cluster, repository, tmp_path):
     job = waiting(tmp_path / "marker", ["begun"])
-    first = subprocess.Popen(
-        submission(cluster, *job), cwd=repository, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": allow_interruption}
+    first = subprocess.Popen(submission(cluster, *job), cwd=repository, env=cluster.environment, **pipes)
     assert any("begun" in line for line in first.stdout)  # reads as far as this line
     first.send_signal(signal.SIGINT)
     output, words = first.communicate(timeout=60)

@@ -20,7 +20,7 @@ from neural_hamilton.platform.training import trackers
 from neural_hamilton.platform.training.run_folder import prepare_run
 from neural_hamilton.platform.training.runs import run_training
 from neural_hamilton.tune.scaling.scale import scale
-from neural_hamilton.tune.sweeps.study import open_storage
+from neural_hamilton.tune.sweeps.study import open_database
 from neural_hamilton.tune.sweeps.sweep import sweep
 
 QUICK = EvaluationConfig(studies=[], bootstrap=10, max_rows=4)
@@ -186,5 +186,5 @@ def test_mlflow_refuses_a_folder_that_its_database_cannot_lie_in(tiny_dataset, t
 @pytest.mark.parametrize("name", ["a b", "50%", "a%20b", "what?", "a#b"])
 def test_the_database_of_a_sweep_lies_in_its_folder_whatever_its_name(tmp_path, name):
     (tmp_path / name).mkdir()
-    optuna.create_study(storage=open_storage(tmp_path / name), study_name="sweep")
+    optuna.create_study(storage=open_database(tmp_path / name).storage, study_name="sweep")
     assert os.listdir(tmp_path) == [name] and os.listdir(tmp_path / name) == ["optuna.db"]

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 from training_helpers import config_with
 
-from neural_hamilton.physics.errors import DiskFull, is_full_disk
+from neural_hamilton.physics.errors import StorageUnavailable, is_full_disk
 from neural_hamilton.tune.scaling.scale import scale
 from neural_hamilton.tune.sweeps.sweep import sweep
 from neural_hamilton.tune.trials import FAILURE_FILE, attempt, read_failure
@@ -32,7 +32,7 @@ def small_disk(tmp_path, size):
 @pytest.mark.parametrize("size", ["8k", "64k", "180k"])
 def test_sweep(ray_session, tiny_dataset, tmp_path, capfd, size):
     with small_disk(tmp_path, size) as mount:
-        with pytest.raises(DiskFull, match=r"small/sweep.*disk is full; make room, and the same command goes on"):
+        with pytest.raises(StorageUnavailable, match=r"small/sweep.*disk is full; make room, and the same command goes on"):
             sweep(CONFIG, tiny_dataset, mount / "sweep", 2)
         written = "".join(capfd.readouterr())
         assert written.count("\n") < 5 and "Traceback" not in written
@@ -44,7 +44,7 @@ def test_sweep(ray_session, tiny_dataset, tmp_path, capfd, size):
 @pytest.mark.parametrize(("size", "local"), [("8k", True), ("40k", True), ("60k", True), ("60k", False)])
 def test_scale(ray_session, tiny_dataset, tmp_path, capfd, size, local):
     with small_disk(tmp_path, size) as mount:
-        with pytest.raises(DiskFull, match=r"small/study.*disk is full; make room, and the same command goes on"):
+        with pytest.raises(StorageUnavailable, match=r"small/study.*disk is full; make room, and the same command goes on"):
             scale(CONFIG, tiny_dataset, mount / "study", ["deeponet"], [8, 16], 1, local=local)
         written = "".join(capfd.readouterr())
         assert written.count("\n") < 5 and "Traceback" not in written
@@ -61,7 +61,7 @@ def test_a_full_disk_is_no_failure_of_a_trial(tmp_path):
             raise RuntimeError("the library that wrote says something else") from error
 
     (tmp_path / "run").mkdir()
-    with pytest.raises(DiskFull, match="make room"):
+    with pytest.raises(StorageUnavailable, match="make room"):
         attempt(tmp_path / "run", fill)
     assert read_failure(tmp_path / "run") is None and not (tmp_path / "run" / FAILURE_FILE).exists()
     assert is_full_disk(ValueError("(sqlite3.OperationalError) database or disk is full")) and not is_full_disk(ValueError("full"))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from process_helpers import Nodes, ray_workers
+from process_helpers import Nodes, allow_interruption, ray_workers
 
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.training.run_folder import CHECKPOINTS_FOLDER, History
@@ -50,7 +50,7 @@ class Sweep:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=_allow_interruption,
+            preexec_fn=allow_interruption,
         )
         return self.driver
 
@@ -106,11 +106,6 @@ class Sweep:
         return json.loads(output.splitlines()[-1])
 
 
-def _allow_interruption() -> None:
-    """Where the tests run in the background, a shell has made them ignore Ctrl-C, which children inherit."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def disturb(sweep: Sweep, events: Sequence[str], draw: random.Random) -> int:
     """Do to the sweep what `events` name, each after some epochs; returns how many came before its end."""
     for count, event in enumerate(events):
@@ -140,7 +135,7 @@ def check_whole(sweep: Sweep, num_trials: int) -> None:
         assert list(trial.intermediate_values.values()) == curve[: trial.last_step or 0].tolist()
         if trial.state.name == "COMPLETE":
             assert trial.last_step == EPOCHS
-        if trial.state.name == "FAIL":  # killed twice
+        if trial.state.name == "FAIL":  # killed again and again
             assert "its worker died" in trial.user_attrs["reason"]
     best = result["best"]["trial"]
     kept = [run.name for run in (sweep.out / "trials").iterdir() if (run / CHECKPOINTS_FOLDER).exists()]

@@ -11,7 +11,7 @@ from neural_hamilton.platform.config import load_config
 from neural_hamilton.tune.folders import claimed, read_cost
 from neural_hamilton.tune.sweeps.planning import plan_sweep, simulate_stopping
 from neural_hamilton.tune.sweeps.stopping import STOPPERS
-from neural_hamilton.tune.sweeps.study import open_storage
+from neural_hamilton.tune.sweeps.study import open_database
 
 
 def test_without_stopping_every_trial_trains_its_budget() -> None:
@@ -99,5 +99,5 @@ def test_a_record_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize("name", ["a b", "a%20b", "a?b", "a#b", "größe", "100%"])
 def test_a_folder_of_any_name_holds_its_own_database(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
-    open_storage(tmp_path / name).create_new_study([StudyDirection.MINIMIZE], "sweep")
+    open_database(tmp_path / name).storage.create_new_study([StudyDirection.MINIMIZE], "sweep")
     assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()] == [Path(name) / "optuna.db"]

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,7 +11,7 @@ from ..physics import InputError
 from ..platform.commands.console import DATASET, OUT, architecture_option, config_options, emit, json_option, resolve_config, study_options
 from ..platform.commands.tables import format_table
 from ..platform.config import Config, load_config, parse_assignments
-from ..platform.storage import Location
+from ..platform.storage import Location, locate
 
 _SHOWN_TRIALS = 10
 
@@ -32,7 +31,7 @@ _SHOWN_TRIALS = 10
 def sweep_command(
     dataset: Location,
     num_trials: int,
-    out: Path,
+    out: Location,
     storage: str | None,
     config_source: str | None,
     assignments: tuple[str, ...],
@@ -64,7 +63,7 @@ def scale_command(
     seeds: int,
     draws: int,
     trajectories: str | None,
-    out: Path,
+    out: Location,
     local: bool,
     config_source: str | None,
     assignments: tuple[str, ...],
@@ -87,7 +86,7 @@ def scale_command(
 
 
 @contextmanager
-def _kept(out: Path) -> Iterator[None]:
+def _kept(out: Location) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
@@ -123,7 +122,7 @@ def parse_numbers(option: str, text: str) -> list[int]:
 def _sweep_text(result: dict[str, Any]) -> str:
     from .sweeps.finals import finals_text
 
-    rows = json.loads(Path(result["leaderboard"]).read_text(encoding="utf-8"))
+    rows = json.loads(locate(result["leaderboard"]).read_text(encoding="utf-8"))
     keys = list(dict.fromkeys(key for row in rows for key in row["parameters"]))  # a parameter may depend on another
     fronts = ["front"] if len(result["objectives"]) > 1 else []
     table = [

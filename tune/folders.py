@@ -32,7 +32,7 @@ def resolve(config: Config, dataset: Location) -> Config:
 
 
 @contextmanager
-def claimed(out: Path, identity: dict[str, Any]) -> Iterator[None]:
+def claimed(out: Location, identity: dict[str, Any]) -> Iterator[None]:
     """Hold `out` for this driver and for what `identity` (plain nested values) describes.
 
     A folder that was only planned belongs to nobody: another identity takes it over.
@@ -52,7 +52,7 @@ def claimed(out: Path, identity: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def read_cost(out: Path) -> dict[str, Any]:
+def read_cost(out: Location) -> dict[str, Any]:
     """`plan`, what `plan` expected of a call or None, and `calls`, what each call that did anything took."""
     if not (out / COST_FILE).exists():
         return {"plan": None, "calls": []}
@@ -65,14 +65,14 @@ def read_cost(out: Path) -> dict[str, Any]:
     return cost
 
 
-def record_cost(out: Path, plan: dict[str, Any] | None = None, call: dict[str, Any] | None = None) -> None:
+def record_cost(out: Location, plan: dict[str, Any] | None = None, call: dict[str, Any] | None = None) -> None:
     """Keep a plan, the latest one, or a call, in the order of calls, in a folder that is `claimed`."""
     cost = read_cost(out)
     write_json(out / COST_FILE, {"plan": plan or cost["plan"], "calls": cost["calls"] + ([call] if call else [])})
 
 
 @contextmanager
-def recorded(out: Path, started: float) -> Iterator[dict[str, Any]]:
+def recorded(out: Location, started: float) -> Iterator[dict[str, Any]]:
     """Record a call that did something: what the work inside puts into the dictionary, and its seconds since `started`, however it ends."""
     call: dict[str, Any] = {}
     try:
@@ -82,7 +82,7 @@ def recorded(out: Path, started: float) -> Iterator[dict[str, Any]]:
             record_cost(out, call=call | {"seconds": time.monotonic() - started})
 
 
-def check_owner(out: Path, identity: dict[str, Any]) -> None:
+def check_owner(out: Location, identity: dict[str, Any]) -> None:
     """Raise InputError where `out` holds work of another identity or anything else."""
     check_placement(out)
     identity = json.loads(json.dumps(identity))
@@ -99,14 +99,14 @@ def check_owner(out: Path, identity: dict[str, Any]) -> None:
         raise InputError(f"--out {str(out)!r} already holds a {kind} with {changes}; choose another folder")
 
 
-def _is_record(out: Path) -> bool:
+def _is_record(out: Location) -> bool:
     try:
         return "kind" in read_json(out / RECORD_FILE)
     except InputError as error:
         raise InputError(f"{error}; choose another folder") from None
 
 
-def _changes(out: Path, identity: dict[str, Any]) -> str:
+def _changes(out: Location, identity: dict[str, Any]) -> str:
     """How the work that `out` holds differs from `identity`; empty where it does not."""
     try:
         before = read_json(out / RECORD_FILE)

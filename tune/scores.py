@@ -3,8 +3,8 @@
 A cell keeps the loss of every row, so that differences are of the same problems. Shapes: N rows, S seeds.
 """
 
+import io
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ FIGURES = (*STATISTICS, "energy_drift", "seconds_per_trajectory", "rows")
 
 
 def score_cell(
-    run: Path, dataset: Location, split_name: str, max_rows: int | None, batch_size: int, about: dict[str, Any], *, start: int = 0
+    run: Location, dataset: Location, split_name: str, max_rows: int | None, batch_size: int, about: dict[str, Any], *, start: int = 0
 ) -> None:
     """Measure the model of a run on at most `max_rows` rows of a split, from `start` on; leaves its files, the one that counts last."""
     manifest = read_manifest(dataset)
@@ -49,13 +49,18 @@ def score_cell(
     write_json(run / CELL_FILE, figures | about)
 
 
-def is_scored(run: Path) -> bool:
+def is_scored(run: Location) -> bool:
     return (run / CELL_FILE).exists()
 
 
-def read_score(run: Path) -> dict[str, Any]:
+def read_score(run: Location) -> dict[str, Any]:
     """The figures of a cell that has been measured."""
     return read_json(run / CELL_FILE)
+
+
+def read_losses(run: Location) -> np.ndarray:
+    """The loss of every row, (N,), of a cell that has been measured."""
+    return np.load(io.BytesIO((run / LOSSES_FILE).read_bytes()))
 
 
 def summarise_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:

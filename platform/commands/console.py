@@ -38,7 +38,7 @@ class LocationType(click.ParamType):
                 remedy = "give the absolute path of a folder that all nodes share" + (", or a URL such as s3://BUCKET/FOLDER" * self._urls)
                 raise InputError(f"{named} is {str(place)!r}, which lies in the copy of the code that Ray deletes after the job; {remedy}")
         elif not self._urls:
-            raise InputError(f"{named} is {str(place)!r}; it must be a local path; datasets and models may lie at a URL")
+            raise InputError(f"{named} is {str(place)!r}; it must be a local path")
         return place
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -53,7 +53,8 @@ def _name_of(param: click.Parameter | None) -> str:
 
 
 PATH = LocationType()  # is read
-OUT = LocationType(made=True)
+OUT = LocationType(urls=True, made=True)
+LOCAL_OUT = LocationType(made=True)
 DATASET = LocationType(urls=True)
 MODEL = LocationType(urls=True)  # or the name of a shipped one
 NEW_DATASET = LocationType(urls=True, made=True)

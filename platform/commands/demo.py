@@ -15,7 +15,7 @@ import numpy as np
 
 from ...physics.diagnostics import total_loss
 from ..config import Config, load_config
-from .console import OUT, emit, json_option
+from .console import LOCAL_OUT, emit, json_option
 from .tables import format_table
 
 _WORKERS, _TRIALS = 2, 4
@@ -23,7 +23,9 @@ _ARCHITECTURES = ("deeponet", "mambonet")
 
 
 @click.command()
-@click.option("--out", default=Path("runs/demo"), type=OUT, help="Folder for everything the demo makes; run again, it continues there.")
+@click.option(
+    "--out", default=Path("runs/demo"), type=LOCAL_OUT, help="Folder for everything the demo makes; run again, it continues there."
+)
 @json_option
 def demo(out: Path, as_json: bool) -> None:
     """Run the whole path on small input, in minutes.

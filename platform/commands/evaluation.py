@@ -1,11 +1,9 @@
 """The commands `evaluate` and `compare`."""
 
-from pathlib import Path
-
 import click
 
 from ..storage import Location
-from .console import DATASET, MODEL_FOLDER, OUT, PATH, config_options, emit, json_option, resolve_config
+from .console import DATASET, MODEL_FOLDER, OUT, config_options, emit, json_option, resolve_config
 from .tables import benchmark_lines, comparison_table, evaluation_table
 
 
@@ -15,16 +13,16 @@ from .tables import benchmark_lines, comparison_table, evaluation_table
 @click.option("--split", default="test", help="train, val or test.")
 @click.option("--out", required=True, type=OUT, help="Folder for evaluation.json, trajectories.parquet, report.html and figures.")
 @click.option("--record", is_flag=True, help="Write the results to the model folder: its card, and the threshold that serving uses.")
-@click.option("--scaling", type=PATH, help="With --record: a folder of `scale`, whose losses against training rows the card shows.")
+@click.option("--scaling", type=DATASET, help="With --record: a folder of `scale`, whose losses against training rows the card shows.")
 @config_options
 @json_option
 def evaluate(
     model: Location,
     dataset: Location,
     split: str,
-    out: Path,
+    out: Location,
     record: bool,
-    scaling: Path | None,
+    scaling: Location | None,
     config_source: str | None,
     assignments: tuple[str, ...],
     as_json: bool,
@@ -52,7 +50,7 @@ def compare(
     models: tuple[Location, ...],
     dataset: Location,
     split: str,
-    out: Path,
+    out: Location,
     config_source: str | None,
     assignments: tuple[str, ...],
     as_json: bool,

@@ -1,6 +1,5 @@
 """The command `plan`: what another command would cost here."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -43,7 +42,7 @@ def plan_generate(dest: Location | None, config_source: str | None, assignments:
 @json_option
 def plan_train(
     dataset: Location,
-    out: Path | None,
+    out: Location | None,
     workers: int,
     local: bool,
     config_source: str | None,
@@ -68,7 +67,7 @@ def plan_train(
 def plan_sweep(
     dataset: Location,
     trials: int,
-    out: Path | None,
+    out: Location | None,
     storage: str | None,
     config_source: str | None,
     assignments: tuple[str, ...],
@@ -94,7 +93,7 @@ def plan_scale(
     seeds: int,
     draws: int,
     trajectories: str | None,
-    out: Path | None,
+    out: Location | None,
     local: bool,
     config_source: str | None,
     assignments: tuple[str, ...],

@@ -6,13 +6,13 @@ from typing import Any
 import click
 
 from ...physics.files import read_json
-from .console import OUT, config_options, deadline_after, emit, json_option, minutes_option, resolve_config
+from .console import LOCAL_OUT, config_options, deadline_after, emit, json_option, minutes_option, resolve_config
 from .tables import evaluation_table
 
 
 @click.command()
 @click.argument("ensemble")
-@click.option("--out", required=True, type=OUT, help="Folder for the dataset, the run and the report; run again, it continues there.")
+@click.option("--out", required=True, type=LOCAL_OUT, help="Folder for the dataset, the run and the report; run again, it continues there.")
 @minutes_option
 @config_options
 @json_option

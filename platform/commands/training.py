@@ -1,6 +1,5 @@
 """The command `train`."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -22,7 +21,7 @@ from .console import DATASET, OUT, architecture_option, config_options, deadline
 @json_option
 def train(
     dataset: Location,
-    run: Path,
+    run: Location,
     workers: int,
     local: bool,
     resume: bool,

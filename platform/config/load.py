@@ -7,6 +7,7 @@ import yaml
 from pydantic import Field
 
 from ...physics import InputError
+from ..storage import Location, Url, locate
 from .data import DataConfig, Section
 from .plain_yaml import parse_yaml
 from .tree import Config
@@ -15,7 +16,7 @@ from .values import merge, validate
 SHIPPED_CONFIGS = Path(__file__).parent / "shipped"
 
 
-def load_config(source: str | Path | None = None, overrides: dict[str, Any] | None = None, *, given_as: str = "--config") -> Config:
+def load_config(source: str | Location | None = None, overrides: dict[str, Any] | None = None, *, given_as: str = "--config") -> Config:
     """The tree from a YAML file (a path, or the name of a shipped one) and dotted overrides, defaults elsewhere.
 
     Messages call the file what it was `given_as`.
@@ -32,7 +33,7 @@ class _DataAlone(Section):
     data: DataConfig = Field(default_factory=DataConfig.usual)
 
 
-def load_data_config(source: str | Path | None = None, overrides: dict[str, Any] | None = None) -> DataConfig:
+def load_data_config(source: str | Location | None = None, overrides: dict[str, Any] | None = None) -> DataConfig:
     """The section `data` of `load_config`; loads no networks where no other section is given."""
     values = _read_yaml(source)
     if set(merge(values, overrides or {})) - {"data"}:
@@ -62,7 +63,7 @@ def _parse_value(key: str, text: str) -> Any:
         raise InputError(f"--set {key} got {text!r}, which is not a YAML value: {' '.join(str(error).split())}") from None
 
 
-def _read_yaml(source: str | Path | None, given_as: str = "--config") -> dict[str, Any]:
+def _read_yaml(source: str | Location | None, given_as: str = "--config") -> dict[str, Any]:
     if source is None:
         return {}
     try:
@@ -83,8 +84,10 @@ def _read_yaml(source: str | Path | None, given_as: str = "--config") -> dict[st
     return values
 
 
-def _find(source: str | Path) -> Path:
+def _find(source: str | Location) -> Location:
     """A shipped configuration is meant by its bare name, unless a file of that name exists; anything else is a path."""
-    path, shipped = Path(source), SHIPPED_CONFIGS / f"{source}.yaml"
+    if isinstance(path := locate(source), Url):
+        return path
+    shipped = SHIPPED_CONFIGS / f"{source}.yaml"
     is_name = str(source) == path.name and not path.suffix
     return shipped if is_name and shipped.is_file() and not path.is_file() else path

@@ -1,6 +1,5 @@
 """The sections of the configuration and the tree that holds them."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SerializeAsAny, model_validator
@@ -8,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeFloat, P
 from ...physics.files import write_file
 from ...physics.systems import Imported
 from ..evaluation.studies import study_names
+from ..storage import Location
 from .conditions import CONDITIONS, check_effects, keys_without_effect
 from .data import DataConfig, Section
 from .plain_yaml import format_yaml
@@ -309,7 +309,7 @@ class Config(Section):
             values["data"]["ensemble"] = self.data.given_ensemble()
         return values
 
-    def save(self, path: Path, sections: tuple[str, ...] | None = None) -> None:
+    def save(self, path: Location, sections: tuple[str, ...] | None = None) -> None:
         """Write the tree, or some of its sections, as YAML."""
         values = self.dump()
         write_file(path, format_yaml({name: values[name] for name in sections or values}).encode())

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from ...physics import InputError
-from ...physics.files import is_litter
+from ...physics.files import is_litter, write_file, write_json
 from ..config.data import DataConfig
 from ..folder_lock import LOCK_FILE, holds_folder
 from ..outputs import check_placement
 from ..progress import track
 from ..provenance import changed_keys, code_version, hash_json
-from ..storage import READERS, Location, Url, list_files, locate, write_file, write_json
+from ..storage import READERS, Location, Url, list_files, locate
 from .card import CARD_FILE, render_card
 from .datasets import made_by
 from .manifest import DATASET_SCHEMA_VERSION, MANIFEST_FILE, read_config, read_manifest

@@ -1,7 +1,6 @@
 """`compare`: several models in one table, on the same problems, with the baselines that see the same sensors."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from ...architectures import TrainedFor, load_model, read_card
@@ -31,7 +30,7 @@ RESULT_FILE = "comparison.json"
 
 @holds_folder("out", "--out")
 def compare(
-    folders: list[Location], dataset: Location, out: Path, split_name: str = "test", settings: EvaluationConfig | None = None
+    folders: list[Location], dataset: Location, out: Location, split_name: str = "test", settings: EvaluationConfig | None = None
 ) -> dict[str, Any]:
     """Measure several model folders on one split; writes comparison.json and comparison.html to `out`.
 

@@ -45,12 +45,12 @@ RESULT_FILE, TRAJECTORIES_FILE = "evaluation.json", "trajectories.parquet"
 def evaluate(
     model_folder: Location,
     dataset: Location,
-    out: Path,
+    out: Location,
     split_name: str = "test",
     settings: EvaluationConfig | None = None,
     *,
     record: bool = False,
-    scaling: Path | None = None,
+    scaling: Location | None = None,
 ) -> dict[str, Any]:
     """Measure a model folder; writes evaluation.json, trajectories.parquet, report.html and its figures to `out`.
 
@@ -254,7 +254,7 @@ def other_ensemble(name: str, trained_for: TrainedFor, config: DataConfig) -> st
     return f"{name} was trained on ensemble {trained_on!r} and is measured on {measured_on!r}"
 
 
-def _write_trajectories(path: Path, split: Split, problems: Problems, metrics: dict[str, dict[str, np.ndarray]]) -> None:
+def _write_trajectories(path: Location, split: Split, problems: Problems, metrics: dict[str, dict[str, np.ndarray]]) -> None:
     """One line per trajectory: the system's own scalars, the model's metrics and every baseline's total loss."""
     scalars = [column.name for column in problems.system.columns if column.kind != "list" and column.name in problems.columns]
     columns = {"trajectory_id": split.trajectory_id} | {name: problems.columns[name] for name in scalars} | metrics["model"]

@@ -10,6 +10,7 @@ from ...physics.files import write_file
 from ...physics.systems import with_role
 from ..config.data import DataConfig
 from ..data.card import reproduction_command
+from ..storage import Location
 from .quadrature import QUADRATURE
 from .report import describe_task, display_name, render
 from .study import Subject
@@ -20,7 +21,7 @@ _SHOWN = ("name", "size", "median", "median_range", "mean", "mean_range", "seeds
 _BAD_LOSS = 1e-5  # of a non-smooth case, which the card then names
 
 
-def read_dataset_sizes(folder: Path, architecture: str) -> dict[str, Any]:
+def read_dataset_sizes(folder: Location, architecture: str) -> dict[str, Any]:
     """The losses of one architecture against training rows, from a folder of `scale`: its `budget` and one of `summaries` per size.
 
     Raises
@@ -33,6 +34,8 @@ def read_dataset_sizes(folder: Path, architecture: str) -> dict[str, Any]:
         budget = study["budget"]
         names = {cell["name"] for cell in study["cells"] if cell.get("architecture") == architecture}
         summaries = [{key: summary[key] for key in _SHOWN} for summary in study["summaries"] if summary["name"] in names]
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"--scaling {str(folder)!r} is not a finished study of `scale`; it has no readable {_SCALING_FILE}") from None
     if not summaries:

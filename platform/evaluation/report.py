@@ -17,6 +17,7 @@ from ...physics.files import write_file
 from ...physics.systems import Baseline, Predictions, Problems, with_role
 from ..config import Config, EvaluationConfig
 from ..config.conditions import keys_without_effect
+from ..storage import Location
 from . import figures
 from .quadrature import QUADRATURE
 from .studies import get_study, study_names
@@ -29,13 +30,13 @@ _LABELS = {QUADRATURE: "quadrature baseline"}
 
 
 def write_report(
-    out: Path,
+    out: Location,
     result: dict[str, Any],
     problems: Problems,
     baselines: list[Baseline],
     predictions: dict[str, Predictions],
     metrics: dict[str, dict[str, np.ndarray]],
-) -> Path:
+) -> Location:
     """Write report.html and its figures to `out`; returns the path of the report."""
     losses = {name: values["total_loss"] for name, values in metrics.items()}
     shown = [baseline.name for baseline in with_role(baselines, "figures") if baseline.name in losses]
@@ -82,7 +83,7 @@ def describe_task(problems: Problems) -> dict[str, str]:
     }
 
 
-def _study_section(name: str, result: dict[str, Any], out: Path) -> Markup:
+def _study_section(name: str, result: dict[str, Any], out: Location) -> Markup:
     """The section of a study, with its figure and the command that draws it again."""
     study, entry = get_study(name), result[name]
     images = _save_all(out, {name: lambda: study.figure(entry) if study.figure else None})
@@ -97,7 +98,7 @@ def _study_section(name: str, result: dict[str, Any], out: Path) -> Markup:
     return Markup(_environment(autoescape=True).from_string(section).render(entry=entry, figure=figure))
 
 
-def write_comparison(out: Path, result: dict[str, Any], draw_sensors: Callable[[], figures.Figure]) -> Path:
+def write_comparison(out: Location, result: dict[str, Any], draw_sensors: Callable[[], figures.Figure]) -> Location:
     """Write comparison.html and its figure to `out`; returns the path of the page."""
     images = _save_all(out, {"sensors": draw_sensors})
     path = out / "comparison.html"
@@ -182,7 +183,7 @@ def _names(names: list[str]) -> str:
     return f" ({', '.join(names)})" if names else ""
 
 
-def command_of(result: dict[str, Any], out: Path, overrides: dict[str, Any] | None = None) -> str:
+def command_of(result: dict[str, Any], out: Location, overrides: dict[str, Any] | None = None) -> str:
     """The command that writes this report again, with the settings that differ from the defaults; `overrides` replace some.
 
     Settings without effect, such as those of a study that is left out, are not repeated: the command line would refuse them.
@@ -197,25 +198,25 @@ def command_of(result: dict[str, Any], out: Path, overrides: dict[str, Any] | No
     return f"neural-hamilton evaluate {model} --dataset {dataset['folder']} --split {dataset['split']} --out {out}{settings}"
 
 
-def _save_all(out: Path, drawings: dict[str, Any]) -> dict[str, str]:
+def _save_all(out: Location, drawings: dict[str, Any]) -> dict[str, str]:
     """Draw and write each figure as PNG and PDF; the PNG as a data URI for the page. A drawing may be None."""
     images = {}
     with matplotlib.rc_context(figures.STYLE):
         for name, draw in drawings.items():
             figure = draw()
             if figure is not None:
-                images[name] = _save(figure, out / name)
+                images[name] = _save(figure, out, name)
     return images
 
 
-def _save(figure: figures.Figure, stem: Path) -> str:
+def _save(figure: figures.Figure, out: Location, name: str) -> str:
     png, pdf = io.BytesIO(), io.BytesIO()
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the layout is settled; each format would find it again
     figure.savefig(png, format="png", dpi=_DPI)
     figure.savefig(pdf, format="pdf")
-    write_file(stem.with_suffix(".png"), png.getvalue())
-    write_file(stem.with_suffix(".pdf"), pdf.getvalue())
+    write_file(out / f"{name}.png", png.getvalue())
+    write_file(out / f"{name}.pdf", pdf.getvalue())
     return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
 
 

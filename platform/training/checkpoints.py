@@ -1,7 +1,6 @@
 """Training state as safetensors files: tensors as tensors, the rest of the tree as JSON in the header."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from safetensors.torch import save
 
 from ...physics import InputError
 from ...physics.files import write_file
+from ..storage import Location, fetched
 
 _TENSOR = "__tensor__"
 
@@ -17,7 +17,7 @@ _TENSOR = "__tensor__"
 class CheckpointFolder:
     """The states after the latest epochs and after the best one, a file each; all else is deleted as new ones come."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(self, folder: Location, keep: int) -> None:
         self._folder, self._keep = folder, keep
 
     def save(self, epoch: int, best_epoch: int, state: dict[str, Any]) -> None:
@@ -56,21 +56,21 @@ class CheckpointFolder:
             raise InputError(f"every checkpoint in {str(self._folder)!r} is damaged; delete the run folder to start again")
         return None, None
 
-    def _path(self, epoch: int) -> Path:
+    def _path(self, epoch: int) -> Location:
         return self._folder / f"epoch-{epoch:05d}.safetensors"
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+def save_checkpoint(path: Location, state: dict[str, Any]) -> None:
     """Write a tree of dicts, lists, numbers, strings and tensors; whole or not at all."""
     tensors: dict[str, torch.Tensor] = {}
     tree = _strip(state, "state", tensors)
     write_file(path, save(tensors, metadata={"tree": json.dumps(tree)}))
 
 
-def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+def load_checkpoint(path: Location, device: torch.device) -> dict[str, Any]:
     """The tree as it was saved, tensors on `device`; InputError where the file is damaged."""
     try:
-        with safe_open(path, framework="pt", device=str(device)) as stored:
+        with fetched(path) as copy, safe_open(copy, framework="pt", device=str(device)) as stored:
             tree = json.loads(stored.metadata()["tree"])
             return _fill(tree, stored)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):

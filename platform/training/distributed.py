@@ -1,15 +1,15 @@
 """Ray Train: the same loop in several DDP workers, on CPUs or GPUs."""
 
 import threading
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 from ...physics import InputError
-from ...physics.errors import DiskFull
+from ...physics.errors import StorageUnavailable
 from ..config import Config, load_config
 from ..progress import Progress
 from ..shared_folders import check_shared
-from ..storage import Location, locate
+from ..storage import Location, Url, locate
 from .loop import train
 from .run_folder import CONFIG_FILE, History
 
@@ -21,7 +21,7 @@ _TIMEOUT_S = 600  # how long a worker waits for the others of its group
 def train_with_ray(
     config: Config,
     dataset: Location,
-    run: Path,
+    run: Location,
     num_workers: int,
     progress: Progress,
     deadline: float | None = None,
@@ -29,7 +29,7 @@ def train_with_ray(
 ) -> dict[str, Any]:
     """Train in `num_workers` Ray Train workers that share the run folder; returns the result. `deadline` as in `training.train`.
 
-    The folder must be visible to every worker under the same path: one machine, or shared storage. A worker gets `resources`, "CPU"
+    Every worker must see the folder under the same path, or be given its URL. A worker gets `resources`, "CPU"
     and "GPU". By default the cluster's CPUs are divided equally among the workers, and each gets a GPU where there are enough of them.
 
     Raises
@@ -40,22 +40,26 @@ def train_with_ray(
     from ..ray_runtime import connect
 
     ray = connect()  # before Ray is imported: it reads its settings once
-    check_shared(ray, run.absolute(), "--out", dataset.absolute())
+    check_shared(ray, run.absolute(), "--out", dataset.absolute(), urls=True)
     from ray.exceptions import RayActorError
     from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
+    from .network_interface import ClusterTorchConfig
+
+    filesystem, storage_path = run.open_filesystem() if isinstance(run, Url) else (None, str(run.absolute()))
     resources_per_worker = resources or worker_resources(num_workers)
     trainer = TorchTrainer(
         _work,
         train_loop_config={"dataset": str(dataset.absolute()), "run": str(run.absolute()), "deadline": deadline},
-        torch_config=TorchConfig(timeout_s=_TIMEOUT_S),
+        torch_config=ClusterTorchConfig(timeout_s=_TIMEOUT_S),
         scaling_config=ScalingConfig(
             num_workers=num_workers, use_gpu=bool(resources_per_worker.get("GPU")), resources_per_worker=resources_per_worker
         ),
         run_config=RunConfig(
             name=".ray",
-            storage_path=str(run.absolute()),
+            storage_path=storage_path,
+            storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=_RESTARTS, controller_failure_limit=_STARTS),
         ),
     )
@@ -64,14 +68,20 @@ def train_with_ray(
         try:
             outcome: Any = _fit(trainer, kept)
         except ControllerError as error:
-            raise InputError(f"the workers could not be started: {' '.join(str(error).split())}; {kept}") from None
+            raise InputError(f"the workers could not be started: {_last_line(error)}; {kept}") from None
         except WorkerGroupError as error:
             if not all(isinstance(failure, RayActorError) for failure in error.worker_failures.values()):
                 raise
             raise InputError(f"a worker died {_RESTARTS + 1} times without an error of its own, as when memory runs out; {kept}") from None
     if "failure" in outcome:
-        raise (DiskFull if outcome["disk_full"] else InputError)(outcome["failure"])
+        raise (StorageUnavailable if outcome["of_storage"] else InputError)(outcome["failure"])
     return outcome
+
+
+def _last_line(error: Exception) -> str:
+    """What an error that holds the traceback of another process comes down to."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def _fit(trainer: Any, kept: str) -> Any:
@@ -110,27 +120,29 @@ def _work(settings: dict[str, Any]) -> dict[str, Any]:
     """What each worker runs. A refusal is returned, not raised: Ray would restart the group for it."""
     from ray.train.torch import get_device
 
-    run = Path(settings["run"])
+    run = locate(settings["run"])
     try:
         # No ray.train.report per epoch: the run folder is the record, and each report waits for the controller's
         # next poll, up to two seconds.
         config, dataset = load_config(run / CONFIG_FILE), locate(settings["dataset"])
         return train(config, dataset, run, device=get_device(), deadline=settings["deadline"])
     except InputError as error:
-        return {"failure": str(error), "disk_full": isinstance(error, DiskFull)}
+        return {"failure": str(error), "of_storage": isinstance(error, StorageUnavailable)}
 
 
 class _HistoryWatch(threading.Thread):
     """Shows the epochs that workers, in other processes, append to the run's history."""
 
-    def __init__(self, run: Path, progress: Progress) -> None:
+    def __init__(self, run: Location, progress: Progress) -> None:
         super().__init__(daemon=True)
         self._history, self._progress = History(run), progress
+        self._every = 2.0 if isinstance(run, Url) else 0.5
         self._finished = threading.Event()
 
     def run(self) -> None:
-        while not self._finished.wait(0.5):
-            self._show()
+        while not self._finished.wait(self._every):
+            with suppress(StorageUnavailable):  # the workers will say so
+                self._show()
 
     def _show(self) -> None:
         lines = self._history.read()

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ Report = Callable[[dict[str, float]], None]
 def train(
     config: Config,
     dataset: Location,
-    run: Path,
+    run: Location,
     report: Report = lambda _: None,
     device: torch.device | None = None,
     on_step: Callable[[], None] = lambda: None,

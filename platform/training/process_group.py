@@ -8,7 +8,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from ...physics import InputError
-from ...physics.errors import DiskFull, is_full_disk
+from ...physics.errors import StorageUnavailable, is_full_disk
 
 _T = TypeVar("_T")
 
@@ -42,18 +42,18 @@ class Worker:
         InputError
             On all of them, where the first cannot write.
         """
-        failure: list[Any] = [None, False]  # a sentence, and whether the disk is full
+        failure: list[Any] = [None, False]  # a sentence, and whether it is of the storage alone
         result = None
         if self.rank == 0:
             try:
                 result = write()
             except InputError as error:
-                failure = [str(error), isinstance(error, DiskFull)]
+                failure = [str(error), isinstance(error, StorageUnavailable)]
             except OSError as error:
                 sentence = f"the run folder cannot be written: {error.strerror}; it keeps the last whole epoch for --resume"
                 failure = [sentence, is_full_disk(error)]
         if self.size > 1:
             dist.broadcast_object_list(failure, src=0)
         if failure[0] is not None:
-            raise (DiskFull if failure[1] else InputError)(failure[0])
+            raise (StorageUnavailable if failure[1] else InputError)(failure[0])
         return result

@@ -1,7 +1,6 @@
 """What a run folder holds of the epochs trained so far, written in the order that survives a crash: model, history, checkpoint."""
 
 import itertools
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from .trained_for import trained_for
 class Record:
     """The history of a run, its best epoch, and the files that keep both."""
 
-    def __init__(self, config: Config, dataset: Location, run: Path, worker: Worker) -> None:
+    def __init__(self, config: Config, dataset: Location, run: Location, worker: Worker) -> None:
         self._settings, self._run, self._worker = config.training, run, worker
         self._architecture = config.architecture.name
         self._trained_for = trained_for(config.data)

@@ -12,19 +12,18 @@ result.json      written last: the run is finished
 import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ...architectures import build_operator
 from ...physics import InputError
-from ...physics.errors import DiskFull, is_full_disk
-from ...physics.files import is_litter, read_json, write_json
+from ...physics.errors import StorageUnavailable, is_full_disk
+from ...physics.files import is_litter, read_json, write_file, write_json
 from ..config import Config, load_config
 from ..data.manifest import read_manifest
 from ..folder_lock import LOCK_FILE
 from ..outputs import check_placement
 from ..provenance import flatten
-from ..storage import Location
+from ..storage import Location, Url
 from .batches import training_files, validation_files
 from .continuation import check_continuation, other_schedule
 from .initial_model import find_initial_model, start_from
@@ -36,7 +35,13 @@ CHECKPOINTS_FOLDER, MODEL_FOLDER = "checkpoints", "model"
 
 
 def prepare_run(
-    run: Path, dataset: Location, config: Config, resume: bool, *, may_extend: bool = True, before_claim: Callable[[], None] = lambda: None
+    run: Location,
+    dataset: Location,
+    config: Config,
+    resume: bool,
+    *,
+    may_extend: bool = True,
+    before_claim: Callable[[], None] = lambda: None,
 ) -> Config:
     """Check the inputs and claim the run folder, before any worker starts; returns the resolved configuration.
 
@@ -70,7 +75,7 @@ def prepare_run(
         if not resume:
             raise InputError(f"--out {str(run)!r} already holds a run; add --resume to continue it or choose another folder")
         extended, is_longer = _continue(run, dataset, config, manifest["dataset_hash"], may_extend)
-    elif run.exists() and (not run.is_dir() or _holds_other_things(run)):
+    elif _holds_other_things(run):
         raise InputError(f"--out {str(run)!r} exists and holds no run; choose another folder")
     before_claim()
     try:
@@ -81,7 +86,7 @@ def prepare_run(
         write_json(run / DATASET_FILE, about | ({"extended": extended} if extended else {}))
         config.save(run / CONFIG_FILE)  # last: it marks the folder as a run
     except OSError as error:
-        refusal = DiskFull if is_full_disk(error) else InputError
+        refusal = StorageUnavailable if is_full_disk(error) else InputError
         raise refusal(f"--out {str(run)!r} cannot be written: {error.strerror}") from None
     return config
 
@@ -96,12 +101,13 @@ def _take_from_dataset(config: Config, dataset: Location, data: dict[str, Any]) 
     return config.override(fixed)
 
 
-def _holds_other_things(run: Path) -> bool:
+def _holds_other_things(run: Location) -> bool:
     """Whether it holds more than what a process leaves that was killed while it claimed the folder."""
-    return any(name not in (DATASET_FILE, LOCK_FILE) and not name.endswith(".partial") and not is_litter(name) for name in os.listdir(run))
+    names = [path.name for path in run.iterdir()] if run.exists() else []
+    return any(name not in (DATASET_FILE, LOCK_FILE) and not name.endswith(".partial") and not is_litter(name) for name in names)
 
 
-def _continue(run: Path, dataset: Location, config: Config, dataset_hash: str, may_extend: bool) -> tuple[list[str], bool]:
+def _continue(run: Location, dataset: Location, config: Config, dataset_hash: str, may_extend: bool) -> tuple[list[str], bool]:
     """Check that the run can go on as `config`; returns what sets its epochs apart, as sentences, and whether it has more to do now."""
     before = load_config(run / CONFIG_FILE, given_as="the run's configuration")
     is_longer = check_continuation(before, config, may_extend)
@@ -129,20 +135,30 @@ def extensions(about: dict[str, Any]) -> list[str]:
 class History:
     """`history.jsonl`, one line per epoch. A line is written after its epoch and before the epoch's checkpoint."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Location) -> None:
         self._path = run / HISTORY_FILE
 
     def read(self) -> list[dict[str, Any]]:
         """The lines, up to one that a crash may have cut short; InputError where another is damaged."""
-        lines = self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else []
         try:
-            return [json.loads(line) for line in lines if line.endswith(b"\n")]
+            return [json.loads(line) for line in self._lines()]
         except ValueError:
             raise InputError(f"{self._path} is damaged; start the run again") from None
 
+    def _lines(self) -> list[bytes]:
+        try:
+            lines = self._path.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        return [line for line in lines if line.endswith(b"\n")]
+
     def append(self, record: dict[str, Any]) -> None:
+        line = (json.dumps(record) + "\n").encode()
+        if isinstance(self._path, Url):  # whose files cannot grow
+            write_file(self._path, b"".join([*self._lines(), line]))
+            return
         with self._path.open("ab") as stream:
-            stream.write((json.dumps(record) + "\n").encode())
+            stream.write(line)
             stream.flush()
             os.fsync(stream.fileno())
 
@@ -155,8 +171,5 @@ class History:
         if len(lines) < num_lines:
             raise InputError(f"{self._path} has {len(lines)} lines and the checkpoint follows epoch {num_lines}; start the run again")
         if self._path.exists():
-            with self._path.open("rb+") as stream:
-                for _ in range(num_lines):
-                    stream.readline()
-                stream.truncate(stream.tell())
+            write_file(self._path, b"".join(self._lines()[:num_lines]))
         return lines[:num_lines]

@@ -1,6 +1,5 @@
 """One training run as a command makes it: the folder claimed, progress shown, in this process or under Ray Train."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +29,9 @@ def check_start(settings: TrainingConfig, device: torch.device, num_workers: int
 
 
 @holds_folder("run", "--out")
-def run_training(config: Config, dataset: Location, run: Path, workers: int, resume: bool, deadline: float | None = None) -> dict[str, Any]:
+def run_training(
+    config: Config, dataset: Location, run: Location, workers: int, resume: bool, deadline: float | None = None
+) -> dict[str, Any]:
     """Train in the folder `run`, in this process (`workers` 0) or under Ray Train; returns the result.
 
     `deadline` as in `training.train`; InputError as there and in `prepare_run`.

@@ -5,10 +5,13 @@ import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from ...physics import InputError
+from ...physics.files import write_file
 from ..config import Config
+from ..storage import Location, Url
 
 TENSORBOARD_FOLDER = "tensorboard"
 _EXPERIMENT = "neural-hamilton"
@@ -30,7 +33,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 @contextmanager
-def tracking(config: Config, run: Path, first_epoch: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
+def tracking(config: Config, run: Location, first_epoch: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
     """`log(epoch, figures)` for all that `training.trackers` names, in a run that goes on after `first_epoch` epochs.
 
     Raises
@@ -54,20 +57,29 @@ def tracking(config: Config, run: Path, first_epoch: int) -> Iterator[Callable[[
 class _TensorBoard:
     """Event files in the run folder: `tensorboard --logdir RUN`."""
 
-    def __init__(self, config: Config, run: Path, first_epoch: int) -> None:
+    def __init__(self, config: Config, run: Location, first_epoch: int) -> None:
         try:
             from tensorboardX import SummaryWriter
         except ModuleNotFoundError:
             raise InputError(_missing("tensorboard")) from None
+        self._destination = run / TENSORBOARD_FOLDER
+        self._scratch = TemporaryDirectory(prefix="neural-hamilton-") if isinstance(run, Url) else None
+        folder = str(self._scratch.name if self._scratch else self._destination)
         # What TensorBoard shows of epochs after `purge_step`, from before an interruption, it drops.
-        self._writer = SummaryWriter(str(run / TENSORBOARD_FOLDER), purge_step=first_epoch + 1, flush_secs=10)
+        self._writer = SummaryWriter(folder, purge_step=first_epoch + 1, flush_secs=10)
 
     def log(self, epoch: int, figures: dict[str, float]) -> None:
         for name, value in figures.items():
             self._writer.add_scalar(name, value, epoch)
+        if self._scratch:
+            self._writer.flush()
+            for file in Path(self._scratch.name).iterdir():
+                write_file(self._destination / file.name, file.read_bytes())
 
     def close(self) -> None:
         self._writer.close()
+        if self._scratch:
+            self._scratch.cleanup()
 
 
 class _MLflow:
@@ -76,7 +88,7 @@ class _MLflow:
     A resumed run continues its MLflow run, which is found by the run folder's path.
     """
 
-    def __init__(self, config: Config, run: Path, first_epoch: int) -> None:
+    def __init__(self, config: Config, run: Location, first_epoch: int) -> None:
         try:
             import mlflow  # noqa: F401  (the whole package, before a part of it)
             from mlflow.exceptions import MlflowException
@@ -103,12 +115,17 @@ class _MLflow:
         self._client.set_terminated(self._id)
 
 
-def _open_experiment(folder: Path) -> tuple[Any, str]:
+def _open_experiment(folder: Location) -> tuple[Any, str]:
     """A client, and the experiment's identifier: where the user's MLflow is configured, else in a database in `folder`."""
     import mlflow
 
     if mlflow.is_tracking_uri_set():
         client, artifacts = mlflow.MlflowClient(), None
+    elif isinstance(folder, Url):
+        raise InputError(
+            f"training.trackers has mlflow, which cannot keep its database in {str(folder)!r}: set MLFLOW_TRACKING_URI to a server, or "
+            "go on with --resume and --set training.trackers=[]"
+        )
     elif {"%", "?"} & set(str(folder)):  # MLflow takes the URL of its database for a path, and SQLAlchemy reads it as a URL
         raise InputError(
             f"training.trackers has mlflow, which cannot keep its database in {str(folder)!r}, with % or ? in its name: set "

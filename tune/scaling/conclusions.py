@@ -2,7 +2,6 @@
 
 import csv
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from ...platform.data.manifest import read_manifest
 from ...platform.provenance import code_version
 from ...platform.storage import Location
 from ..fits import ScalingLaw
-from ..scores import FIGURES, LOSSES_FILE, STATISTICS, compare_pairs, is_scored, read_score, summarise_seeds
+from ..scores import FIGURES, STATISTICS, compare_pairs, is_scored, read_losses, read_score, summarise_seeds
 from ..trials import read_failure
 from .cells import TO_CONVERGENCE, Cell, budget_text, protocol_of, protocol_text
 from .laws import by_size, compare_all, comparison_text, fit_losses, fit_text
@@ -31,12 +30,12 @@ _COLUMNS = {
 }
 
 
-def run_of(out: Path, cell: Cell) -> Path:
+def run_of(out: Location, cell: Cell) -> Location:
     """The run folder of a cell."""
     return out / RUNS_FOLDER / cell.name
 
 
-def conclude(config: Config, dataset: Location, out: Path, cells: list[Cell], split: str, about: dict[str, Any]) -> dict[str, Any]:
+def conclude(config: Config, dataset: Location, out: Location, cells: list[Cell], split: str, about: dict[str, Any]) -> dict[str, Any]:
     """The result of a study, with `about` in it, also as files: of `cells`, and of all other cells in the folder that have ended.
 
     Raises InputError where none was measured.
@@ -77,7 +76,7 @@ def conclude(config: Config, dataset: Location, out: Path, cells: list[Cell], sp
     return result
 
 
-def _with_others(out: Path, cells: list[Cell]) -> list[Cell]:
+def _with_others(out: Location, cells: list[Cell]) -> list[Cell]:
     """The cells, and others in the folder that have ended, by contestant and size."""
     folders = sorted((out / RUNS_FOLDER).iterdir())
     ended = [cell for cell in (Cell.parse(run.name) for run in folders if is_scored(run) or read_failure(run)) if cell is not None]
@@ -85,7 +84,7 @@ def _with_others(out: Path, cells: list[Cell]) -> list[Cell]:
     return sorted({*cells, *ended}, key=lambda cell: (names.index(cell.contestant), cell.size, cell.draw, cell.seed))
 
 
-def _row(out: Path, cell: Cell, protocol: str) -> dict[str, Any]:
+def _row(out: Location, cell: Cell, protocol: str) -> dict[str, Any]:
     run = run_of(out, cell)
     values = {"name": cell.contestant, "size": cell.size, "draw": cell.draw, "seed": cell.seed}
     if is_scored(run):
@@ -127,7 +126,7 @@ def _summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _pairs(out: Path, rows: list[dict[str, Any]], confidence: float) -> list[dict[str, Any]]:
+def _pairs(out: Location, rows: list[dict[str, Any]], confidence: float) -> list[dict[str, Any]]:
     """Comparisons at each size, of the draws and seeds that all contestants there have."""
     pairs = []
     for (size,), of_size in sorted(_groups(rows, "size").items()):
@@ -146,9 +145,9 @@ def _repetitions(runs: set[tuple[int, int]]) -> list[list[tuple[int, int]]]:
     return [[run] for run in sorted(runs)] if len(draws) == 1 else [sorted(run for run in runs if run[0] == draw) for draw in draws]
 
 
-def _mean_losses(out: Path, name: str, size: int, runs: list[tuple[int, int]]) -> np.ndarray:
+def _mean_losses(out: Location, name: str, size: int, runs: list[tuple[int, int]]) -> np.ndarray:
     """The geometric mean over the runs of the loss of each row."""
-    logs = [np.log(np.load(run_of(out, Cell(name, size, seed, draw)) / LOSSES_FILE)) for draw, seed in runs]
+    logs = [np.log(read_losses(run_of(out, Cell(name, size, seed, draw)))) for draw, seed in runs]
     return np.exp(np.mean(logs, axis=0))
 
 
@@ -165,7 +164,7 @@ def _fits(
     return fits, laws
 
 
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+def _write_csv(path: Location, rows: list[dict[str, Any]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -173,7 +172,7 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     write_file(path, text.getvalue().encode())
 
 
-def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+def _write_parquet(path: Location, rows: list[dict[str, Any]]) -> None:
     schema = pa.schema([(key, _COLUMNS.get(key, pa.float64())) for key in rows[0]])
     with atomic_file(path) as stream:
         pq.write_table(pa.Table.from_pylist(rows, schema), stream)

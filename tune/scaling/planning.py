@@ -3,7 +3,6 @@
 import os
 import time
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 from ...platform.config import Config
@@ -31,7 +30,7 @@ def plan_scale(
     *,
     draws: int = 1,
     trajectories: list[int] | None = None,
-    out: Path | None = None,
+    out: Location | None = None,
     local: bool = False,
 ) -> dict[str, Any]:
     """A row for each contestant: its runs, their steps and seconds of work together; and the whole, with `seconds` by the clock.
@@ -48,7 +47,7 @@ def plan_scale(
     return plan
 
 
-def _plan(config: Config, dataset: Location, design: Design, out: Path | None, local: bool) -> dict[str, Any]:
+def _plan(config: Config, dataset: Location, design: Design, out: Location | None, local: bool) -> dict[str, Any]:
     contestants, pool = design.contestants, design.pool
     cells = design.grid.cells([each.name for each in contestants])
     pending = [cell for cell in cells if out is None or not is_scored(run_of(out, cell))]
@@ -80,7 +79,7 @@ def _plan(config: Config, dataset: Location, design: Design, out: Path | None, l
     }
 
 
-def _plan_retuning(trials: int, design: Design, dataset: Location, out: Path | None) -> tuple[float, dict[str, float]]:
+def _plan_retuning(trials: int, design: Design, dataset: Location, out: Location | None) -> tuple[float, dict[str, float]]:
     """Seconds by the clock of the trials that sweeps have left to do; and, by contestant, how much slower than with its own settings an
     epoch is on average in the space, from which the settings of its cells will come. Ray starts once for all.
     """

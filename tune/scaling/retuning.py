@@ -6,7 +6,6 @@ allows. A sweep trains on the rows of the first draw as a cell does, and its tri
 
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from ...physics import InputError
@@ -53,7 +52,9 @@ def sweep_config(base: Config, pool: Pool, name: str, size: int) -> Config:
     return cell_config(base, pool, Cell(name, size, 0))
 
 
-def check_retuning(contestants: list[Contestant], dataset: Location, out: Path | None, sizes: list[int], pool: Pool, trials: int) -> None:
+def check_retuning(
+    contestants: list[Contestant], dataset: Location, out: Location | None, sizes: list[int], pool: Pool, trials: int
+) -> None:
     """Raise InputError for sweeps that could not begin, or that would not search as those which `out` holds, before anything runs."""
     for contestant in contestants:
         try:
@@ -68,14 +69,14 @@ def check_retuning(contestants: list[Contestant], dataset: Location, out: Path |
                 raise InputError(f"{str(out)!r} already holds sweeps of {contestant.name} with {changes}; choose another folder")
 
 
-def retune(bases: dict[str, Config], dataset: Location, out: Path, sizes: list[int], pool: Pool, trials: int) -> None:
+def retune(bases: dict[str, Config], dataset: Location, out: Location, sizes: list[int], pool: Pool, trials: int) -> None:
     """Complete a sweep of `trials` trials for each contestant and size."""
     for name, base in bases.items():
         for size in sizes:
             sweep(sweep_config(base, pool, name, size), dataset, sweep_folder(out, name, size), trials)
 
 
-def read_retuning(out: Path) -> list[dict[str, Any]]:
+def read_retuning(out: Location) -> list[dict[str, Any]]:
     """What each sweep of a study found and what it cost, by contestant and size; of all in the folder."""
     return [_row(name, size, path) for name, size, path in _files(out, RESULT_FILE)]
 
@@ -85,18 +86,18 @@ def settings_of(rows: list[dict[str, Any]]) -> Settings:
     return {(row["name"], row["size"]): row["parameters"] for row in rows}
 
 
-def sweep_folder(out: Path, name: str, size: int) -> Path:
+def sweep_folder(out: Location, name: str, size: int) -> Location:
     """The folder of the sweep for a contestant and a size."""
     return out / SWEEPS_FOLDER / f"{name}-{size}"
 
 
-def _files(out: Path, file: str) -> list[tuple[str, int, Path]]:
+def _files(out: Location, file: str) -> list[tuple[str, int, Location]]:
     """Contestant, size and path of this file in each sweep of a study, by contestant and size."""
     found = [(re.fullmatch(r"(.+)-(\d+)", path.parent.name), path) for path in (out / SWEEPS_FOLDER).glob(f"*/{file}")]
     return sorted((name[1], int(name[2]), path) for name, path in found if name)
 
 
-def _row(name: str, size: int, path: Path) -> dict[str, Any]:
+def _row(name: str, size: int, path: Location) -> dict[str, Any]:
     result = read_json(path)
     try:
         best = {"parameters": result["best"]["parameters"], "objectives": {key: result["best"][key] for key in result["objectives"]}}

@@ -13,7 +13,6 @@ The output folder:
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from ...platform.data.manifest import read_manifest
 from ...platform.machine import default_device
 from ...platform.progress import Progress, track
 from ...platform.provenance import changed_keys
-from ...platform.storage import Location
+from ...platform.storage import Location, locate
 from ...platform.training.loop import Report, train
 from ...platform.training.run_folder import CONFIG_FILE, prepare_run
 from ...platform.training.runs import check_start, steps_of
@@ -41,7 +40,7 @@ from .retuning import check_retuning, read_retuning, retune, settings_of, with_s
 def scale(
     config: Config,
     dataset: Location,
-    out: Path,
+    out: Location,
     names: list[str],
     sizes: list[int],
     seeds: int,
@@ -110,7 +109,7 @@ class Design:
 
 
 def design_study(
-    config: Config, dataset: Location, names: list[str], grid: Grid, trajectories: list[int] | None, out: Path | None, local: bool
+    config: Config, dataset: Location, names: list[str], grid: Grid, trajectories: list[int] | None, out: Location | None, local: bool
 ) -> Design:
     """The design of a study that can begin in `out`; InputError as in `scale`, before anything is written."""
     contestants = vary_trajectories(read_contestants(config, names), trajectories)
@@ -146,7 +145,7 @@ def identity(config: Config, dataset: Location) -> dict[str, Any]:
     }
 
 
-def _check_unchanged(run: Path, wanted: Config) -> None:
+def _check_unchanged(run: Location, wanted: Config) -> None:
     """A cell done or begun with other settings must not pass for one of this study."""
     if not (run / CONFIG_FILE).exists():
         return
@@ -157,7 +156,7 @@ def _check_unchanged(run: Path, wanted: Config) -> None:
         raise InputError(f"--out {str(run.parent.parent)!r} already holds cell {run.name} with {changes}; choose another folder")
 
 
-def _run(config: Config, dataset: Location, out: Path, cells: list[Cell], split: str, local: bool) -> None:
+def _run(config: Config, dataset: Location, out: Location, cells: list[Cell], split: str, local: bool) -> None:
     # Long cells first: a short one last leaves no core idle for long.
     runs = [run_of(out, cell) for cell in sorted(cells, key=lambda cell: -cell.size)]
     work = _Work(dataset, split, config.evaluation.max_rows, config.evaluation.batch_size)
@@ -177,7 +176,7 @@ class _Work:
     max_rows: int | None
     batch_size: int
 
-    def __call__(self, run: Path, report: Report) -> None:
+    def __call__(self, run: Location, report: Report) -> None:
         def finish() -> None:
             config = load_config(run / CONFIG_FILE)
             result = train(config, self.dataset, run, report)
@@ -202,13 +201,13 @@ def _check_cells_can_start(config: Config, bases: list[Config], local: bool) -> 
         check_start(base.training, device)
 
 
-def _run_here(work: Callable[[Path, Report], None], runs: list[Path], progress: Progress) -> None:
+def _run_here(work: Callable[[Location, Report], None], runs: list[Location], progress: Progress) -> None:
     for run in runs:
         work(run, lambda _: None)
         progress.advance()
 
 
-def _run_on_tune(work: _Work, runs: list[Path], scratch: Path, progress: Progress, max_concurrent: int | None) -> None:
+def _run_on_tune(work: _Work, runs: list[Location], scratch: Location, progress: Progress, max_concurrent: int | None) -> None:
     from ...platform.ray_runtime import connect
 
     cluster = connect().cluster_resources()  # before Tune is imported: it reads its settings once
@@ -216,4 +215,4 @@ def _run_on_tune(work: _Work, runs: list[Path], scratch: Path, progress: Progres
 
     grid = {"run": tune.grid_search([str(run) for run in runs])}
     at_once = max_concurrent or max(1, int(cluster.get("CPU", 1)))
-    run_trials(lambda given: work(Path(given["run"]), tune.report), scratch, progress, at_once, dataset=work.dataset, param_space=grid)
+    run_trials(lambda given: work(locate(given["run"]), tune.report), scratch, progress, at_once, dataset=work.dataset, param_space=grid)

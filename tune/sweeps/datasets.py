@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ...platform.config import Config
@@ -23,7 +22,7 @@ def dataset_of(parameters: Mapping[str, Any], config: Config, dataset: Location,
     return out / DATASETS_FOLDER / ",".join(f"{key.removeprefix('data.')}={value}" for key, value in sorted(varied.items()))
 
 
-def generate_datasets(config: Config, dataset: Location, out: Path, space: Space) -> None:
+def generate_datasets(config: Config, dataset: Location, out: Location, space: Space) -> None:
     """Generate what is missing of the datasets that the space can ask for. Rows are as many, of the same seed."""
     keys = {key: domain.values for key, domain in space.items() if key.startswith("data.") and isinstance(domain, Choices)}
     for values in itertools.product(*keys.values()):

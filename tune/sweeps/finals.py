@@ -4,30 +4,28 @@ A search picks the luckiest of many runs, so its first place is biased. New seed
 the ratio of their losses, row by row and seed by seed (`scores.compare_pairs`), and the confidence allows for the number of comparisons.
 """
 
-import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...platform.config import Config, load_config
-from ...platform.storage import Location
+from ...platform.storage import Location, remove_folder
 from ...platform.training.loop import train
 from ...platform.training.run_folder import CHECKPOINTS_FOLDER, CONFIG_FILE, prepare_run
 from ...platform.training.runs import steps_of
-from ..scores import LOSSES_FILE, compare_pairs, is_scored, read_score, score_cell
+from ..scores import compare_pairs, is_scored, read_losses, read_score, score_cell
 from ..trials import attempt, read_failure
 from .datasets import dataset_of
 
 FINALS_FOLDER = "finals"
 
 
-def final_folder(out: Path, trial: str, seed: int) -> Path:
+def final_folder(out: Location, trial: str, seed: int) -> Location:
     """The run folder of a finalist with a training seed."""
     return out / FINALS_FOLDER / f"{trial}-{seed}"
 
 
-def prepare_finals(config: Config, dataset: Location, out: Path, rows: list[dict[str, Any]]) -> list[Path]:
+def prepare_finals(config: Config, dataset: Location, out: Location, rows: list[dict[str, Any]]) -> list[Location]:
     """Claim the run folders of the finalists among the rows of a leaderboard; returns those that have not been measured."""
     pending = []
     for row in _finalists(config, rows):
@@ -40,7 +38,7 @@ def prepare_finals(config: Config, dataset: Location, out: Path, rows: list[dict
     return pending
 
 
-def run_final(run: Path, dataset: Location, report: Any) -> None:
+def run_final(run: Location, dataset: Location, report: Any) -> None:
     """Train and measure one run of the finals, or record why it failed."""
 
     def work() -> None:
@@ -49,12 +47,12 @@ def run_final(run: Path, dataset: Location, report: Any) -> None:
         about = {"validation_loss": result["validation_loss"], "seconds": result["seconds"], "steps": steps_of(config)}
         settings = config.training
         score_cell(run, dataset, "val", settings.val_rows, config.evaluation.batch_size, about, start=settings.val_start)
-        shutil.rmtree(run / CHECKPOINTS_FOLDER)
+        remove_folder(run / CHECKPOINTS_FOLDER)
 
     attempt(run, work)
 
 
-def judge_finals(config: Config, out: Path, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+def judge_finals(config: Config, out: Location, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The finalists, best first, each with its losses and its comparison with the first; and the trial that wins, or None.
 
     None where there are no finals.
@@ -63,9 +61,7 @@ def judge_finals(config: Config, out: Path, rows: list[dict[str, Any]]) -> dict[
     complete = [each for each in finalists if not each["failures"]]
     if not complete:
         return {"winner": None, "finalists": finalists} if finalists else None
-    losses = {
-        each["trial"]: [np.load(final_folder(out, each["trial"], seed) / LOSSES_FILE) for seed in _new_seeds(config)] for each in complete
-    }
+    losses = {each["trial"]: [read_losses(final_folder(out, each["trial"], seed)) for seed in _new_seeds(config)] for each in complete}
     complete.sort(key=lambda each: float(np.mean([np.log(loss).mean() for loss in losses[each["trial"]]])))
     first, *others = complete
     confidence = 1 - (1 - config.sweep.confidence) / max(len(others), 1)  # Bonferroni's
@@ -111,7 +107,7 @@ def _new_seeds(config: Config) -> range:
     return range(first, first + config.sweep.final_seeds)
 
 
-def _measured(config: Config, out: Path, row: dict[str, Any]) -> dict[str, Any]:
+def _measured(config: Config, out: Location, row: dict[str, Any]) -> dict[str, Any]:
     runs = [final_folder(out, row["trial"], seed) for seed in _new_seeds(config)]
     return {
         "trial": row["trial"],

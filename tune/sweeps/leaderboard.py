@@ -7,11 +7,9 @@ sweep.html                                                figures
 
 import csv
 import io
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ import pyarrow.parquet as pq
 
 from ...physics.files import write_file, write_json
 from ...platform.config import Config, load_config
+from ...platform.storage import Location, remove_folder
 from ...platform.training.run_folder import CHECKPOINTS_FOLDER, CONFIG_FILE
 from .fronts import order_by_fronts
 from .page import render_page
@@ -31,7 +30,7 @@ STATES = {"COMPLETE": "finished", "PRUNED": "stopped early", "FAIL": "failed"}
 _DRAWING_FRACTION = 0.1  # of the time that a sweep takes, at most, goes into drawing its page again and again
 
 
-def trial_folder(out: Path, number: int) -> Path:
+def trial_folder(out: Location, number: int) -> Location:
     """The folder of a trial."""
     return out / TRIALS_FOLDER / f"{number:05d}"
 
@@ -76,7 +75,7 @@ def _by_fronts(rows: list[dict[str, Any]], objectives: Sequence[str]) -> list[di
 class Outputs:
     """Writes the files of a sweep from its study. `config` is that of the sweep, resolved."""
 
-    out: Path
+    out: Location
     config: Config
     study: Study
     _drawn: float = field(default=-np.inf, init=False)
@@ -129,10 +128,9 @@ class Outputs:
         """Of every trial that ended but the best: none is continued."""
         for row in rows[1:]:
             for run in self._runs(row):
-                if (run / CHECKPOINTS_FOLDER).exists():
-                    shutil.rmtree(run / CHECKPOINTS_FOLDER)
+                remove_folder(run / CHECKPOINTS_FOLDER)
 
-    def _runs(self, row: dict[str, Any]) -> list[Path]:
+    def _runs(self, row: dict[str, Any]) -> list[Location]:
         return run_folders(trial_folder(self.out, int(row["trial"])), self.config.sweep.seeds)
 
 

@@ -1,7 +1,6 @@
 """What a sweep minimises: figures of the best model of a run, on the validation rows of its dataset."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 
@@ -20,7 +19,7 @@ VALIDATION_LOSS = ("validation_loss",)  # alone, it needs no measurement: traini
 _TIMINGS = 3  # of which the fastest counts, since other trials run beside
 
 
-def measure_run(run: Path, dataset: Location, config: Config, objectives: tuple[str, ...]) -> list[float]:
+def measure_run(run: Location, dataset: Location, config: Config, objectives: tuple[str, ...]) -> list[float]:
     """The objectives of a run so far, in order.
 
     Raises
@@ -41,7 +40,7 @@ def measure_run(run: Path, dataset: Location, config: Config, objectives: tuple[
     return [float(figures[name]) for name in objectives]
 
 
-def _measure_model(run: Path, dataset: Location, config: Config) -> dict[str, float]:
+def _measure_model(run: Location, dataset: Location, config: Config) -> dict[str, float]:
     model, settings = load_model(run / MODEL_FOLDER), config.training
     split = read_split(dataset, "val", settings.val_rows, start=settings.val_start)
     problems = read_problems(split, read_config(read_manifest(dataset)))

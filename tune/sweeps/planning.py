@@ -4,7 +4,6 @@ import heapq
 import json
 import os
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ _NOT_LEARNING = ("random", "grid")  # samplers
 _TRIAL_SECONDS, _REPORT_SECONDS = 0.5, 0.03  # what a trial and an epoch cost beside training: Ray Tune, the storage, outputs
 
 
-def plan_sweep(config: Config, dataset: Location, num_trials: int, out: Path | None = None) -> dict[str, Any]:
+def plan_sweep(config: Config, dataset: Location, num_trials: int, out: Location | None = None) -> dict[str, Any]:
     """The plan of what a sweep has left to do, as `plan_trials` gives it, kept in its folder `out`; InputError as in `sweep`."""
     dataset = dataset.absolute()
     search = check_sweep(config, dataset, num_trials)
@@ -46,7 +45,7 @@ def plan_sweep(config: Config, dataset: Location, num_trials: int, out: Path | N
     return plan
 
 
-def num_ended(out: Path) -> int:
+def num_ended(out: Location) -> int:
     """The trials of a sweep's folder that ended."""
     table = out / f"{LEADERBOARD_FILE}.json"
     try:

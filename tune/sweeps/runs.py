@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,12 +23,12 @@ from .resources import Share
 _POLL_SECONDS = 0.5  # how often the history of workers in other processes is read
 
 
-def run_folders(trial: Path, seeds: int) -> list[Path]:
+def run_folders(trial: Location, seeds: int) -> list[Location]:
     """The run folders of a trial."""
     return [trial] if seeds == 1 else [trial / f"seed-{seed}" for seed in range(seeds)]
 
 
-def trained(trial: Path, seeds: int) -> tuple[int, float]:
+def trained(trial: Location, seeds: int) -> tuple[int, float]:
     """The epochs of the longest run so far, and the seconds of all."""
     histories = [History(run).read() for run in run_folders(trial, seeds)]
     return max(map(len, histories)), sum(line["seconds"] for history in histories for line in history)
@@ -44,7 +43,7 @@ class TrialWork:
 
     config: Config
     dataset: Location
-    folder: Path
+    folder: Location
     rungs: Sequence[int]
     share: Share
     report: Callable[[dict[str, Any]], None]
@@ -65,7 +64,7 @@ class TrialWork:
         reports.send(at_end=True)
 
     @cached_property
-    def runs(self) -> list[tuple[Path, Config]]:
+    def runs(self) -> list[tuple[Location, Config]]:
         """The run folders, each with its configuration."""
         folders, seed = run_folders(self.folder, self.config.sweep.seeds), self.config.training.seed
         return [(run, self.config.override({"training.seed": seed + index})) for index, run in enumerate(folders)]
@@ -107,7 +106,7 @@ class _Pause(Exception):
     """Ends a call of `train` after the epoch that it was meant to reach."""
 
 
-def _train_until(config: Config, dataset: Location, run: Path, target: int) -> None:
+def _train_until(config: Config, dataset: Location, run: Location, target: int) -> None:
     """Train a run up to `target` epochs, so that the runs of a trial reach a rung before it is judged."""
     if target < config.training.epochs and len(History(run).read()) >= target:
         return

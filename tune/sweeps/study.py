@@ -12,8 +12,11 @@ only, and its TPE fails where a study of several has any.
 """
 
 import math
+import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,8 @@ from urllib.parse import quote
 
 from ...physics import InputError
 from ...physics.errors import is_full_disk
+from ...physics.files import write_file
+from ...platform.storage import Location, Url
 from .search_spaces import Space, suggest
 from .stopping import Stopper
 
@@ -37,8 +42,18 @@ class Proposal:
     parameters: dict[str, Any]
 
 
-def open_storage(out: Path, url: str | None = None) -> Any:
+@dataclass(frozen=True)
+class Database:
+    """An Optuna storage, and how to `keep` what it holds where that takes more than to write it."""
+
+    storage: Any
+    keep: Callable[[], None] = lambda: None
+
+
+def open_database(out: Location, url: str | None = None) -> Database:
     """The SQLite file of a sweep, or the database at an SQLAlchemy URL. Their locks, unlike a journal file's, end with their holder.
+
+    SQLite needs a disk: of a sweep in a store it works on a copy of the file, and `keep` uploads that.
 
     Raises
     ------
@@ -49,9 +64,11 @@ def open_storage(out: Path, url: str | None = None) -> Any:
     from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    copy = _LocalCopy(out / STORAGE_FILE) if isinstance(out, Url) and url is None else None
     try:
         # A folder's name may hold what means something in a URL.
-        return optuna.storages.RDBStorage(url or f"sqlite:///{quote(str(out / STORAGE_FILE))}")
+        storage = optuna.storages.RDBStorage(url or f"sqlite:///{quote(str(copy.path if copy else out / STORAGE_FILE))}")
+        return Database(storage, copy.upload) if copy else Database(storage)
     except (ImportError, SQLAlchemyError) as error:
         if is_full_disk(error):
             raise
@@ -60,12 +77,28 @@ def open_storage(out: Path, url: str | None = None) -> Any:
         raise InputError(f"the database {url or str(out / STORAGE_FILE)!r} cannot be opened: {reason}; {remedy}") from None
 
 
+class _LocalCopy:
+    """The copy of an SQLite file that lies in a store, in a folder that goes with this process."""
+
+    def __init__(self, original: Url) -> None:
+        self._original = original
+        self._folder = tempfile.TemporaryDirectory(prefix="neural-hamilton-")
+        self.path = Path(self._folder.name) / original.name
+        if original.is_file():
+            self.path.write_bytes(original.read_bytes())
+
+    def upload(self) -> None:
+        with closing(sqlite3.connect(self.path)) as connection:
+            content = connection.serialize()  # of one moment, whoever writes meanwhile
+        write_file(self._original, content)
+
+
 class Study:
     """The study called `name` in a storage, of `num_objectives` objectives, all minimised.
 
     `make_sampler` receives the number of trials that the storage holds: sampling continues instead of repeating itself. `why_not`
     returns why a network with these parameters cannot be built, or None. Such parameters are drawn again. A new study begins with the
-    parameters in `start`.
+    parameters in `start`. `keep` is called where what the storage holds must not be lost.
     """
 
     def __init__(
@@ -79,11 +112,13 @@ class Study:
         name: str = STUDY_NAME,
         num_objectives: int = 1,
         start: Sequence[dict[str, Any]] = (),
+        keep: Callable[[], None] = lambda: None,
     ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._storage, self.space, self.stopper, self._why_not, self._num_objectives = storage, space, stopper, why_not, num_objectives
+        self._keep = keep
         directions = [optuna.study.StudyDirection.MINIMIZE] * num_objectives
         self.optuna = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
         for parameters in start:  # a driver that was killed among them goes on with the rest
@@ -120,6 +155,7 @@ class Study:
                 reason = self._why_not(parameters)
                 if reason is None:
                     trial.set_user_attr("ready", True)
+                    self._keep()  # before its folder is there
                     return Proposal(trial.number, parameters)
                 trial.set_user_attr("reason", reason)
                 self.optuna.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -163,6 +199,7 @@ class Study:
                     self._close(trial, "PRUNED", epoch, seconds)
                     return False
                 self._storage.set_trial_user_attr(trial._trial_id, "kept", epoch)
+                self._keep()
         return True
 
     def end(self, number: int, epochs: int, seconds: float, reason: str | None = None) -> None:
@@ -179,6 +216,7 @@ class Study:
         elapsed = time.monotonic() - self._counted
         self._counted += elapsed
         self.optuna.set_user_attr("wall_seconds", self.wall_seconds + elapsed)
+        self._keep()
 
     @property
     def wall_seconds(self) -> float:
@@ -200,6 +238,7 @@ class Study:
                 self._storage.set_trial_user_attr(trial._trial_id, key, value)
         values = list(self.curve(self._trial(trial.number)).values())[-1] if state == "COMPLETE" else None
         self.optuna.tell(trial.number, values, TrialState[state])
+        self._keep()
 
     def _trial(self, number: int) -> Any:
         return self.trials()[number]

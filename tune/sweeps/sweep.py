@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,13 +37,13 @@ from .runs import TrialWork, run_folders, trained
 from .samplers import make_sampler
 from .search_spaces import Space, at_edges, dump_space, is_active, parse_space
 from .stopping import STOPPERS, Stopper
-from .study import STUDY_NAME, Study, open_storage
+from .study import STUDY_NAME, Study, open_database
 
 RESULT_FILE = "sweep.json"
 _RECORD_VERSION = 3  # of what the storage holds
 
 
-def sweep(config: Config, dataset: Location, out: Path, num_trials: int, storage: str | None = None) -> dict[str, Any]:
+def sweep(config: Config, dataset: Location, out: Location, num_trials: int, storage: str | None = None) -> dict[str, Any]:
     """Search `sweep.space` for the smallest `sweep.objectives` with `num_trials` trials; returns the result.
 
     Run again, it does what is missing up to `num_trials` and nothing that is done: trials that a stopped
@@ -66,13 +65,13 @@ def sweep(config: Config, dataset: Location, out: Path, num_trials: int, storage
     check_owner(out, search.identity(dataset))
     if not (out / TRIALS_FOLDER).exists():
         check_trials_can_start(resolved, search.space, num_trials)
-    held = open_storage(out, storage) if storage else None  # refused, if it must be, before anything is written
+    held = open_database(out, storage) if storage else None  # refused, if it must be, before anything is written
     with full_disk_in_words(out), claimed(out, search.identity(dataset)):
-        held = held or open_storage(out)
-        name = _study_name(held, out, storage)
+        held = held or open_database(out)
+        name = _study_name(held.storage, out, storage)
         study = Study(
-            held, search.space, stopper_of(resolved), search.sampler, partial(why_not, resolved, dataset, out),
-            name=name, num_objectives=len(resolved.sweep.objectives), start=search.start,
+            held.storage, search.space, stopper_of(resolved), search.sampler, partial(why_not, resolved, dataset, out),
+            name=name, num_objectives=len(resolved.sweep.objectives), start=search.start, keep=held.keep,
         )  # fmt: skip
         outputs = Outputs(out, resolved, study)
         missing = num_trials - len(study.ended())
@@ -174,7 +173,7 @@ def _known_parameters(source: str, architecture: str, space: Space) -> dict[str,
     return parameters
 
 
-def _study_name(held: Any, out: Path, url: str | None) -> str:
+def _study_name(held: Any, out: Location, url: str | None) -> str:
     """A database may hold many sweeps: there the folder is the name. Trials without their study mean another database."""
     name = str(out) if url else STUDY_NAME
     if (out / TRIALS_FOLDER).exists() and name not in {study.study_name for study in held.get_all_studies()}:
@@ -184,7 +183,7 @@ def _study_name(held: Any, out: Path, url: str | None) -> str:
     return name
 
 
-def _search(config: Config, dataset: Location, out: Path, study: Study, outputs: Outputs, count: int) -> None:
+def _search(config: Config, dataset: Location, out: Location, study: Study, outputs: Outputs, count: int) -> None:
     from ...platform.ray_runtime import connect
 
     ray = connect()  # before Ray is imported: it reads its settings once
@@ -217,7 +216,7 @@ def _search(config: Config, dataset: Location, out: Path, study: Study, outputs:
         return "values" not in report or study.report(parameters["number"], dict(report["values"]), report["seconds"])
 
     def on_end(parameters: dict[str, Any]) -> str:
-        run = Path(parameters["run"])
+        run = locate(parameters["run"])
         study.end(parameters["number"], *trained(run, config.sweep.seeds), read_failure(run))
         study.count_seconds()
         return _best_so_far(outputs.write(), config.sweep.objectives)
@@ -241,10 +240,10 @@ def _search(config: Config, dataset: Location, out: Path, study: Study, outputs:
 
 
 def _work(
-    config: Config, dataset: Location, out: Path, share: Share, parameters: dict[str, Any], report: Callable[[dict[str, Any]], None]
+    config: Config, dataset: Location, out: Location, share: Share, parameters: dict[str, Any], report: Callable[[dict[str, Any]], None]
 ) -> None:
     """What a trial does, in its own process."""
-    run, overrides = Path(parameters["run"]), parameters["overrides"]
+    run, overrides = locate(parameters["run"]), parameters["overrides"]
 
     def train_trial() -> None:
         own = config.override({"training.epochs": trial_epochs(config)} | overrides)
@@ -273,13 +272,13 @@ def why_not(config: Config, dataset: Location, out: Location, parameters: dict[s
     return None
 
 
-def _check_any_succeeded(out: Path, rows: list[dict[str, Any]]) -> None:
+def _check_any_succeeded(out: Location, rows: list[dict[str, Any]]) -> None:
     if rows and all(row["state"] == "failed" for row in rows):
         reason = f"all {len(rows)} trials in {str(out)!r} failed; the first because {rows[0]['reason']}"
         raise InputError(f"{reason}; choose another space, and another folder")
 
 
-def _hold_finals(config: Config, dataset: Location, out: Path, study: Study, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _hold_finals(config: Config, dataset: Location, out: Location, study: Study, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     pending = prepare_finals(config, dataset, out, rows)
     if pending:
         from ...platform.ray_runtime import connect
@@ -290,7 +289,7 @@ def _hold_finals(config: Config, dataset: Location, out: Path, study: Study, row
         share = share_cluster(cluster_nodes(ray), config.sweep, len(pending))
 
         def work(parameters: dict[str, Any]) -> None:
-            run = Path(parameters["run"])
+            run = locate(parameters["run"])
             run_final(run, locate(read_json(run / DATASET_FILE)["dataset"]), tune.report)
 
         grid = {"run": tune.grid_search([str(run) for run in pending])}
@@ -302,7 +301,7 @@ def _hold_finals(config: Config, dataset: Location, out: Path, study: Study, row
 
 
 def _conclude(
-    config: Config, dataset: Location, out: Path, study: Study, rows: list[dict[str, Any]], finals: dict[str, Any] | None
+    config: Config, dataset: Location, out: Location, study: Study, rows: list[dict[str, Any]], finals: dict[str, Any] | None
 ) -> dict[str, Any]:
     best, states = rows[0], [row["state"] for row in rows]
     result = {
