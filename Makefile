@@ -16,7 +16,7 @@ GPU_PYTHON ?= 3.12
 GPU_WHEELS := build/gpu-wheels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow docs bench gpu-wheels lint types clean
+.PHONY: help setup demo test slow kills docs bench gpu-wheels lint types clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,13 +26,16 @@ setup: $(READY) ## create .venv and install the pinned environment (the other ta
 demo: $(READY) ## the whole product on small input: generate, train, sweep, scale, evaluate, serve
 	$(BIN)/python -m neural_hamilton.platform demo
 
-test slow: export RAY_AUTH_MODE := disabled
-test slow: export RAY_USAGE_STATS_ENABLED := 0
+test slow kills: export RAY_AUTH_MODE := disabled
+test slow kills: export RAY_USAGE_STATS_ENABLED := 0
 test: lint types ## lint, type check, then every test but the slow ones
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 slow: $(READY) ## the slow tests: processes and nodes killed again and again, intervals over hundreds of studies (a quarter of an hour)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
+
+kills: $(READY) ## machines, drivers and workers lost a hundred times on simulated machines: Linux, as root (an hour)
+	$(BIN)/python -m pytest -m kills --verbose
 
 docs: $(SITE) ## the documentation site in build/site, after updating its generated tables
 	$(BIN)/python docs/generate.py
