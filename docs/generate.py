@@ -5,9 +5,11 @@ With --check nothing is written, and the exit code is 1 where a page is out of d
 """
 
 import dataclasses
+import importlib.metadata
 import json
 import re
 import sys
+import tomllib
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -274,6 +276,24 @@ def _commands(group: click.Group, context: click.Context, path: str = "") -> Ite
             yield f"{path}{name}", command, below
 
 
+def dependencies() -> str:
+    """What the package needs, with the licence that each declares."""
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    rows = []
+    for requirement in needed:
+        name = re.match(r"[\w.-]+", requirement)
+        assert name is not None
+        rows.append([f"`{requirement}`", _licence(importlib.metadata.metadata(name[0]))])
+    return table(["package", "licence"], rows)
+
+
+def _licence(about: Any) -> str:
+    """As the package's metadata has it: an expression, else a short text, else its classifiers."""
+    classifiers = [entry.rpartition("::")[2].strip() for entry in about.get_all("Classifier") or [] if entry.startswith("License")]
+    text = about.get("License") or ""
+    return about.get("License-Expression") or (text if 0 < len(text) < 30 else ", ".join(classifiers))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "configuration": configuration,
     "architectures": architectures,
@@ -283,6 +303,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "models": models,
     "leaderboard": leaderboard,
     "commands": commands,
+    "dependencies": dependencies,
 }
 
 
