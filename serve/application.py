@@ -89,7 +89,9 @@ class TrajectoryDeployment:
     def __init__(self, limits: dict[str, Any], api_key_file: str | None) -> None:
         api_key = None if api_key_file is None else read_api_key(api_key_file)
         kinds = {kind: getattr(metrics, kind) for kind in ("Counter", "Gauge", "Histogram")}
-        self._service = Service(Catalogue({}), Limits(**limits, api_key=api_key), Instruments(kinds), read_metrics)
+        name = serve.get_replica_context().app_name
+        instruments = Instruments(kinds, name)
+        self._service = Service(Catalogue({}), Limits(**limits, api_key=api_key), instruments, lambda: read_metrics(name))
 
     async def reconfigure(self, settings: dict[str, Any]) -> None:
         wanted = ModelSettings.model_validate(settings)
@@ -133,8 +135,8 @@ def _bind(options: ServeOptions, models: ModelSettings) -> Application:
     return deployment.bind(limits, options.api_key_file)
 
 
-def read_metrics() -> str:
-    """What the Ray of every node exports about this service, in the format of Prometheus."""
+def read_metrics(application: str) -> str:
+    """What the Ray of every node exports about this endpoint, in the format of Prometheus."""
     texts = []
     for node in ray.nodes():
         if node["Alive"] and node["MetricsExportPort"] > 0:
@@ -142,8 +144,9 @@ def read_metrics() -> str:
                 url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
                 with _DIRECTLY.open(url, timeout=5) as response:
                     texts.append(response.read().decode())
-    ours = "ray_neural_hamilton_"
-    lines = (line for text in texts for line in text.splitlines() if ours in line.split("{")[0])
+    prefix, label = "ray_neural_hamilton_", f'application="{application}"'
+    lines = (line for text in texts for line in text.splitlines() if prefix in line.split("{")[0])
+    lines = (line for line in lines if line.startswith("#") or label in line)
     described: set[str] = set()  # each node describes each metric
     kept = []
     for line in lines:
@@ -161,9 +164,12 @@ def start(
     host: str = "127.0.0.1",
     port: int = 8000,
     solver_threshold: float = 0.05,
+    route: str = "/",
     **options: Any,
 ) -> str:
     """Serve models and return their URL once it is ready; `options` are the fields of `ServeOptions`. Stop it with `stop`.
+
+    Several endpoints may share a cluster, and with it host and port, each with a `route` of its own before all its paths.
 
     Parameters
     ----------
@@ -173,8 +179,8 @@ def start(
     Raises
     ------
     InputError
-        Where there is no model, the address cannot be bound, the cluster has no core for a replica, or it already serves something
-        (Serve's host and port are fixed when it starts, so a second application could not have its own).
+        Where there is no model, the address cannot be bound, the cluster has no core for a replica, or Ray Serve runs there at another
+        address, which is fixed when it starts, or with another application at this route.
     """
     _log.setLevel(logging.ERROR)  # importing Ray Serve set it to INFO
     by_name = models if isinstance(models, Mapping) else {name_of(models): models}
@@ -183,9 +189,10 @@ def start(
     if asked.api_key_file is not None:
         asked.api_key_file = str(Path(asked.api_key_file).resolve())
         read_api_key(asked.api_key_file)
-    check_address(host, port)
     if _is_serving():
-        raise InputError("Ray Serve already runs on this cluster; stop it first with `serve shutdown`, or use another cluster")
+        _check_joins(host, port, route)
+    else:
+        check_address(host, port)
     _check_cores(asked)
     try:
         backstop = asked.request_timeout_seconds + 10.0
@@ -194,14 +201,41 @@ def start(
             proxy = pool.submit(serve.start, proxy_location="HeadOnly", http_options=http_options)
             while not (proxy.done() or _is_serving()):
                 time.sleep(0.02)
-            serve.run(_bind(asked, ModelSettings(models=folders, solver_threshold=solver_threshold)), name=NAME, route_prefix="/")
+            app = _bind(asked, ModelSettings(models=folders, solver_threshold=solver_threshold))
+            serve.run(app, name=_name_of(route), route_prefix=route)
             proxy.result()
-        url = url_of(host, port)
+        url = url_of(host, port) + route.rstrip("/")
         _wait_until_ready(url)
     except BaseException:
-        stop()
+        stop(route=route)
         raise
     return url
+
+
+def _name_of(route: str) -> str:
+    """The name of the application at a route."""
+    return NAME + route.rstrip("/").replace("/", "-")
+
+
+def _check_joins(host: str, port: int, route: str) -> None:
+    """Raise InputError where the Ray Serve that runs has no place for another endpoint at this address and route."""
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client()
+    assert client is not None
+    details = client.get_serve_details()  # what Ray's REST API gives too, which needs its dashboard
+    used = details["http_options"] or {}
+    if (used.get("host"), used.get("port")) != (host, port):
+        raise InputError(
+            f"host and port are {host!r} and {port}; Ray Serve of this cluster listens at {used.get('host')!r} and {used.get('port')} for "
+            "all its endpoints: give these, and a serving.route of its own"
+        )
+    taken = {application["route_prefix"]: name for name, application in details["applications"].items()}
+    if route in taken or _name_of(route) in taken.values():
+        raise InputError(
+            f"serving.route is {route!r}, which the application {taken.get(route, _name_of(route))!r} of this cluster has; give another, "
+            "such as /second, or end that one"
+        )
 
 
 def _check_cores(options: ServeOptions) -> None:
@@ -212,21 +246,24 @@ def _check_cores(options: ServeOptions) -> None:
         raise InputError(f"{most} replicas need a core each, and this cluster has {cores}; ask for at most {cores}")
 
 
-def stop(seconds: float = _STOP_SECONDS) -> bool:
-    """End the endpoint that `start` began, when it has finished the requests that it works on; Ray itself stays.
+def stop(seconds: float = _STOP_SECONDS, route: str = "/") -> bool:
+    """End the endpoint that `start` began at a route, when it has finished the requests that it works on; Ray itself stays, and other
+    endpoints do.
 
     Returns whether it ended in time; it does not where Ray itself has died.
     """
-    stopping = threading.Thread(target=_stop, name="stop", daemon=True)
+    stopping = threading.Thread(target=_stop, args=(_name_of(route),), name="stop", daemon=True)
     stopping.start()
     stopping.join(seconds)
     return not stopping.is_alive()
 
 
-def _stop() -> None:
+def _stop(name: str) -> None:
     if not _is_serving():
         return
-    serve.delete(NAME)
+    serve.delete(name)
+    if serve.status().applications:
+        return
     # Ray reports the end of Serve's own controller as an error, a moment later and on stdout, where results belong.
     heard = io.StringIO()
     with contextlib.redirect_stdout(heard):

@@ -12,6 +12,7 @@ import click
 import psutil
 
 from ..physics import InputError
+from ..platform.cluster.joining import cluster_address
 from ..platform.commands.console import config_options, emit, json_option, resolve_config
 from ..platform.storage import Location
 from .address import check_address
@@ -36,7 +37,8 @@ def serve_command(
     served, first the one that `predict` uses when no initial state is given.
     """
     settings = resolve_config(config_source, assignments, serving__host=host, serving__port=port).serving
-    check_address(settings.host, settings.port)
+    if cluster_address() is None:  # else that of an endpoint that is there may be shared
+        check_address(settings.host, settings.port)
     given = _read_models(models)
     from ..platform.ray_runtime import connect
     from .service import read_api_key
@@ -64,7 +66,7 @@ def serve_command(
         emit(shown, as_json, f"serving {listed} at {url} (Ctrl-C stops it)")
         started = psutil.Process().children(recursive=True)
         signals.wait()
-        if not application.stop():
+        if not application.stop(route=settings.route):
             # A signal to the whole process group or container has ended Ray too, whose clean-up as this process exits would hang.
             _end_at_once(started, 0)
     click.echo("stopped", err=True)

@@ -203,7 +203,8 @@ class _Entrance:
     def _may_enter(self, request: Request) -> bool:
         """Whether a request brings the key, or needs none: probes, metrics and the page reveal nothing."""
         key = self._service.limits.api_key
-        if key is None or not request.url.path.startswith("/v1/"):
+        path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))  # of one of several endpoints
+        if key is None or not path.startswith("/v1/"):
             return True
         return hmac.compare_digest(request.headers.get("authorization", "").encode(), f"Bearer {key}".encode())
 

@@ -27,13 +27,17 @@ class Instruments:
     ----------
     kinds
         Classes as `ray.util.metrics` has them, by the names Counter, Gauge and Histogram; without, nothing is measured.
+    application
+        A label of all that is measured: a cluster may have several endpoints.
     """
 
-    def __init__(self, kinds: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, kinds: Mapping[str, Any] | None = None, application: str = "") -> None:
         def make(kind: str, name: str, description: str, tags: Sequence[str] = (), **options: Any) -> Any:
             if kinds is None:
                 return None
-            return kinds[kind](f"neural_hamilton_{name}", description=description, tag_keys=tuple(tags), **options)
+            made = kinds[kind](f"neural_hamilton_{name}", description=description, tag_keys=("application", *tags), **options)
+            made.set_default_tags({"application": application})
+            return made
 
         self._requests = make("Counter", "requests_total", "Requests by route and status.", ["route", "status"])
         self._seconds = make("Histogram", "request_seconds", "From request to response.", ["route"], boundaries=_SECONDS)

@@ -81,7 +81,7 @@ SERVING = {
     "serving.request_timeout_seconds": 5.0, "serving.max_queue_seconds": 1.0,
     "serving.max_body_mb": 1.0, "serving.api_key_file": "key", "serving.cors_origins": ["http://a"],
 }  # fmt: skip
-ADDRESS = {"serving.host", "serving.port"}
+ADDRESS = {"serving.host", "serving.port", "serving.route"}
 # In test_project_systems.py, which takes a second system through every command; test_platform_devices.py; test_platform_training.py;
 # test_tune_sweep.py; test_tune_cells.py, on rows that share potentials
 ELSEWHERE = {"data.system", "training.cuda_graph", "training.initial_model", "training.trajectories_per_potential"} | {

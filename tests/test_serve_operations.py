@@ -186,6 +186,8 @@ class TestRequests:
                 assert response.status_code == 401
                 assert "Authorization: Bearer KEY" in response.json()["detail"]
         assert client.post("/v1/trajectories", json=ONE, headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
+        behind = TestClient(api_of(limits=Limits(api_key=KEY), rest=folders["rest"]), root_path="/second")
+        assert [behind.get(f"/second{path}").status_code for path in ("/v1/models", "/healthz")] == [401, 200]
 
     def test_pages_from_elsewhere_are_allowed_by_name(self, folders: dict[str, Path]) -> None:
         client = TestClient(api_of(limits=Limits(cors_origins=("https://a.example",), api_key=KEY), rest=folders["rest"]))
@@ -477,6 +479,26 @@ class TestEndpoint:
         assert set(statuses) == {200}
         assert statuses[200] > 20
 
+    def test_several_share_a_cluster(self, url: str, folders: dict[str, Path]) -> None:
+        from neural_hamilton.serve import application
+
+        port = httpx.URL(url).port or 0
+        second = application.start({"any": folders["any"]}, port=port, route="/second")
+        try:
+            assert second == f"{url}/second"
+            with pytest.raises(InputError, match="serving.route is '/second', which the application 'neural-hamilton-second' of this"):
+                application.start({"any": folders["any"]}, port=port, route="/second")
+            names = [list_models(each) for each in (url, second)]
+            assert names[1] == ["any"] != names[0]
+            assert "<html" in httpx.get(f"{second}/", trust_env=False).text
+            assert httpx.get(f"{second}/page/app.js", trust_env=False).status_code == 200
+            assert httpx.post(f"{second}/v1/trajectories", json=ONE, trust_env=False).status_code == 200
+            wait_for(lambda: is_counted(httpx.get(f"{second}/metrics", trust_env=False).text, 'predictions_total{model="any"}'), 30)
+            assert 'application="neural-hamilton"' not in httpx.get(f"{second}/metrics", trust_env=False).text
+        finally:
+            assert application.stop(30, route="/second")
+        assert list_models(url) == names[0]
+
     def test_a_key_file_must_hold_a_key(self, url: str, models: dict[str, Path], tmp_path: Path) -> None:
         from neural_hamilton.serve import application
 
@@ -494,6 +516,10 @@ class TestEndpoint:
         for options in ({"num_replicas": 3}, {"max_replicas": 3}):
             with pytest.raises(InputError, match="3 replicas need a core each, and this cluster has 2; ask for at most 2"):
                 application._check_cores(application.ServeOptions(**options))
+
+
+def list_models(url: str) -> list[str]:
+    return [model["name"] for model in httpx.get(f"{url}/v1/models", trust_env=False).json()["models"]]
 
 
 def deploy(models: dict[str, str]) -> None:

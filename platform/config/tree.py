@@ -211,6 +211,11 @@ class ServingConfig(Section):
 
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 opens it to the network: set api_key_file too")
     port: int = Field(default=8000, ge=1, le=65535, description="port to listen on")
+    route: str = Field(
+        default="/",
+        pattern=r"^/([\w.~-]+(/[\w.~-]+)*)?$",
+        description="what all paths begin with, such as /second; endpoints of one cluster share host and port, and differ here",
+    )
     solver_threshold: float = Field(default=0.05, ge=0, description="with verify=solver, a model further off than this is overruled")
     num_replicas: int = Field(default=1, ge=1, description="processes that predict, each on one core")
     max_replicas: int | None = Field(default=None, ge=1, description="under load, at most this number; null: always num_replicas")
