@@ -28,10 +28,12 @@ _T = TypeVar("_T")
 
 READERS = 8  # files of a store read at once; on a disk one after another is as fast
 _PAUSES_S = (0.5, 2.0)  # between attempts; pyarrow's own for S3, three within a few seconds, come before
-_PAUSES_OF_WRITES_S = (0.5, 2.0, 5.0, 10.0, 20.0)  # work that would be lost is worth a wait
+_PATIENT_PAUSES_S = (0.5, 2.0, 5.0, 10.0, 20.0)  # for a store that has responded before: it will again, and work would be lost
 _GCS_PATIENCE_S = 10  # how long pyarrow goes on trying; its default is a quarter of an hour
 _PUTS_WHOLE = ("s3", "gcs", "abfs")  # stores whose objects appear when their upload is complete; in all others a name changes at the end
 _JOB_COPIES = "working_dir_files"  # the folder of Ray's session in which a job begins
+
+_RESPONDED: set[str] = set()  # roots of stores
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _FLATTENED_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]")
@@ -58,8 +60,8 @@ class Url:
     """A folder or a file of a store. It names a place and holds no connection, so that it travels to other processes.
 
     Its methods are those of `pathlib.Path`. They raise FileNotFoundError where nothing is there, and InputError, in one sentence, where the
-    store cannot be used; what may pass, such as a timeout, is tried again first, for about half a minute where something is written, and is
-    then a StorageUnavailable.
+    store cannot be used; what may pass, such as a timeout, is tried again first, for about 40 s with a store that has responded to this
+    process before, and is then a StorageUnavailable.
     """
 
     root: str  # scheme and bucket or host
@@ -149,7 +151,7 @@ class Url:
             if target != path:
                 fs.move(target, path)
 
-        self._attempt("written", put, writes=True)
+        self._attempt("written", put)
 
     def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
         """Nothing: a store has the folders that its files lie in."""
@@ -203,13 +205,16 @@ class Url:
             if kind == pafs.FileType.NotFound:
                 raise InputError(bucket._no_bucket())
 
-    def _attempt(self, done: str, operation: Callable[[pafs.FileSystem, str], _T], *, writes: bool = False) -> _T:
+    def _attempt(self, done: str, operation: Callable[[pafs.FileSystem, str], _T]) -> _T:
         """What `operation` on file system and path gives, tried again after a fault that may pass."""
-        pauses = _PAUSES_OF_WRITES_S if writes else _PAUSES_S
+        pauses = _PATIENT_PAUSES_S if self.root in _RESPONDED else _PAUSES_S
         for pause in (*pauses, None):
             try:
-                return operation(*self.open_filesystem())
+                result = operation(*self.open_filesystem())
+                _RESPONDED.add(self.root)
+                return result
             except FileNotFoundError:
+                _RESPONDED.add(self.root)
                 raise
             except (OSError, pa.ArrowException) as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]

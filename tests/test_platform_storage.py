@@ -15,7 +15,7 @@ from neural_hamilton.platform.storage import Url, fetched, list_files, locate, s
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch):
     monkeypatch.setattr(storage, "_PAUSES_S", (0.02, 0.02))
-    monkeypatch.setattr(storage, "_PAUSES_OF_WRITES_S", (0.02, 0.02))
+    monkeypatch.setattr(storage, "_PATIENT_PAUSES_S", (0.02, 0.02))
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_a_download_that_breaks_off_is_repeated(store, folder):
 
 
 def test_a_store_that_stays_down_is_one_sentence_and_keeps_what_was_there(store, bucket, folder, monkeypatch):
-    monkeypatch.setattr(storage, "_PAUSES_OF_WRITES_S", ())
+    monkeypatch.setattr(storage, "_PATIENT_PAUSES_S", ())
     write_file(folder / "file.bin", b"before")
     with (
         store.failing("503", is_object("file.bin")),

@@ -27,7 +27,7 @@ SIZES = {"train": 64, "val": 16, "test": 16, "sensors": 20, "times": 20, "shard_
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch):
     monkeypatch.setattr(storage, "_PAUSES_S", (0.02, 0.02))
-    monkeypatch.setattr(storage, "_PAUSES_OF_WRITES_S", (0.02, 0.02))
+    monkeypatch.setattr(storage, "_PATIENT_PAUSES_S", (0.02, 0.02))
     monkeypatch.setattr(folder_lock, "_SETTLED_S", 0.05)
 
 

@@ -32,7 +32,7 @@ FAST_EVALUATION = {"evaluation.bootstrap": 10, "evaluation.studies": [], "evalua
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch):
     monkeypatch.setattr(storage, "_PAUSES_S", (0.02, 0.02))
-    monkeypatch.setattr(storage, "_PAUSES_OF_WRITES_S", (0.02, 0.02))
+    monkeypatch.setattr(storage, "_PATIENT_PAUSES_S", (0.02, 0.02))
     monkeypatch.setattr(folder_lock, "_SETTLED_S", 0.05)
     monkeypatch.setattr(folder_lock, "_LEASE_S", 1.5)
     monkeypatch.setattr(folder_lock, "_RENEWED_S", 0.2)

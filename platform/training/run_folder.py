@@ -140,8 +140,9 @@ class History:
 
     def read(self) -> list[dict[str, Any]]:
         """The lines, up to one that a crash may have cut short; InputError where another is damaged."""
+        lines = self._lines()
         try:
-            return [json.loads(line) for line in self._lines()]
+            return [json.loads(line) for line in lines]
         except ValueError:
             raise InputError(f"{self._path} is damaged; start the run again") from None
 
