@@ -76,6 +76,7 @@ def test_killed_again_and_again_and_run_once_more(undisturbed, tmp_path):
     assert file_bytes(folder) == file_bytes(undisturbed)
 
 
+@pytest.mark.slow
 def test_ray_workers_and_the_driver_killed(undisturbed, tmp_path):
     """Two workers killed at their tasks while Ray Data runs, then the driver; a run without Ray completes the folder."""
     folder, moments = tmp_path / "dataset", random.Random(1)

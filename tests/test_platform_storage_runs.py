@@ -96,6 +96,7 @@ def test_an_outage_in_the_middle_is_waited_for_or_told_in_one_sentence(store, ti
     assert weights_in(out) == weights_in(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_run_that_lies_in_a_bucket(ray_session, tiny_dataset, tmp_path, out):
     local = run_training(config_with(), tiny_dataset, tmp_path / "run", 2, resume=False)
     stored = run_training(config_with(), tiny_dataset, out, 2, resume=False)
@@ -120,6 +121,7 @@ def test_a_sweep_keeps_its_study_in_the_bucket_and_goes_on_from_it(ray_session, 
     assert sweep(config, tiny_dataset, out, 4)["new_trials"] == 0
 
 
+@pytest.mark.slow
 def test_a_study_in_a_bucket_has_the_losses_of_one_on_a_disk(ray_session, tiny_dataset, tmp_path, out):
     config = config_with(scaling__steps=6, **{key.replace(".", "__"): value for key, value in FAST_EVALUATION.items()})
     args = (["deeponet"], [16, 32], 2)

@@ -366,6 +366,7 @@ def test_settings_that_contradict_each_other_are_refused(fields, words):
         load_config(None, fields)
 
 
+@pytest.mark.slow
 def test_compiled_network_trains_as_the_plain_one(tiny_dataset, tmp_path):
     for compiled in (False, True):
         train_in(tmp_path / str(compiled), tiny_dataset, config_with(training__compile=compiled))

@@ -143,6 +143,7 @@ def check_whole(sweep: Sweep, num_trials: int) -> None:
     assert "<h2>Rungs</h2>" in (sweep.out / "sweep.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_sweep_survives_an_interruption_and_kills(tiny_dataset: Path, tmp_path: Path) -> None:
     sweep = Sweep(tiny_dataset, tmp_path, 4)
     assert disturb(sweep, ("interrupt", "worker", "driver"), random.Random(0)) == 3

@@ -384,6 +384,7 @@ def test_a_study_of_a_version_with_fewer_settings_goes_on(studied: tuple[Path, d
 SPACE = {"training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "architecture.width": {"low": 4, "high": 8}}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_a_sweep_for_each_size_chooses_the_settings_of_its_cells(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, out = tiny(scaling__retune=3, scaling__steps=8, sweep__space=SPACE, sweep__stopper="none"), tmp_path / "out"

@@ -210,6 +210,7 @@ def test_a_sweep_starts_from_what_another_found(swept: tuple[Path, dict[str, Any
         sweep(tiny(**known, sweep__space=elsewhere), dataset, tmp_path / "elsewhere", 1)
 
 
+@pytest.mark.slow
 def test_a_trial_of_several_workers(dataset: Path, tmp_path: Path) -> None:
     space = {"architecture.width": {"low": 4, "high": 8}}
     result = sweep(tiny(sweep__space=space, sweep__workers=2), dataset, tmp_path / "sweep", 1)
