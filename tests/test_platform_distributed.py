@@ -12,6 +12,7 @@ from training_helpers import config_with, history, train_in
 
 from neural_hamilton.physics import InputError
 from neural_hamilton.platform.progress import Progress
+from neural_hamilton.platform.training import distributed
 from neural_hamilton.platform.training.distributed import cpus_per_worker, train_with_ray
 from neural_hamilton.platform.training.loop import train
 from neural_hamilton.platform.training.run_folder import prepare_run
