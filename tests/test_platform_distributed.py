@@ -88,10 +88,11 @@ def test_more_workers_than_the_cluster_has_is_refused(ray_session, tiny_dataset,
     [
         ("[Rank 0]\n[gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.5]:5010", True),
         ("[third_party/gloo/gloo/transport/tcp/pair.cc:152] timed out connecting: SO_ERROR", True),
+        ("A worker health check failed.\nWorker info: Worker(actor=..., The actor died unexpectedly before finishing this task.", True),
         ("NCCL error: remote process exited or there was a network error", True),
         ("the loss is nan", False),
         ("cannot connect to the tracker: Connection reset by peer", False),
     ],
 )
-def test_the_error_of_a_worker_whose_peer_was_lost_is_not_its_own(failure, expected):
-    assert distributed._is_of_a_peer(RuntimeError(failure)) is expected
+def test_a_loss_is_told_from_an_error_of_a_workers_own(failure, expected):
+    assert distributed._is_of_a_loss(RuntimeError(failure)) is expected

@@ -71,7 +71,7 @@ def train_with_ray(
         except ControllerError as error:
             raise InputError(f"the workers could not be started: {_last_line(error)}; {kept}") from None
         except WorkerGroupError as error:
-            if not all(isinstance(failure, RayActorError) or _is_of_a_peer(failure) for failure in error.worker_failures.values()):
+            if not all(isinstance(failure, RayActorError) or _is_of_a_loss(failure) for failure in error.worker_failures.values()):
                 raise
             raise InputError(f"a worker died {_RESTARTS + 1} times without an error of its own, as when memory runs out; {kept}") from None
     if "failure" in outcome:
@@ -79,9 +79,10 @@ def train_with_ray(
     return outcome
 
 
-def _is_of_a_peer(failure: Exception) -> bool:
-    """Whether a worker failed because another one of its group was lost, which it may notice before Ray does."""
-    return re.search(r"gloo.*(Connection (closed|reset) by peer|timed out|Broken pipe)|NCCL", str(failure), re.DOTALL) is not None
+def _is_of_a_loss(failure: Exception) -> bool:
+    """Whether a failure is that a worker was lost, in the words of Ray Train, or of another worker, which may notice it before Ray does."""
+    words = r"worker health check|gloo.*(Connection (closed|reset) by peer|timed out|Broken pipe)|NCCL"
+    return re.search(words, str(failure), re.DOTALL) is not None
 
 
 def _last_line(error: Exception) -> str:
