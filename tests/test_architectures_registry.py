@@ -44,6 +44,7 @@ def test_a_file_is_found_by_being_there(added):
     assert build_operator(config.architecture, task)(*oscillators(task)[0]).q.shape == (4, 12)
 
 
+@pytest.mark.slow
 def test_the_example_keeps_the_contract_as_its_own_package_would_test_it(example, tmp_path, repository):
     """In a process of its own, as an installed package with an entry point."""
     absolute = re.sub(r"from \.(\S+) import", r"from neural_hamilton.architectures.\1 import", example)

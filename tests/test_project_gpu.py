@@ -78,6 +78,7 @@ def test_the_document_lists_what_is_carried():
     assert carried and all(normal(name) in normal(text) for name in carried)
 
 
+@pytest.mark.slow
 def test_every_part_is_rehearsed_without_ray(bare, tmp_path):
     out = tmp_path / "out"
     done = run(bare, out, "--minutes", "5")
@@ -132,6 +133,7 @@ def in_process_of_its_own(out, parts, minutes, code):
     )
 
 
+@pytest.mark.slow
 def test_measuring_goes_on_when_nobody_reads_and_no_terminal_is_there(bare, tmp_path):
     out = tmp_path / "out"
     process = subprocess.Popen(command(bare, out, "--parts", "card,scan"), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
@@ -142,6 +144,7 @@ def test_measuring_goes_on_when_nobody_reads_and_no_terminal_is_there(bare, tmp_
     assert [part["status"] for part in Record(out).read()["parts"].values()] == ["done", "done"]
 
 
+@pytest.mark.slow
 def test_two_runs_do_not_share_a_folder(bare, tmp_path):
     process = subprocess.Popen(command(bare, tmp_path, "--parts", "scan"), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline()
@@ -172,6 +175,7 @@ def measure_part(name, bench):
     assert parts["learn"]["status"] == "done", done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_is_recorded_with_its_reason_and_the_next_one_is_measured(tmp_path):
     code = """
 import benchmarks.gpu.card as card

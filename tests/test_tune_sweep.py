@@ -180,6 +180,7 @@ def test_a_sweep_without_its_database_is_refused(pareto: tuple[Path, dict[str, A
             sweep(config, dataset, pareto[0], 6, url)
 
 
+@pytest.mark.slow
 def test_finals_name_a_winner_only_where_it_is_significant(swept: tuple[Path, dict[str, Any]], dataset: Path, tmp_path: Path) -> None:
     """A useless learning rate loses against a usable one; two equal configurations do not differ."""
     rates = {"training.learning_rate": {"choices": [0.01, 1e-7]}}

@@ -67,6 +67,7 @@ def test_trials_that_ended_are_not_planned_again(tiny_dataset: Path, tmp_path: P
         plan_sweep(config, tiny_dataset, 5, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_plan_alone_does_not_hold_a_folder(tiny_dataset: Path, tmp_path: Path) -> None:
     """Another plan takes its place; work does not give way to it."""
     config = load_config(None, {"architecture.name": "deeponet", "architecture.width": 4, "training.epochs": 2})
