@@ -32,6 +32,8 @@ from .errors import InputError, shown
 Function = Callable[[np.ndarray], np.ndarray]
 
 _PLACES = 4_001  # at which the domain is searched for places where U = E
+_MOST_SEARCHES = 20  # for turning points, each with the barriers that the one before overlooked
+_LARGEST = 1e100  # numbers whose squares and products stay in the range of floats
 _APART = 1e-3  # of their distance: nearer to the particle's own place, the energies there differ by rounding
 _FEWEST_NODES, _MOST_NODES = 64, 16_384
 _GOAL, _WORST = 1e-12, 1e-6  # relative error of the integrand's series: where doubling the nodes ends, and what is accepted
@@ -150,20 +152,23 @@ def find_motion(potential: Function, q0: float, p0: float, *, mass: float, domai
     """
     _check(q0, p0, mass, domain)
     places = np.linspace(*domain, _PLACES)
-    scale = float(np.ptp(potential(places))) or 1.0
     with np.errstate(over="ignore"):
         kinetic = float(0.5 * np.square(np.float64(p0)) / mass)
     energy = kinetic + float(potential(np.array([q0]))[0])
-    while True:
+    scale = energy - float(potential(places).min())  # and not with the highest: walls may be as high as they like
+    ends, series, accuracy = domain, np.empty(0), math.inf
+    for _ in range(_MOST_SEARCHES):
         ends = _turning_points(potential, energy, q0, p0, domain, places, scale)
         series, accuracy, hidden = _series(potential, energy, mass, ends)
         if hidden is None:
             break
         places = np.union1d(places, hidden)  # a barrier between two places of the search
+        accuracy = math.inf
     if not accuracy <= _WORST:
         raise InputError(
             f"q0 and p0 give a motion of energy {energy:.9g} between q = {ends[0]:.6g} and {ends[1]:.6g} whose period cannot be found to "
-            f"better than {accuracy:.1e} of itself: it is too close to a separatrix, or the potential is not smooth; change q0 or p0"
+            f"better than {accuracy:.1e} of itself: it is too close to a separatrix, the potential is not smooth, or a large constant "
+            "in it hides its shape; change q0 or p0, or subtract the constant"
         )
     half_period = math.pi * float(series[0])
     across = np.clip((0.5 * (ends[0] + ends[1]) - q0) / (0.5 * (ends[1] - ends[0])), -1.0, 1.0)
@@ -179,6 +184,10 @@ def _check(q0: float, p0: float, mass: float, domain: tuple[float, float]) -> No
         raise InputError(f"domain is ({low:g}, {high:g}); give two numbers, the smaller first")
     if not 0.0 < mass < math.inf:
         raise InputError(f"mass is {mass:g}; it must be positive and finite")
+    if max(abs(low), abs(high), mass, 1.0 / mass) > _LARGEST:
+        raise InputError(
+            f"domain is ({low:g}, {high:g}) and mass {mass:g}; choose units in which these, and the mass's inverse, are below {_LARGEST:g}"
+        )
     if not low <= q0 <= high:
         raise InputError(f"q0 is {shown(q0, low, high)}; it must lie in the domain, from {low:g} to {high:g}")
     if not math.isfinite(p0):
@@ -227,9 +236,11 @@ def _series(potential: Function, energy: float, mass: float, ends: tuple[float, 
     while nodes <= _MOST_NODES:
         angle = (np.arange(nodes) + 0.5) * (math.pi / nodes)
         x = middle - reach * np.cos(angle)
-        kinetic = energy - potential(x)
+        heights = potential(x)
+        kinetic = energy - heights
         if not (kinetic > 0.0).all():
-            hidden = x[kinetic <= 0.0]
+            rounding = 8.0 * float(np.finfo(float).eps) * max(abs(energy), float(np.abs(heights).max()))
+            hidden = x[kinetic <= -rounding]
             hidden = hidden[(hidden > ends[0]) & (hidden < ends[1])]
             near = np.minimum(hidden - ends[0], ends[1] - hidden) > 1e-9 * reach  # nearer, it is rounding
             if near.any():

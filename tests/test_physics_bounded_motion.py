@@ -134,3 +134,27 @@ def test_a_particle_at_rest_may_start_at_a_place_of_the_search():
     for q0 in (thousandth / 1000 for thousandth in range(2, 500)):  # 0.018 is one of them, but for rounding
         motion = find_motion(lambda x: (x - 0.5) ** 2, q0, 0.0, mass=1.0, domain=(0.0, 1.0))
         assert motion.turning_points == pytest.approx((q0, 1.0 - q0), abs=1e-9)
+
+
+@pytest.mark.parametrize("low", [-10.0, -3.0, 0.2, 0.7])
+def test_what_lies_far_above_the_energy_changes_no_motion(low):
+    """The wall of Morse's potential is 1e19 high at -10; a particle at rest is not at an equilibrium for that."""
+    morse = lambda x: 4.6 * (1.0 - np.exp(-1.9 * (x - 1.27))) ** 2  # noqa: E731
+    motion = find_motion(morse, 1.5, 0.0, mass=1.0, domain=(low, 5.0))
+    assert motion.period == pytest.approx(find_motion(morse, 1.5, 0.0, mass=1.0, domain=(0.9, 2.0)).period, rel=1e-11)
+
+
+@pytest.mark.parametrize("constant", [1e4, 1e6, 1e8, 1e10, 1e12])
+def test_a_large_constant_is_found_out_and_soon(constant):
+    find = lambda: find_motion(lambda x: x * x + constant, 1.0, 0.0, mass=1.0, domain=(-2.0, 2.0))  # noqa: E731
+    if constant <= 1e6:
+        assert find().period == pytest.approx(math.pi * math.sqrt(2.0), rel=1e-6)
+    else:
+        with pytest.raises(InputError, match="a large constant in it hides its shape; change q0 or p0, or subtract the constant"):
+            find()
+
+
+@pytest.mark.parametrize(("domain", "mass"), [((-2.0, 2.0), 1e308), ((-2.0, 2.0), 1e-308), ((-1e308, 1e308), 1.0)])
+def test_units_that_overflow_are_refused_with_a_remedy(domain, mass):
+    with pytest.raises(InputError, match="choose units in which these, and the mass's inverse, are below 1e"):
+        find_motion(lambda x: x * x, 1.0, 0.0, mass=mass, domain=domain)

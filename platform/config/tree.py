@@ -1,8 +1,19 @@
 """The sections of the configuration and the tree that holds them."""
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SerializeAsAny, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SerializeAsAny,
+    field_validator,
+    model_validator,
+)
 
 from ...physics.files import write_file
 from ...physics.systems import Imported
@@ -213,7 +224,6 @@ class ServingConfig(Section):
     port: int = Field(default=8000, ge=1, le=65535, description="port to listen on")
     route: str = Field(
         default="/",
-        pattern=r"^/([\w.~-]+(/[\w.~-]+)*)?$",
         description="what all paths begin with, such as /second; endpoints of one cluster share host and port, and differ here",
     )
     solver_threshold: float = Field(default=0.05, ge=0, description="with verify=solver, a model further off than this is overruled")
@@ -225,6 +235,13 @@ class ServingConfig(Section):
     max_body_mb: float = Field(default=32.0, gt=0, description="largest request, unpacked, in MiB")
     api_key_file: str | None = Field(default=None, description="file with a key that requests to /v1 must bring; null: none needed")
     cors_origins: list[str] = Field(default_factory=list, description="addresses whose web pages may use the endpoint")
+
+    @field_validator("route")
+    @classmethod
+    def _route_is_a_path(cls, route: str) -> str:
+        if not re.fullmatch(r"/|(/[\w~-][\w.~-]*)+", route, re.ASCII):
+            raise ValueError("begin with a slash, without one at the end, such as /second, in letters, digits and . _ ~ -")
+        return route
 
     @model_validator(mode="after")
     def _most_replicas_are_not_fewer(self) -> "ServingConfig":
