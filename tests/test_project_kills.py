@@ -133,7 +133,7 @@ class Command:
 
 
 def kinds(draw, kills):
-    """So many kills, with an outage of the bucket and a rival somewhere among them."""
+    """What to do to a command: `kills` losses, and among them an outage of the bucket and a rival."""
     drawn = draw.choices(["driver", "machine", "worker"], weights=[2, 2, 3], k=kills)
     for extra in ("outage", "rival") if kills > 5 else ():
         drawn.insert(draw.randrange(len(drawn)), extra)
@@ -156,7 +156,7 @@ def options(values):
 
 
 def keep_killing(disturbed, kills, seed):
-    """Do `disturbed(kills, seed)`, one piece of work after another, until so many events came before their ends; what they were."""
+    """Repeat `disturbed(kills, seed)` with other seeds, until `kills` losses came before the ends of the commands."""
     done = 0
     while done < kills:
         done += disturbed(kills - done, seed)
