@@ -39,7 +39,7 @@ _FEWEST_NODES, _MOST_NODES = 64, 16_384
 _GOAL, _WORST = 1e-12, 1e-6  # relative error of the integrand's series: where doubling the nodes ends, and what is accepted
 _REFINEMENT, _LARGEST_GRID = 64, 131_072  # of the grid on which the series is inverted; coarser for a long series, whose tail is small
 _INVERSION = 1e-9  # relative error of x at a given time
-_REST = 1e-12  # of the energies in the domain, by which a particle at rest may miss its turning point
+_REST = 1e-12  # of the height of the energy above the lowest place, by which a particle at rest may miss its turning point
 
 
 class Fold(NamedTuple):

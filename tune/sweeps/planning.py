@@ -50,6 +50,8 @@ def num_ended(out: Location) -> int:
     table = out / f"{LEADERBOARD_FILE}.json"
     try:
         return len(json.loads(table.read_text(encoding="utf-8"))) if table.exists() else 0
+    except InputError:
+        raise
     except ValueError:
         raise InputError(f"{table} is not JSON; delete it, and the sweep writes it again") from None
 
