@@ -9,6 +9,7 @@ import time
 
 import optuna
 import pytest
+import torch
 from training_helpers import config_with
 
 from neural_hamilton.architectures import load_model
@@ -21,8 +22,10 @@ from neural_hamilton.platform.evaluation import evaluate
 from neural_hamilton.platform.folder_lock import hold_folder
 from neural_hamilton.platform.storage import list_files, locate, remove_folder
 from neural_hamilton.platform.training import loop
+from neural_hamilton.platform.training.checkpoints import load_checkpoint, save_checkpoint
 from neural_hamilton.platform.training.run_folder import prepare_run
 from neural_hamilton.platform.training.runs import run_training
+from neural_hamilton.tune.folders import read_cost, record_cost
 from neural_hamilton.tune.scaling.scale import scale
 from neural_hamilton.tune.sweeps.sweep import sweep
 
@@ -132,6 +135,16 @@ def test_a_study_in_a_bucket_has_the_losses_of_one_on_a_disk(ray_session, tiny_d
     assert {f"scaling.{kind}" for kind in ("json", "csv", "parquet", "md", "png")} <= set(list_files(out))
     again = scale(config, tiny_dataset, out, *args, local=True)
     assert again["new_cells"] == 0 and again["files"]["json"] == str(out / "scaling.json")
+
+
+def test_an_outage_is_no_damage(store, out):
+    save_checkpoint(out / "state", {"epoch": 1})
+    record_cost(out, call={"seconds": 1.0})
+    with store.failing("503"):
+        for read in (lambda: load_checkpoint(out / "state", torch.device("cpu")), lambda: read_cost(out)):
+            with pytest.raises(StorageUnavailable, match="run the same command again$"):
+                read()
+    assert load_checkpoint(out / "state", torch.device("cpu")) == {"epoch": 1}
 
 
 def test_a_report_is_written_to_a_bucket(tiny_dataset, tmp_path, out):

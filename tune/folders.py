@@ -116,6 +116,8 @@ def _changes(out: Location, identity: dict[str, Any]) -> str:
     try:
         before = read_json(out / RECORD_FILE)
         return changed_keys(*(without_free_keys(each) for each in (_with_newer_keys(before, identity), identity)))
+    except StorageUnavailable:
+        raise
     except InputError as error:
         raise InputError(f"{error}; choose another folder") from None
     except (AttributeError, TypeError):
