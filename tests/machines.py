@@ -1,6 +1,6 @@
-"""Machines that a test may lose: nodes of Ray on this one, each with its own /tmp, and if wanted with its own network address.
+"""Machines that a test may lose: nodes of Ray on this one, each with its own temporary folder, and if wanted with its own network address.
 
-They see the code of this checkout, but nothing that another writes. It needs root.
+They see the code of this checkout, wherever it is, but nothing that another writes. It needs root.
 """
 
 import itertools
@@ -9,12 +9,14 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import psutil
 
 RAY = Path(sys.executable).parent / "ray"
+_TEMPORARY = "/tmp/ray"  # where Ray writes; all of /tmp would hide a checkout that is there
 _IMPATIENT = {  # how soon a node that no longer responds counts as lost; 15 s otherwise
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
@@ -53,7 +55,8 @@ class Machines:
     def add(self) -> None:
         """A machine, with a new address if it has one of its own."""
         namespace = self._network.add() if self._network else None
-        inside = [*(namespace.inside if namespace else []), "unshare", "-m", "sh", "-c", 'mount -t tmpfs tmpfs /tmp && exec "$@"', "sh"]
+        own_folder = f'mkdir -p {_TEMPORARY} && mount -t tmpfs tmpfs {_TEMPORARY} && export TMPDIR={_TEMPORARY} && exec "$@"'
+        inside = [*(namespace.inside if namespace else []), "unshare", "-m", "sh", "-c", own_folder, "sh"]
         address = namespace.address if namespace else self.address
         options = ["--address", self.environment["RAY_ADDRESS"], "--node-ip-address", address, "--num-cpus", "1"]
         self._nodes.append(_Node(inside, *options))
@@ -89,7 +92,9 @@ class Machines:
             run = subprocess.run([sys.executable, "-c", listing], env=environment, capture_output=True, text=True, check=False)
             if run.returncode == 0 and int(run.stdout.split()[-1]) > count:
                 return
-            assert time.monotonic() < deadline, f"the cluster has not got {count} machines: {run.stderr[-2000:]}"
+            if time.monotonic() > deadline:
+                logs = "\n".join(node.log() for node in (self._head, *self._nodes))
+                raise AssertionError(f"the cluster has not got {count} machines: {run.stderr[-2000:]}\n{logs}")
             time.sleep(1)
 
 
@@ -99,7 +104,13 @@ class _Node:
     def __init__(self, inside: list[str], *options: str) -> None:
         command = [*inside, str(RAY), "start", *options, "--block", "--disable-usage-stats"]
         environment = os.environ | _IMPATIENT | {"RAY_AUTH_MODE": "disabled"}
-        self._process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._output = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(command, env=environment, stdout=self._output, stderr=subprocess.STDOUT)
+
+    def log(self) -> str:
+        """The end of what it printed."""
+        self._output.seek(0)
+        return self._output.read()[-2000:].decode(errors="replace")
 
     def processes(self) -> list[psutil.Process]:
         try:
@@ -118,6 +129,7 @@ class _Node:
                 continue
         psutil.wait_procs(doomed, timeout=10)
         self._process.wait(timeout=10)
+        self._output.close()
 
 
 class _Network:
