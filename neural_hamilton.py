@@ -29,6 +29,7 @@ __path__ = [str(folder) for folder in (_HERE / "neural_hamilton", _HERE) if (fol
 
 if TYPE_CHECKING:
     from .physics.errors import InputError as InputError
+    from .physics.errors import StorageUnavailable as StorageUnavailable
     from .platform.data.datasets import Split as Split
     from .platform.data.datasets import read_split as read_dataset
     from .serve.client import Client as Client
@@ -53,6 +54,7 @@ _NAMES = {
     "Model": ("serve.model", "Model"),
     "Orbit": ("serve.orbit", "Orbit"),
     "Problem": ("serve.problems", "Problem"),
+    "StorageUnavailable": ("physics.errors", "StorageUnavailable"),
     "Split": ("platform.data.datasets", "Split"),
     "Trust": ("serve.orbit", "Trust"),
     "connect": ("serve.client", "connect"),

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.fft import dct, dst
 from scipy.interpolate import CubicHermiteSpline, CubicSpline
-from scipy.optimize import brentq
+from scipy.optimize import brentq, fminbound
 
 from .errors import InputError, shown
 
@@ -36,6 +36,7 @@ _MOST_SEARCHES = 20  # for turning points, each with the barriers that the one b
 _LARGEST = 1e100  # numbers whose squares and products stay in the range of floats
 _APART = 1e-3  # of their distance: nearer to the particle's own place, the energies there differ by rounding
 _FEWEST_NODES, _MOST_NODES = 64, 16_384
+_DEEPER = 2.0  # times as deep below the energy as beside it, on a fine grid: a pole, as a minimum is nearly as deep there
 _GOAL, _WORST = 1e-12, 1e-6  # relative error of the integrand's series: where doubling the nodes ends, and what is accepted
 _REFINEMENT, _LARGEST_GRID = 64, 131_072  # of the grid on which the series is inverted; coarser for a long series, whose tail is small
 _INVERSION = 1e-9  # relative error of x at a given time
@@ -164,6 +165,8 @@ def find_motion(potential: Function, q0: float, p0: float, *, mass: float, domai
             break
         places = np.union1d(places, hidden)  # a barrier between two places of the search
         accuracy = math.inf
+    if accuracy > _GOAL or _falls_towards_an_end(potential, ends):  # neither is usual, and the search for a pole takes a millisecond
+        _check_depth(potential, energy, ends)
     if not accuracy <= _WORST:
         raise InputError(
             f"q0 and p0 give a motion of energy {energy:.9g} between q = {ends[0]:.6g} and {ends[1]:.6g} whose period cannot be found to "
@@ -178,7 +181,8 @@ def find_motion(potential: Function, q0: float, p0: float, *, mass: float, domai
     return BoundedMotion(potential, mass, energy, ends, half_period, since_left, accuracy, series)
 
 
-def _check(q0: float, p0: float, mass: float, domain: tuple[float, float]) -> None:
+def check_units(domain: tuple[float, float], mass: float) -> None:
+    """Raise InputError unless the domain and the mass are such as calculations can be made with."""
     low, high = domain
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise InputError(f"domain is ({low:g}, {high:g}); give two numbers, the smaller first")
@@ -188,6 +192,11 @@ def _check(q0: float, p0: float, mass: float, domain: tuple[float, float]) -> No
         raise InputError(
             f"domain is ({low:g}, {high:g}) and mass {mass:g}; choose units in which these, and the mass's inverse, are below {_LARGEST:g}"
         )
+
+
+def _check(q0: float, p0: float, mass: float, domain: tuple[float, float]) -> None:
+    check_units(domain, mass)
+    low, high = domain
     if not low <= q0 <= high:
         raise InputError(f"q0 is {shown(q0, low, high)}; it must lie in the domain, from {low:g} to {high:g}")
     if not math.isfinite(p0):
@@ -227,6 +236,28 @@ def _turning_points(
         inside = side[first - 1] if first else q0
         ends.append(float(side[first]) if heights[first] == 0.0 else brentq(above, inside, side[first], xtol=rounding))
     return ends[0], ends[1]
+
+
+def _falls_towards_an_end(potential: Function, ends: tuple[float, float]) -> bool:
+    """Whether the potential falls where it should rise to the energy: a jump or a pole was taken for a turning point."""
+    near, nearer = 3e-6 * (ends[1] - ends[0]), 1e-6 * (ends[1] - ends[0])
+    heights = potential(np.array([ends[0] + nearer, ends[0] + near, ends[1] - nearer, ends[1] - near]))
+    return bool(heights[0] < heights[1] or heights[2] < heights[3])
+
+
+def _check_depth(potential: Function, energy: float, ends: tuple[float, float]) -> None:
+    """Raise InputError where the potential falls without bound between the ends: what a particle does at a pole is not defined."""
+    places = 0.5 * (ends[0] + ends[1]) - 0.5 * (ends[1] - ends[0]) * np.cos(np.linspace(0.0, math.pi, _PLACES))
+    heights = potential(places[1:-1])
+    lowest = int(np.argmin(heights))
+    around = (places[lowest], places[lowest + 2])
+    place, least, *_ = fminbound(lambda x: float(potential(np.array([x]))[0]), *around, xtol=1e-15, full_output=True)
+    beside = min([*heights[max(lowest - 1, 0) : lowest], *heights[lowest + 1 : lowest + 2]])
+    if energy - min(least, heights[lowest]) > _DEEPER * (energy - beside):
+        raise InputError(
+            f"q0 and p0 give a motion of energy {energy:.9g} through q = {place:.6g}, where the potential falls so steeply that it "
+            "may have a pole; choose a domain without it, or a smoother potential"
+        )
 
 
 def _series(potential: Function, energy: float, mass: float, ends: tuple[float, float]) -> tuple[np.ndarray, float, np.ndarray | None]:

@@ -1,4 +1,4 @@
-"""The one exception that means "what was asked for is wrong", in every package."""
+"""The two exceptions that are no defects, in every package: what was asked for is wrong, or there is nowhere to write it now."""
 
 import difflib
 import errno
@@ -14,8 +14,11 @@ class InputError(ValueError):
     """
 
 
-class StorageUnavailable(InputError):
-    """Files cannot be written or read now: the disk is full, or a store does not respond. The work itself is right, and can go on later."""
+class StorageUnavailable(Exception):
+    """Files cannot be written or read now: the disk is full, or a store does not respond. The work itself is right, and can go on later.
+
+    No `InputError`: nobody shall take an outage for a file that is missing or damaged.
+    """
 
 
 def is_full_disk(error: BaseException | None) -> bool:

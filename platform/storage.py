@@ -216,7 +216,9 @@ class Url:
             except FileNotFoundError:
                 _RESPONDED.add(self.root)
                 raise
-            except (OSError, pa.ArrowException) as error:
+            except Exception as error:
+                if type(error).__module__ == "builtins" and not isinstance(error, OSError):
+                    raise  # a defect; file systems of fsspec have errors of their own, which need not be an OSError
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 transient = isinstance(error, (TimeoutError, ConnectionError)) or bool(_TRANSIENT.search(reason))
                 transient = transient and not _REFUSED.search(reason)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..architectures import read_card
 from ..physics import InputError
+from ..physics.errors import StorageUnavailable
 from ..platform.storage import Location, locate
 from .model import Model
 from .motion import MotionProblem, predicts_motions
@@ -76,7 +77,7 @@ def load_catalogue(folders: Mapping[str, str | Location], solver_threshold: floa
         known = before.models.get(name)
         try:
             models[name] = known if known is not None and _is_same(known, folder, solver_threshold) else Model(folder, solver_threshold)
-        except (InputError, OSError) as error:
+        except (InputError, StorageUnavailable, OSError) as error:
             rejected[name] = str(error)
             if known is not None:
                 models[name] = known

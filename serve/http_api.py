@@ -5,6 +5,7 @@ import hmac
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from email.message import Message as MailMessage
 from typing import Any, get_args
 
 import orjson
@@ -13,8 +14,10 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..physics import InputError
@@ -120,9 +123,7 @@ def build_api(service: Service) -> FastAPI:
         },
     )
     async def predict_trajectories(request: Request) -> Response:
-        media_type = _media_type(request)
-        if media_type not in ("application/json", MEDIA_TYPE):
-            raise InputError(f"Content-Type is {media_type[:100]!r}; send application/json or {MEDIA_TYPE}")
+        media_type = _media_type(request, "application/json", MEDIA_TYPE)
         options = _read_options(request)
         predict = _predict_json if media_type == "application/json" else _predict_arrow
         return await _work_on(service, request, lambda body: predict(service, body, options))
@@ -134,9 +135,7 @@ def build_api(service: Service) -> FastAPI:
         openapi_extra=_body(PotentialRequest),
     )
     async def map_potential(request: Request) -> Response:
-        media_type = _media_type(request)
-        if media_type != "application/json":
-            raise InputError(f"Content-Type is {media_type[:100]!r}; send application/json")
+        _media_type(request, "application/json")
         if request.query_params:
             raise InputError(f"query parameters are {', '.join(request.query_params)[:100]}; everything belongs in the body")
 
@@ -161,7 +160,19 @@ def _add_common(api: FastAPI, service: Service) -> None:
         return _refuse(422, str(error))
 
     api.add_exception_handler(_Refused, refuse)
+
+    def refuse_address(request: Request, error: Any) -> Response:
+        methods = {
+            method for route in api.routes if route.matches(request.scope)[0] != Match.NONE for method in getattr(route, "methods", ())
+        }
+        path = request.url.path[:100]
+        if error.status_code == 405:
+            allowed = ", ".join(sorted(methods))
+            return _refuse(405, f"{request.method[:20]} is no method of {path}; use {allowed}", {"Allow": allowed})
+        return _refuse(error.status_code, f"there is nothing at {path}; GET /openapi.json describes what there is")
+
     api.add_exception_handler(InputError, refuse_input)
+    api.add_exception_handler(HTTPException, refuse_address)
     # In JSON: a proxy takes plain text for its own word that a replica was lost.
     api.add_exception_handler(Exception, lambda _, __: _refuse(500, "this is a fault of the endpoint; its log has the details"))
 
@@ -326,8 +337,16 @@ def _respond(content: bytes, media_type: str) -> Response:
     return StreamingResponse(pieces(), media_type=media_type, headers={"Content-Length": str(len(content))})
 
 
-def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
+def _media_type(request: Request, *known: str) -> str:
+    """Of the body, one of those that a route knows."""
+    message = MailMessage()
+    message["Content-Type"] = request.headers.get("content-type", known[0])
+    if (media_type := message.get_content_type()) not in known:
+        raise InputError(f"Content-Type is {media_type[:100]!r}; send {' or '.join(known)}")
+    charset = str(message.get_param("charset", "utf-8"))
+    if charset.lower() not in ("utf-8", "utf8", "us-ascii"):
+        raise InputError(f"Content-Type has the charset {charset[:100]!r}; send UTF-8")
+    return media_type
 
 
 async def _read_body(request: Request, limit: int) -> bytes:
@@ -350,7 +369,7 @@ async def _read_body(request: Request, limit: int) -> bytes:
 
 
 def _too_large(limit: int) -> _Refused:
-    return _Refused(413, "too_large", f"body is larger than {limit} bytes; send fewer trajectories a request", Connection="close")
+    return _Refused(413, "too_large", f"body is larger than {limit / 2**20:g} MiB; send fewer trajectories a request")
 
 
 def _unpacker(encoding: str, limit: int) -> tuple[Callable[[bytes, int], bytes], Callable[[], None]]:
@@ -379,9 +398,11 @@ def _unpacker(encoding: str, limit: int) -> tuple[Callable[[bytes, int], bytes],
 
 def _read_options(request: Request) -> dict[str, str]:
     """`verify` and `model` of the query."""
-    unknown = set(request.query_params) - set(_OPTIONS)
-    if unknown:
+    given = [name for name, _ in request.query_params.multi_items()]
+    if set(given) - set(_OPTIONS):
         raise InputError(f"query parameters are {', '.join(request.query_params)[:100]}; only {' and '.join(_OPTIONS)} are known")
+    if repeated := [name for name in _OPTIONS if given.count(name) > 1]:
+        raise InputError(f"{repeated[0]} is given {given.count(repeated[0])} times in the query; give it once")
     verify = request.query_params.get("verify", "energy")
     if verify not in get_args(Verify):
         raise InputError(f"verify is {verify[:100]!r}; choose one of {', '.join(get_args(Verify))}")

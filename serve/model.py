@@ -133,7 +133,7 @@ class Model:
     def __call__(self, potential: Potential, q0: Any = None, p0: Any = None, times: Any = None, *, verify: Verify = "energy") -> Any:
         """The orbit of a particle in a potential, or a list of orbits for a batch.
 
-        Everything is dimensionless, for a particle of unit mass.
+        Everything is dimensionless, for a particle of unit mass; `motion` has units, named parameters and any mass.
 
         Parameters
         ----------

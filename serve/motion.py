@@ -8,6 +8,7 @@ Shapes: T query times.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..physics import InputError
-from ..physics.bounded_motion import BoundedMotion, find_motion
+from ..physics.bounded_motion import BoundedMotion, check_units, find_motion
 from ..physics.errors import shown
 from ..physics.potentials.expressions import Expression
 from ..physics.potentials.functions import FunctionPotential
@@ -49,6 +50,11 @@ class MotionNames:
     p0: str = "p0"
     times: str = "times"
     until: str = "until"
+
+    def in_messages(self) -> AbstractContextManager[None]:
+        """What the physics refuses inside, by these names."""
+        parts = {name: getattr(self, name) for name in ("domain", "mass", "q0", "p0")}
+        return renaming(parts | {"parameter": self.parameters} | dict.fromkeys(("expression", "potential", "table"), self.potential))
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,18 +239,15 @@ def map_potential_of_motion(problem: MotionProblem, num_places: int) -> tuple[tu
         For a potential that cannot be read or is not finite everywhere in the domain, or a particle outside it.
     """
     names = problem.names
-    with renaming(dict.fromkeys(("expression", "potential", "table"), names.potential) | {"parameter": names.parameters}):
+    with names.in_messages():
         potential, (low, high) = _read_potential(problem)
-        if not 0.0 < high - low < np.inf:
-            raise InputError(f"{names.domain} is ({low:g}, {high:g}); give two numbers, the smaller first")
+        check_units((low, high), mass := _read_number(problem.mass, names.mass))
         values = potential(np.linspace(low, high, num_places))
         if problem.q0 is None:
             return (low, high), values, None
-        q0, p0, mass = (_read_number(getattr(problem, name), getattr(names, name)) for name in ("q0", "p0", "mass"))
+        q0, p0 = _read_number(problem.q0, names.q0), _read_number(problem.p0, names.p0)
         if not low <= q0 <= high:
-            raise InputError(f"{names.q0} is {q0:g}; it must lie in the domain, from {low:g} to {high:g}")
-        if not 0.0 < mass < np.inf:
-            raise InputError(f"{names.mass} is {mass:g}; it must be positive and finite")
+            raise InputError(f"{names.q0} is {shown(q0, low, high)}; it must lie in the domain, from {low:g} to {high:g}")
         energy = 0.5 * p0 / mass * p0 + float(potential(np.array([q0]))[0])
     if not np.isfinite(energy):
         raise InputError(f"{names.p0} is too large: the energy of the particle is {energy}")
@@ -268,10 +271,7 @@ class _Reduced:
         names = problem.names
         q0, p0 = _read_number(problem.q0, names.q0), _read_number(problem.p0, names.p0)
         mass = _read_number(problem.mass, names.mass)
-        # What the physics calls the parts of a problem, by the caller's names.
-        parts = {name: getattr(names, name) for name in ("domain", "mass", "q0", "p0")}
-        parts |= {"parameter": names.parameters} | dict.fromkeys(("expression", "potential", "table"), names.potential)
-        with renaming(parts):
+        with names.in_messages():
             potential, domain = _read_potential(problem)
             bounded = find_motion(potential, q0, p0, mass=mass, domain=domain)
         well = model.system.equivalent_well
@@ -317,8 +317,8 @@ class _Reduced:
             if verify != "none":
                 drift, unresolved = self._drift(q, p), self._sensor_error(model)
             limit = np.inf if model.drift_threshold is None else model.drift_threshold
-            # Energy does not notice a swing that is too slow or too fast.
-            late = max(abs(orbit.q[-1] - 1.0), abs(orbit.p[-1]))
+            # Energy does not notice a swing that is too slow or too fast, nor a time so far that nobody can tell the phase.
+            late = max(abs(orbit.q[-1] - 1.0), abs(orbit.p[-1]), bounded.error_after(self.times))
             trusted = verify == "none" or (drift <= limit and not unresolved > limit and late <= model.solver_threshold)
         verdict: Verdict | None = None if verify == "none" else "accepted"
         if verify == "solver" or not trusted:

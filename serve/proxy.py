@@ -27,6 +27,7 @@ _SMALL_BYTES = 2**18  # bodies below are always read: large ones that do not end
 _PART_LEFT, _DOUBLING_SECONDS = 0.7, 5.0  # of what is passed on, after a replica refused; and then it grows
 # Of a request, those that would change how Ray treats it; and an id that is no text, on which Ray fails.
 _RAY_HEADERS = (b"x-request-timeout-seconds", b"x-request-disconnect-disabled", b"serve_multiplexed_model_id")
+_LINGER_SECONDS = 10.0
 _RETRY_LATER = (b"retry-after", b"1")
 
 
@@ -69,7 +70,7 @@ class Gate:
             try:
                 whole = await self._receive(scope, receive, body)
             except _Refused as refused:
-                await self._refuse(scope, send, *refused.args)
+                await self._refuse(scope, send, *refused.args, (b"connection", b"close"), rest=receive if refused.more_comes else None)
                 return
             except _Gone:
                 return
@@ -91,15 +92,15 @@ class Gate:
                 await self._read(scope, receive, body)
         except TimeoutError:
             seconds = f"{self._limits.request_timeout_seconds:g} s"
-            raise _Refused(408, f"the body did not arrive within {seconds}; send it faster", (b"connection", b"close")) from None
+            raise _Refused(408, f"the body did not arrive within {seconds}; send it faster") from None
         return bytes(body)
 
     async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> None:
         """The whole body into `body`, given up at the first byte over the limit whatever Content-Length said."""
         limit = int(self._limits.max_body_mb * 2**20)
-        too_large = _Refused(413, f"body is larger than {limit} bytes; send fewer trajectories a request", (b"connection", b"close"))
+        too_large = 413, f"body is larger than {self._limits.max_body_mb:g} MiB; send fewer trajectories a request"
         if _declared_bytes(scope) > limit:
-            raise too_large
+            raise _Refused(*too_large, more_comes=True)
         more = True
         while more:
             message = await receive()
@@ -108,11 +109,11 @@ class Gate:
             piece, more = message.get("body", b""), message.get("more_body", False)
             is_large = bool(piece) and len(body) + len(piece) > _SMALL_BYTES
             if is_large and self._num_bytes + len(piece) > _MAX_BYTES_AT_ONCE:
-                raise _Refused(503, "there are too many bytes on their way; try again", _RETRY_LATER, (b"connection", b"close"))
+                raise _Refused(503, "there are too many bytes on their way; try again", _RETRY_LATER, more_comes=more)
             body += piece
             self._num_bytes += len(piece)
             if len(body) > limit:
-                raise too_large
+                raise _Refused(*too_large, more_comes=more)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, place: contextlib.ExitStack | None = None) -> bool:
         """Give a request to Ray, and return whether a replica refused it because there is too much to do.
@@ -130,7 +131,11 @@ class Gate:
                 is_full = message["status"] == 503 and not is_replaced
                 if place is not None:
                     place.close()
-                if is_replaced:
+                routes = await self._routes(scope) if is_replaced and message["status"] == 404 else []
+                if routes:
+                    sentence = f"there is no endpoint at {scope['path'][:100]}; those here are at {', '.join(routes)}"
+                    await self._refuse(scope, send, 404, sentence)
+                elif is_replaced:
                     await self._refuse(scope, send, 503, _LOST, _RETRY_LATER)
             if not is_replaced:
                 async with asyncio.timeout(self._limits.request_timeout_seconds):  # of a reader who takes nothing any more
@@ -143,13 +148,38 @@ class Gate:
             give_back()
         return is_full
 
-    async def _refuse(self, scope: Scope, send: Send, status: int, sentence: str, *headers: tuple[bytes, bytes]) -> None:
+    async def _routes(self, scope: Scope) -> list[str]:
+        """Of all endpoints; none while the proxy is yet to learn them, or there are none."""
+        messages: list[Message] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def collect(message: Message) -> None:
+            messages.append(message)
+
+        await self._app({**scope, "method": "GET", "path": "/-/routes", "raw_path": b"/-/routes"}, receive, collect)
+        if messages[0]["status"] != 200:
+            return []
+        return sorted(orjson.loads(b"".join(message.get("body", b"") for message in messages)))
+
+    async def _refuse(
+        self, scope: Scope, send: Send, status: int, sentence: str, *headers: tuple[bytes, bytes], rest: Receive | None = None
+    ) -> None:
+        """Respond, and first read the `rest` of a body for a while: a client that is cut off while it sends sees nothing else."""
         body = orjson.dumps({"detail": sentence})
         all_headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
         origin = dict(scope["headers"]).get(b"origin", b"").decode("latin-1")
         for allowed in {origin, "*"} & set(self._limits.cors_origins):  # as Starlette does it for what replicas send
             all_headers += [(b"access-control-allow-origin", allowed.encode("latin-1")), (b"vary", b"Origin")]
         await send({"type": "http.response.start", "status": status, "headers": all_headers})
+        if rest is not None:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LINGER_SECONDS):
+                    while (await rest()).get("more_body"):
+                        pass
+            body = b""
         await send({"type": "http.response.body", "body": body})
 
 
@@ -199,7 +229,11 @@ _LOST = "the process that worked on this request was lost, or is not there yet; 
 
 
 class _Refused(Exception):
-    """A status, a sentence and headers."""
+    """A status, a sentence and headers; and whether more of a body comes that the client may be sending before it looks."""
+
+    def __init__(self, *parts: Any, more_comes: bool = False) -> None:
+        super().__init__(*parts)
+        self.more_comes = more_comes
 
 
 class _Gone(Exception):

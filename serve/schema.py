@@ -232,7 +232,7 @@ def parse_request(model: type[Body], body: bytes) -> Body:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_input=True, include_context=False)
+        problems = error.errors(include_url=False, include_input=True)
         reported = [_sentence(problem, model) for problem in problems[:_MAX_REPORTED]]
         rest = len(problems) - len(reported)
         raise InputError("; ".join(reported) + (f"; and {rest} more" if rest > 0 else "")) from None
@@ -309,6 +309,14 @@ def _reference(reference: Reference) -> dict[str, Any]:
     return lists | {"error_bound": reference.error_bound, "refusal": reference.refusal}
 
 
+_WORDS = {  # where Pydantic's own name no remedy
+    "missing": "missing; give it",
+    "too_short": "has {actual_length} entries; give {min_length} or more",
+    "too_long": "has {actual_length} entries; give at most {max_length}",
+    "json_invalid": "not JSON in UTF-8: {error}",
+}
+
+
 def _sentence(problem: Any, model: type[BaseModel]) -> str:
     """One Pydantic error as `trajectories[3].potential: ...`; only short scalars are echoed."""
     path = [part for part in problem["loc"] if part not in _SHAPES]
@@ -317,7 +325,8 @@ def _sentence(problem: Any, model: type[BaseModel]) -> str:
         owner = TrajectoryRequest if path and path[0] == "trajectories" else model
         return unknown_key(_field([*path, name])[:200], owner.model_fields)
     field = _field(path)
-    message = problem["msg"].removeprefix("Value error, ")
+    words = _WORDS.get(problem["type"])
+    message = str(problem["msg"]).removeprefix("Value error, ") if words is None else words.format(**problem.get("ctx", {}))
     received = problem["input"] if not isinstance(problem["input"], (dict, list, bytes)) else None
     echo = f" (received {received!r})" if received is not None and len(repr(received)) <= 60 else ""
     return f"{field[:200]}: {message[:1].lower()}{message[1:]}{echo}"

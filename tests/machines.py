@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -104,7 +103,7 @@ class _Node:
     def __init__(self, inside: list[str], *options: str) -> None:
         command = [*inside, str(RAY), "start", *options, "--block", "--disable-usage-stats"]
         environment = os.environ | _IMPATIENT | {"RAY_AUTH_MODE": "disabled"}
-        self._output = tempfile.TemporaryFile()
+        self._output = os.fdopen(os.memfd_create("output"), "w+b")
         self._process = subprocess.Popen(command, env=environment, stdout=self._output, stderr=subprocess.STDOUT)
 
     def log(self) -> str:

@@ -1,6 +1,7 @@
 """Bounded motion along a line: periods and orbits against closed forms and SciPy, and the well that it is equivalent to."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -158,3 +159,31 @@ def test_a_large_constant_is_found_out_and_soon(constant):
 def test_units_that_overflow_are_refused_with_a_remedy(domain, mass):
     with pytest.raises(InputError, match="choose units in which these, and the mass's inverse, are below 1e"):
         find_motion(lambda x: x * x, 1.0, 0.0, mass=mass, domain=domain)
+
+
+@pytest.mark.parametrize(
+    ("potential", "q0", "pole"),
+    [
+        (lambda x: -1.0 / np.abs(x + 0.1234), 0.5, -0.1234),  # at a node of every grid that is symmetric about it
+        (lambda x: -1.0 / np.abs(x + 0.0321) + x * x, 0.5, -0.0321),
+        (lambda x: np.log(np.abs(x - 0.1)), 0.5, 0.1),
+        (np.tan, 0.5, -math.pi / 2.0),  # behind which the potential is high: no wall, as the particle would have to go through the pole
+        (lambda x: 1.0 / (x - 0.1) + x * x, -0.5, 0.1),
+    ],
+)
+def test_poles_are_refused_with_their_place(potential, q0, pole):
+    with pytest.raises(InputError, match="may have a pole; choose a domain without it") as refused:
+        find_motion(potential, q0, 0.0, mass=1.0, domain=(-2.0, 2.0))
+    assert float(re.search(r"through q = (\S+),", str(refused.value))[1]) == pytest.approx(pole, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("potential", "state", "domain", "period"),
+    [
+        (np.abs, (0.5, 0.0), (-2.0, 2.0), 4.0),
+        (lambda x: np.where(np.abs(x) < 0.5, 0.0, 9.0), (0.0, 2.0), (-2.0, 2.0), 1.0),
+        (lambda x: 1.0 / x**2 + x**2, (0.5, 0.0), (0.01, 3.0), math.pi / math.sqrt(2.0)),
+    ],
+)
+def test_kinks_hard_walls_and_poles_upwards_are_no_poles(potential, state, domain, period):
+    assert find_motion(potential, *state, mass=1.0, domain=domain).period == pytest.approx(period, rel=1e-8)

@@ -2,11 +2,13 @@
 
 import pickle
 import time
+import uuid
 from pathlib import Path
 
 import pytest
 
 from neural_hamilton.physics import InputError
+from neural_hamilton.physics.errors import StorageUnavailable
 from neural_hamilton.physics.files import write_file, write_json
 from neural_hamilton.platform import storage
 from neural_hamilton.platform.storage import Url, fetched, list_files, locate, staged
@@ -116,10 +118,34 @@ def test_a_store_that_stays_down_is_one_sentence_and_keeps_what_was_there(store,
     write_file(folder / "file.bin", b"before")
     with (
         store.failing("503", is_object("file.bin")),
-        pytest.raises(InputError, match="in 1 attempts: .*; check the network.*AWS_ENDPOINT_URL"),
+        pytest.raises(StorageUnavailable, match="in 1 attempts: .*; check the network.*AWS_ENDPOINT_URL"),
     ):
         write_file(folder / "file.bin", b"after")
     assert store.objects(bucket) == {"some/folder/file.bin": b"before"}
+
+
+class OfALibrary(Exception):
+    """As gcsfs and botocore have them: no OSError."""
+
+
+@pytest.mark.parametrize(
+    ("reason", "refusal", "words"),
+    [("429 SlowDown", StorageUnavailable, "in 2 attempts: 429 SlowDown; check the network"), ("bad key", InputError, "bad key; correct")],
+)
+def test_errors_of_fsspec_file_systems_need_be_no_oserror(monkeypatch, reason, refusal, words):
+    place = locate(f"memory://{uuid.uuid4().hex}/file")
+    write_file(place, b"content")
+    monkeypatch.setattr(storage, "_PATIENT_PAUSES_S", (0.01,))
+    left = [OfALibrary("503 SlowDown")]
+
+    def fail(*_, **__):
+        raise left.pop() if left else OfALibrary(reason)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fsspec.implementations.memory.MemoryFileSystem._open", lambda *_, **__: fail())
+        with pytest.raises(refusal, match=words):
+            place.read_bytes()
+    assert place.read_bytes() == b"content"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +164,7 @@ def test_credentials_that_are_refused_are_named_with_a_remedy(store, folder):
 def test_an_endpoint_where_nothing_listens_is_named(monkeypatch):
     monkeypatch.setattr(storage, "_PAUSES_S", ())
     started = time.monotonic()
-    with pytest.raises(InputError, match=r"^s3://bucket/x\?.* cannot be read, in 1 attempts: .*check the network") as refusal:
+    with pytest.raises(StorageUnavailable, match=r"^s3://bucket/x\?.* cannot be read, in 1 attempts: .*check the network") as refusal:
         Url.parse("s3://bucket/x?scheme=http&endpoint_override=127.0.0.1:1").read_bytes()
     assert "\n" not in str(refusal.value) and time.monotonic() - started < 15
 

@@ -442,7 +442,7 @@ class TestFaults:
             nh.connect("http://nowhere.invalid")
         with pytest.raises(nh.EndpointError, match="check the address"):
             nh.connect(url.replace("http", "https"))
-        with pytest.raises(nh.EndpointError, match=r"responded 404: Not Found; check the address"):
+        with pytest.raises(nh.EndpointError, match=r"responded 404: there is nothing at /elsewhere/v1/models.*; check the address"):
             nh.connect(f"{url}/elsewhere")
         with pytest.raises(nh.EndpointError, match=r"responded 404: Not Found; check the address"):
             nh.connect(f"{url}/elsewhere", "tiny")

@@ -222,6 +222,11 @@ def test_bad_arrow_content_types_and_parameters_are_422(post: Post, client: http
         assert response.status_code == 422
         assert "Content-Type" in parse(response)["detail"]
     assert client.post("/v1/trajectories", content=one('"expression": "q"')).status_code == 422  # no type: read as JSON
+    assert "charset 'utf-16'; send UTF-8" in parse(post("{}", f"{JSON}; charset=utf-16"))["detail"]
+    assert "trajectories: missing" in parse(post("{}", f'{JSON}; charset="UTF-8"'))["detail"]
+    assert (
+        "verify is given 2 times in the query" in parse(post(good, MEDIA_TYPE, params=[("verify", "none"), ("verify", "solver")]))["detail"]
+    )
 
 
 KEYS = st.sampled_from(["trajectories", "potential", "expression", "q0", "p0", "times", "verify"]) | st.text(max_size=3)
@@ -259,8 +264,34 @@ def test_a_body_over_the_limit_is_413_declared_or_streamed(post: Post) -> None:
         for body in (b" " * (_MAX + 1), stream()):
             response = post(body, media_type)
             assert response.status_code == 413
-            assert str(_MAX) in parse(response)["detail"]
+            assert "body is larger than 32 MiB" in parse(response)["detail"]
     assert post(b" " * _MAX).status_code == 422  # at the limit it is read: all of it is white space
+
+
+def test_who_sends_all_of_a_large_body_first_receives_the_refusal(endpoint: str) -> None:
+    """As many clients do: a connection closed meanwhile would be all that they see."""
+    import urllib.error
+    import urllib.request
+
+    request = urllib.request.Request(f"{endpoint}/v1/trajectories", b" " * (4 * _MAX), {"Content-Type": JSON})
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60)
+    assert refused.value.code == 413 and "send fewer" in json.load(refused.value)["detail"]
+
+
+def test_addresses_and_methods_that_there_are_not(client: httpx.Client) -> None:
+    nothing = client.get("/v2/trajectories")
+    assert nothing.status_code == 404
+    assert parse(nothing) == {"detail": "there is nothing at /v2/trajectories; GET /openapi.json describes what there is"}
+    for method, path, allowed in (
+        ("GET", "/v1/trajectories", "POST"),
+        ("OPTIONS", "/v1/models", "GET, HEAD"),
+        ("PATCH", "/healthz", "GET, HEAD"),
+        ("DELETE", "/", "GET, HEAD"),
+    ):
+        refused = client.request(method, path)
+        assert (refused.status_code, refused.headers["allow"]) == (405, allowed)
+        assert parse(refused)["detail"] == f"{method} is no method of {path}; use {allowed}"
 
 
 def test_a_client_that_hangs_up_harms_nobody(endpoint: str, client: httpx.Client) -> None:

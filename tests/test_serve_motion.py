@@ -90,6 +90,13 @@ def test_a_swing_that_comes_too_late_is_noticed(model):
     assert nh.motion(**slow, verify="energy").trust.source == "solver"
 
 
+@pytest.mark.parametrize("verify", ["energy", "solver"])
+def test_a_time_so_far_that_the_phase_is_lost_is_undecided(model, verify):
+    assert nh.motion(**MORSE, times=[1e6], model=model, verify=verify).trust.verdict == "accepted"
+    trust = nh.motion(**MORSE, times=[1e300], model=model, verify=verify).trust
+    assert (trust.verdict, trust.source) == ("undecided", "model") and trust.reference_error > 1e200
+
+
 def test_only_models_of_wells_predict_motions():
     with pytest.raises(nh.InputError, match="was not trained for particles that start at rest at the wall of a well.*such as orbitnet"):
         nh.motion(**MORSE, model="mambonet-surface")
@@ -239,7 +246,7 @@ def test_the_endpoint_predicts_motions_between_other_problems(model):
         ({"domain": [4.0, 0.7]}, "trajectories[0].domain is (4, 0.7); give two numbers, the smaller first"),
         ({"mass": -1}, "trajectories[0].mass is -1; it must be positive"),
         ({"domain": None}, "trajectories[0]: parameters is for your own units; give domain too"),
-        ({"expression": None, "table": [[0, 1], [1, 2], [2]]}, "trajectories[0].table[2]: list should have at least 2 items"),
+        ({"expression": None, "table": [[0, 1], [1, 2], [2]]}, "trajectories[0].table[2]: has 1 entries; give 2 or more"),
         ({"p0": 1e300}, "trajectories[0].q0 and p0 give energy inf"),
     ],
 )

@@ -131,7 +131,7 @@ class TestPotentialInYourOwnUnits:
             ({"expression": "q", "domain": [0, 1], "q0": 0, "p0": 1e200}, "p0 is too large"),
             ({"expression": "a*q", "domain": [0, 1]}, "expression 'a*q' cannot be read"),
             ({"expression": "1/q", "domain": [0, 1]}, "expression '1/q' is not finite at q = 0"),
-            ({"expression": "q", "domain": [-1e308, 1e308]}, "domain is (-1e+308, 1e+308); give two numbers, the smaller first"),
+            ({"expression": "q", "domain": [-1e308, 1e308]}, "domain is (-1e+308, 1e+308) and mass 1; choose units"),
         ],
     )
     def test_refusals_name_the_field(self, client: TestClient, body: Any, sentence: str) -> None:

@@ -12,7 +12,6 @@ from pydantic import BaseModel
 
 from ..architectures import parse_architecture
 from ..physics import InputError
-from ..physics.errors import StorageUnavailable
 from ..physics.files import is_litter, read_json, write_json
 from ..platform.config import Config, SweepConfig, TrainingConfig
 from ..platform.folder_lock import LOCK_FILE, hold_folder
@@ -59,8 +58,6 @@ def read_cost(out: Location) -> dict[str, Any]:
         return {"plan": None, "calls": []}
     try:
         cost = read_json(out / COST_FILE)
-    except StorageUnavailable:
-        raise
     except InputError as error:
         raise InputError(f"{error}; delete it") from None
     if set(cost) != {"plan", "calls"} or not isinstance(cost["calls"], list):
@@ -105,8 +102,6 @@ def check_owner(out: Location, identity: dict[str, Any]) -> None:
 def _is_record(out: Location) -> bool:
     try:
         return "kind" in read_json(out / RECORD_FILE)
-    except StorageUnavailable:
-        raise
     except InputError as error:
         raise InputError(f"{error}; choose another folder") from None
 
@@ -116,8 +111,6 @@ def _changes(out: Location, identity: dict[str, Any]) -> str:
     try:
         before = read_json(out / RECORD_FILE)
         return changed_keys(*(without_free_keys(each) for each in (_with_newer_keys(before, identity), identity)))
-    except StorageUnavailable:
-        raise
     except InputError as error:
         raise InputError(f"{error}; choose another folder") from None
     except (AttributeError, TypeError):

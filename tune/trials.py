@@ -83,7 +83,7 @@ def run_trials(
 
 
 def _clear(scratch: Location) -> None:
-    with suppress(OSError, InputError):
+    with suppress(OSError, InputError, StorageUnavailable):
         remove_folder(scratch)
 
 

@@ -13,6 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from ...physics import InputError
+from ...physics.errors import StorageUnavailable
 from ..config import Config, load_config, parse_assignments
 from ..storage import Location, is_in_job_copy, locate
 
@@ -148,13 +149,13 @@ def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
 
 
 def run_command(group: click.Command, arguments: list[str] | None = None) -> int:
-    """Run a command line; exit code 0 on success, 2 with one sentence on stderr for a user's mistake."""
+    """Run a command line; exit code 0 on success, 2 with one sentence on stderr for a user's mistake or a store that is away."""
     try:
         code = group.main(arguments, prog_name="neural-hamilton", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
         return _refuse(error.format_message())
-    except InputError as error:
+    except (InputError, StorageUnavailable) as error:
         return _refuse(str(error))
     except OSError as error:
         if error.errno not in _USER_ERRNOS:

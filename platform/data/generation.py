@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...physics import InputError
+from ...physics.errors import StorageUnavailable, is_full_disk
 from ...physics.files import is_litter, write_file, write_json
 from ..config.data import DataConfig
 from ..folder_lock import LOCK_FILE, holds_folder
@@ -57,7 +58,7 @@ def generate(destination: Location, config: DataConfig, *, workers: int | None =
         with track("generate", sum(shard.stop - shard.start for shard in missing)) as progress, closing(made):
             for line in made:
                 if "failure" in line:
-                    raise InputError(
+                    raise (StorageUnavailable if line["of_storage"] else InputError)(
                         f"{line['file']} could not be written: {line['failure']}; run the same command again to complete the dataset"
                     )
                 lines[line["file"]] = line
@@ -86,8 +87,9 @@ def _writer(destination: Location, config: DataConfig) -> _Write:
     def write(shard: Shard) -> dict[str, Any]:
         try:
             return write_shard(config, destination, shard)
-        except (OSError, InputError) as error:
-            return {"file": shard.file, "failure": getattr(error, "strerror", None) or str(error)}
+        except (OSError, InputError, StorageUnavailable) as error:
+            failure = getattr(error, "strerror", None) or str(error)
+            return {"file": shard.file, "failure": failure, "of_storage": isinstance(error, StorageUnavailable) or is_full_disk(error)}
 
     return write
 

@@ -8,7 +8,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ...physics import InputError
-from ...physics.errors import StorageUnavailable
 from ...physics.files import write_file
 from ..storage import Location, fetched
 
@@ -74,8 +73,6 @@ def load_checkpoint(path: Location, device: torch.device) -> dict[str, Any]:
         with fetched(path) as copy, safe_open(copy, framework="pt", device=str(device)) as stored:
             tree = json.loads(stored.metadata()["tree"])
             return _fill(tree, stored)
-    except StorageUnavailable:  # a ValueError too
-        raise
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         raise InputError(f"checkpoint {str(path)!r} is damaged") from None
 

@@ -133,7 +133,7 @@ def _work(settings: dict[str, Any]) -> dict[str, Any]:
         # next poll, up to two seconds.
         config, dataset = load_config(run / CONFIG_FILE), locate(settings["dataset"])
         return train(config, dataset, run, device=get_device(), deadline=settings["deadline"])
-    except InputError as error:
+    except (InputError, StorageUnavailable) as error:
         return {"failure": str(error), "of_storage": isinstance(error, StorageUnavailable)}
 
 

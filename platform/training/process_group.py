@@ -39,7 +39,7 @@ class Worker:
 
         Raises
         ------
-        InputError
+        InputError, StorageUnavailable
             On all of them, where the first cannot write.
         """
         failure: list[Any] = [None, False]  # a sentence, and whether it is of the storage alone
@@ -47,7 +47,7 @@ class Worker:
         if self.rank == 0:
             try:
                 result = write()
-            except InputError as error:
+            except (InputError, StorageUnavailable) as error:
                 failure = [str(error), isinstance(error, StorageUnavailable)]
             except OSError as error:
                 sentence = f"the run folder cannot be written: {error.strerror}; it keeps the last whole epoch for --resume"

@@ -114,8 +114,6 @@ def _continue(run: Location, dataset: Location, config: Config, dataset_hash: st
     try:
         about = read_json(run / DATASET_FILE)
         recorded, extended = str(about["dataset_hash"]), extensions(about)
-    except StorageUnavailable:
-        raise
     except (InputError, KeyError):
         raise InputError(f"{run / DATASET_FILE} is missing or damaged, so the run cannot be continued safely; start another") from None
     if recorded != dataset_hash:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from ...physics import InputError
+from ...physics.errors import StorageUnavailable
 from ...physics.files import read_json, write_json
 from ...platform.config import Config, load_config
 from ...platform.data.manifest import read_manifest
@@ -199,12 +200,12 @@ def _search(config: Config, dataset: Location, out: Location, study: Study, outp
     def work(parameters: dict[str, Any]) -> None:
         _work(config, dataset, out, share, parameters, tune.report)
 
-    refusals: list[InputError] = []
+    refusals: list[InputError | StorageUnavailable] = []
 
     def propose() -> dict[str, Any] | None:
         try:
             proposal = study.propose()
-        except InputError as refusal:  # raised below, when the trials that run have ended
+        except (InputError, StorageUnavailable) as refusal:  # raised below, when the trials that run have ended
             refusals.append(refusal)
             return None
         run = trial_folder(out, proposal.number)
