@@ -74,6 +74,7 @@ __all__ = [
     "Orbit",
     "Problem",
     "Split",
+    "StorageUnavailable",
     "Trust",
     "connect",
     "load",

@@ -48,7 +48,7 @@ def _run(train: int, val: int) -> dict[str, Any]:
         started = time.perf_counter()
         environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-        peaks = _watch(process)
+        peaks = watch(process)
         seconds = time.perf_counter() - started
         if process.returncode:
             raise RuntimeError(f"generate ended with {process.returncode}")
@@ -63,7 +63,7 @@ def _run(train: int, val: int) -> dict[str, Any]:
     }
 
 
-def _watch(process: subprocess.Popen[bytes]) -> dict[str, int]:
+def watch(process: subprocess.Popen[bytes]) -> dict[str, int]:
     """Peak private memory (bytes) of the driver, of the worst Ray worker, and of any process."""
     peaks: dict[str, int] = defaultdict(int)
     driver = psutil.Process(process.pid)

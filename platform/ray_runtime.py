@@ -1,9 +1,11 @@
 """One way into Ray: quiet, on loopback, with its authentication mode explicit."""
 
+import contextlib
 import logging
 import os
 import secrets
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from ..physics import InputError
 from .cluster.joining import check_cluster, cluster_address
 
 _LOGGERS = ("ray", "ray.data", "ray.train", "ray.tune", "ray.serve")
+_ONE_MACHINE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
@@ -40,21 +43,33 @@ def connect(num_cpus: int | None = None) -> Any:
         # twenty times as long. A wait this short costs 2% on an idle one.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     address = cluster_address()
-    if address is None:
-        # Ray's own switch, read as it is imported, for a cluster that nobody outside this machine can reach: its metrics would otherwise
-        # listen on a random port of every interface.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    import ray
+    with _private() if address is None else contextlib.nullcontext():
+        import ray
 
-    if not ray.is_initialized():
-        if address is None:
-            _start(ray, num_cpus)
-        else:
-            check_cluster(address)
-            ray.init(address=address, **_QUIET)
+        if not ray.is_initialized():
+            if address is None:
+                _start(ray, num_cpus)
+            else:
+                check_cluster(address)
+                ray.init(address=address, **_QUIET)
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     return ray
+
+
+@contextlib.contextmanager
+def _private() -> Iterator[None]:
+    """Inside, Ray starts a cluster that nobody outside this machine can reach: its metrics would otherwise listen on every interface.
+
+    The switch is Ray's own. It is read as Ray is imported, and no `ray start` of this process may find it later.
+    """
+    given = os.environ.get(_ONE_MACHINE)
+    os.environ[_ONE_MACHINE] = given or "0"
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[_ONE_MACHINE]
 
 
 def _start(ray: Any, num_cpus: int | None) -> None:

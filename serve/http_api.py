@@ -6,6 +6,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from email.message import Message as MailMessage
+from http import HTTPStatus
 from typing import Any, get_args
 
 import orjson
@@ -169,7 +170,9 @@ def _add_common(api: FastAPI, service: Service) -> None:
         if error.status_code == 405:
             allowed = ", ".join(sorted(methods))
             return _refuse(405, f"{request.method[:20]} is no method of {path}; use {allowed}", {"Allow": allowed})
-        return _refuse(error.status_code, f"there is nothing at {path}; GET /openapi.json describes what there is")
+        has_own_words = error.detail != HTTPStatus(error.status_code).phrase
+        sentence = error.detail if has_own_words else f"there is nothing at {path}; GET /openapi.json describes what there is"
+        return _refuse(error.status_code, sentence)
 
     api.add_exception_handler(InputError, refuse_input)
     api.add_exception_handler(HTTPException, refuse_address)

@@ -20,7 +20,7 @@ class Store:
         self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         self._server.start()
         self.host, self.port = self._server.get_host_and_port()
-        self.requests, self._faults, self._lock = [], [], Lock()
+        self.requests, self.old_replies, self._faults, self._lock = [], {}, [], Lock()
         self._proxy = ThreadingHTTPServer((address, 0), type("Handler", (_Handler,), {"store": self}))
         self._proxy.daemon_threads = True
         Thread(target=self._proxy.serve_forever, daemon=True).start()
@@ -51,6 +51,7 @@ class Store:
             yield entry["met"]
         finally:
             self._faults.remove(entry)
+            self.old_replies.clear()
 
     def take_fault(self, method, path):
         with self._lock:
@@ -64,7 +65,7 @@ class Store:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Passes requests on; a fault is "503", "403", "stall", "half upload" or "half download"."""
+    """Passes requests on; a fault is "503", "403", "stall", "half upload", "half download" or "old reply", the first to that request."""
 
     protocol_version = "HTTP/1.1"
     store: Store
@@ -81,6 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._hang_up()
         if fault in ("503", "403"):
             return self._reply(int(fault), [], b"")
+        if fault == "old reply" and self.path in self.store.old_replies:
+            return self._reply(*self.store.old_replies[self.path])
         connection = http.client.HTTPConnection(self.store.host, self.store.port, timeout=30)
         try:
             headers = {key: value for key, value in self.headers.items() if key.lower() not in ("transfer-encoding", "content-length")}
@@ -90,6 +93,8 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             connection.close()
         headers = [(k, v) for k, v in response.getheaders() if k.lower() not in ("connection", "transfer-encoding", "date", "server")]
+        if fault == "old reply":
+            self.store.old_replies[self.path] = response.status, headers, content
         if fault == "half download":
             self._reply(response.status, headers, content, content[: len(content) // 2])
             return self._hang_up()

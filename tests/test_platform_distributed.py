@@ -11,6 +11,7 @@ from ray.train.torch import TorchTrainer
 from training_helpers import config_with, history, train_in
 
 from neural_hamilton.physics import InputError
+from neural_hamilton.physics.errors import StorageUnavailable
 from neural_hamilton.platform.progress import Progress
 from neural_hamilton.platform.training import distributed
 from neural_hamilton.platform.training.distributed import cpus_per_worker, train_with_ray
@@ -42,7 +43,7 @@ def test_full_disk_is_one_sentence_and_the_run_goes_on_later(ray_session, tiny_d
     try:
         config = prepare_run(run, tiny_dataset, config_with(architecture__width=64, training__trackers=[]), False)
 
-        with pytest.raises(InputError, match="No space left on device"):
+        with pytest.raises(StorageUnavailable, match="No space left on device"):
             train_with_ray(config, tiny_dataset, run, workers, Progress("", 1)) if workers else train(config, tiny_dataset, run)
         os.system(f"mount -o remount,size=8m {mount}")
         assert train(config, tiny_dataset, run)["epochs"] == 3

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from neural_hamilton.physics import InputError
+from neural_hamilton.physics.errors import StorageUnavailable
 from neural_hamilton.physics.systems import draw_rows
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.data.datasets import read_split
@@ -192,7 +193,7 @@ def test_full_disk_is_one_sentence_and_loses_nothing(ray_session, tmp_path):
         pytest.skip("mounting a small file system needs root")
     try:
         config = data_config(**{**SMALL, "train": 60, "times": 100, "sensors": 100})
-        with pytest.raises(InputError, match="No space left on device"):
+        with pytest.raises(StorageUnavailable, match="No space left on device"):
             generate(mount / "dataset", config)
         # Ray may kill a task that was still writing when another found the disk full; what it leaves goes with the next run.
         assert len(list(mount.rglob("*.partial"))) <= 2

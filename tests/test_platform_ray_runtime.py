@@ -32,6 +32,7 @@ def test_workers_wait_for_each_other_briefly_unless_told_otherwise(
             monkeypatch.delenv(name)
     connect()
     assert os.environ.get("GOMP_SPINCOUNT") == spins
+    assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in os.environ  # or a `ray start` of this process could join nothing
 
 
 def test_an_address_where_nothing_listens_is_one_sentence_at_once(run_cli, tmp_path) -> None:

@@ -88,6 +88,16 @@ def test_one_file_that_cannot_be_written_stops_the_command_and_the_next_makes_it
     assert store.objects(bucket, "data") == file_bytes(tiny_dataset)
 
 
+def test_a_listing_that_lags_costs_work_and_nothing_else(store, bucket, folder, config, tiny_dataset):
+    """Files that no listing shows yet are made again, to the same bytes."""
+    broken = "train/part-00001-of-00002.parquet"
+    with store.failing("old reply", lambda method, path: method == "GET" and "list-type=2" in path) as met:
+        with store.failing("403", lambda method, path: broken in path and method != "GET"), pytest.raises(InputError, match="part-00001"):
+            generate(folder, config, workers=1, local=True)
+        generate(folder, config, local=True)
+    assert met and store.objects(bucket, "data") == file_bytes(tiny_dataset)
+
+
 @pytest.mark.parametrize("damage", ["missing", "truncated", "flipped"])
 def test_damage_is_named_and_repaired(store, bucket, folder, config, tiny_dataset, damage):
     generate(folder, config, local=True)

@@ -99,6 +99,26 @@ def test_an_outage_in_the_middle_is_waited_for_or_told_in_one_sentence(store, ti
     assert weights_in(out) == weights_in(tmp_path / "whole")
 
 
+def is_listing(method, path):
+    return method == "GET" and "list-type=2" in path
+
+
+def test_a_listing_that_lags_costs_work_and_nothing_else(store, tiny_dataset, tmp_path, out):
+    """Checkpoints that no listing shows yet are not found: the epochs are trained again, to the same weights."""
+    run_training(config_with(), tiny_dataset, tmp_path / "whole", 0, resume=False)
+
+    def stop(record):
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with store.failing("old reply", is_listing) as met:
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(prepare_run(out, tiny_dataset, config_with(), resume=False), tiny_dataset, out, stop)
+        run_training(config_with(), tiny_dataset, out, 0, resume=True)
+    assert met and weights_in(out) == weights_in(tmp_path / "whole")
+    assert [line["epoch"] for line in history_in(out)] == [1, 2, 3]
+
+
 @pytest.mark.slow
 def test_two_workers_share_a_run_that_lies_in_a_bucket(ray_session, tiny_dataset, tmp_path, out):
     local = run_training(config_with(), tiny_dataset, tmp_path / "run", 2, resume=False)

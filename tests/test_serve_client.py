@@ -444,7 +444,7 @@ class TestFaults:
             nh.connect(url.replace("http", "https"))
         with pytest.raises(nh.EndpointError, match=r"responded 404: there is nothing at /elsewhere/v1/models.*; check the address"):
             nh.connect(f"{url}/elsewhere")
-        with pytest.raises(nh.EndpointError, match=r"responded 404: Not Found; check the address"):
+        with pytest.raises(nh.EndpointError, match=r"responded 404: there is nothing at .*; check the address"):
             nh.connect(f"{url}/elsewhere", "tiny")
         assert time.monotonic() - started < 10.0  # another attempt could not help
 

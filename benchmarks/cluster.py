@@ -1,0 +1,200 @@
+"""What running on Ray costs and gains: `python -m benchmarks.cluster [PART ...]`, a quarter of an hour on idle cores.
+
+    command     a tiny `generate`, with Ray and in this process alone: the difference is what any command on Ray takes
+    two         one worker against two, for generation and for a sweep: seconds of more work, so that what is fixed drops out
+    scheduling  a thousand shards of a row, and a thousand trials that do nothing: time, and the memory of the driver
+    streaming   epochs of training on rows that do not fit in memory, from the local disk and from a bucket of a server on this machine
+
+Results go to benchmarks/results/cluster.json part by part.
+"""
+
+import argparse
+import itertools
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pafs
+
+from neural_hamilton.platform.progress import track
+from neural_hamilton.platform.storage import locate
+from neural_hamilton.platform.training.run_folder import History
+from neural_hamilton.tune.trials import run_trials
+
+from .generation import watch
+from .timing import add_line, compare, time_in_turns
+
+_ROUNDS = 3
+_SOME, _MORE = 100_000, 300_000  # rows
+_FEW, _MANY = 6, 18  # trials
+_SWEEP = {
+    "architecture.name": "deeponet",
+    "training.epochs": 40,
+    "sweep.sampler": "random",
+    "sweep.stopper": "none",
+    "sweep.space": "{training.learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}}",
+}
+_STREAMED = {"data.train": 20_000, "data.val": 500, "data.test": 0, "data.shard_rows": 500}
+_RESIDENT_GIB = 0.002  # so that these rows are several windows
+_EPOCHS = 3
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster", description="what running on Ray costs and gains")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of: {', '.join(_PARTS)}")
+    parts = parser.parse_args(arguments).parts
+    if unknown := set(parts) - set(_PARTS):
+        parser.error(f"PART is {sorted(unknown)[0]!r}; choose from {', '.join(_PARTS)}")
+    for name in parts or _PARTS:
+        line = {"part": name} | _PARTS[name]()
+        add_line("cluster", line, ["part"], what="what running on Ray costs and gains, on one machine")
+        print(line)
+    return 0
+
+
+def _command() -> dict[str, Any]:
+    with _folders() as new:
+        tiny = ["--train", "10", "--val", "0", "--test", "0"]
+        seconds = time_in_turns(
+            {
+                "generate": lambda: _run("generate", new(), *tiny),
+                "generate --local": lambda: _run("generate", new(), *tiny, "--local"),
+                "--version": lambda: _run("--version"),
+            },
+            repeats=_ROUNDS,
+        )
+    return {"comparison": compare(seconds, "generate --local", "generate"), "seconds": seconds}
+
+
+def _two() -> dict[str, Any]:
+    """Seconds of the additional work with one worker, over twice those with two."""
+    with _folders() as new:
+        dataset = new()
+        _run("generate", dataset, "--local", "--train", "1000", "--val", "200", "--test", "0")
+
+        def generation(workers: int, rows: int) -> float:
+            out = new()
+            took = _run("generate", out, "--workers", workers, "--train", rows, "--val", "0", "--test", "0")
+            shutil.rmtree(out)
+            return took
+
+        def sweep(workers: int, trials: int) -> float:
+            settings = [word for key, value in _SWEEP.items() for word in ("--set", f"{key}={value}")]
+            return _run("sweep", dataset, "--out", new(), "--trials", trials, "--set", f"sweep.max_concurrent={workers}", *settings)
+
+        found: dict[str, Any] = {}
+        for work, some, more in ((generation, _SOME, _MORE), (sweep, _FEW, _MANY)):
+            rounds = []
+            for _ in range(_ROUNDS):
+                one, two = (work(workers, more) - work(workers, some) for workers in (1, 2))
+                rounds.append({"seconds_of_one": one, "seconds_of_two": two, "efficiency": one / two / 2.0})
+            found[work.__name__] = {"from": some, "to": more, "rounds": rounds}
+    return found
+
+
+def _scheduling() -> dict[str, Any]:
+    with _folders() as new:
+        settings = ["--set", "data.shard_rows=1", "--train", "1000", "--val", "0", "--test", "0"]
+        shards = _watched(*_words("generate", new(), *settings))
+        trials = _watched(sys.executable, "-c", f"from benchmarks.cluster import do_nothing; do_nothing({str(new())!r}, 1000)")
+    return {"shards": shards, "trials": trials}
+
+
+def do_nothing(out: str, count: int) -> None:
+    """Run `count` trials that end at once."""
+    Path(out).mkdir()
+    with track("trials", count) as progress:
+        run_trials(lambda parameters: None, Path(out) / "scratch", progress, 2, num_samples=count)
+
+
+def _streaming() -> dict[str, Any]:
+    """Seconds of the epochs of training from each place, in turns: those of the run's history, without the start of the command."""
+    with _folders() as new, _bucket() as bucket:
+        local, remote = new(), f"s3://rows?scheme=http&endpoint_override={bucket}"
+        _run("generate", local, "--local", *(word for key, value in _STREAMED.items() for word in ("--set", f"{key}={value}")))
+        store, path = locate(remote).open_filesystem()  # type: ignore[union-attr]
+        store.create_dir(path)
+        pafs.copy_files(str(local), path, destination_filesystem=store)
+        seconds: dict[str, list[float]] = {"bucket": [], "local disk": []}
+        for _ in range(_ROUNDS):
+            for name, dataset in (("local disk", local), ("bucket", remote)):
+                run = new()
+                options = ["--set", f"training.resident_gib={_RESIDENT_GIB}", "--set", f"training.epochs={_EPOCHS}", "--local"]
+                _run("train", dataset, "--out", run, *options)
+                seconds[name].append(sum(line["seconds"] for line in History(run).read()))
+    return {"comparison": compare(seconds, "bucket", "local disk"), "seconds": seconds}
+
+
+@contextmanager
+def _bucket() -> Iterator[str]:
+    """The address of an S3 server in a process of its own, which shares this machine's cores."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [Path(sys.executable).parent / "moto_server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.environ |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
+    try:
+        deadline = time.monotonic() + 60.0
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@contextmanager
+def _folders() -> Iterator[Any]:
+    """A function that names a new folder each time, all of them deleted in the end."""
+    root, numbers = Path(tempfile.mkdtemp(prefix="cluster-")), itertools.count()
+    try:
+        yield lambda: root / str(next(numbers))
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _words(*words: Any) -> list[str]:
+    return [sys.executable, "-m", "neural_hamilton.platform", *map(str, words)]
+
+
+def _run(*words: Any) -> float:
+    """Seconds of a command."""
+    started = time.perf_counter()
+    subprocess.run(_words(*words), check=True, capture_output=True, env=os.environ | {"RAY_AUTH_MODE": "disabled"})
+    return time.perf_counter() - started
+
+
+def _watched(*command: str) -> dict[str, Any]:
+    """Seconds and peak memory of a process and what it starts."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"RAY_AUTH_MODE": "disabled"}
+    )
+    peaks = watch(process)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+    return {"seconds": time.perf_counter() - started, "peak_mebibytes": {name: round(peak / 2**20) for name, peak in peaks.items()}}
+
+
+_PARTS = {"command": _command, "two": _two, "scheduling": _scheduling, "streaming": _streaming}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
