@@ -35,6 +35,10 @@ class TestPhaseAngle(OperatorContract):
     def parse(self, name, preset, **others):
         return super().parse(name, preset, **{"phase_angle": True} | others)
 
+    @pytest.mark.slow
+    def test_compiled_is_the_same(self, name, preset):
+        super().test_compiled_is_the_same(name, preset)
+
     def test_normalisation_is_applied(self, name, preset):
         pytest.skip("the angle is that of V in its own units; see tests/test_architectures_mambonet.py")
 
@@ -70,6 +74,10 @@ class TestWindows(OperatorContract):
         with torch.no_grad():
             list(network.parameters())[-1].fill_(math.nan)
         assert not network(*oscillators(self.own_task(name, preset))[0]).q.isfinite().any(dim=1).all()
+
+    @pytest.mark.slow
+    def test_compiled_is_the_same(self, name, preset):
+        super().test_compiled_is_the_same(name, preset)
 
     def test_each_query_may_start_from_its_own_state(self, name, preset):
         network = self.build(name, preset).double().eval()

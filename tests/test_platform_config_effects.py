@@ -228,6 +228,7 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize("key", SWEEP)
+@pytest.mark.slow
 def test_a_key_of_the_sweep_changes_how_trials_run(tiny_dataset, tmp_path, monkeypatch, key):
     seen = []
     node = {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 4.0}}

@@ -32,7 +32,7 @@ def test_two_workers_stop_at_the_same_epoch_go_on_and_agree_with_this_process(ra
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_full_disk_is_one_sentence_and_the_run_goes_on_later(ray_session, tiny_dataset, tmp_path, workers):
     """A real file system with room for a run's first files and no more; every worker hears of it, and none waits."""
     mount = tmp_path / "small"

@@ -129,6 +129,7 @@ def test_every_trajectory_is_on_file_and_its_losses_are_those_summarised(evaluat
     assert table["total_loss_dop853-quintic"].mean() == pytest.approx(result["baselines"]["dop853-quintic"]["total_loss"]["mean"])
 
 
+@pytest.mark.slow
 def test_command_in_the_report_repeats_it(model, tiny_dataset, tmp_path):
     keys = {"bootstrap": 50, "study_rows": 4, "studies": ["non_smooth", "sensors"], "sensor_counts": [20], "noise_levels": []}
     out, settings = tmp_path / "first", load_config(None, {f"evaluation.{key}": value for key, value in keys.items()}).evaluation
@@ -143,6 +144,7 @@ def test_command_in_the_report_repeats_it(model, tiny_dataset, tmp_path):
     assert [b["total_loss"] for b in again["baselines"].values()] == [b["total_loss"] for b in result["baselines"].values()]
 
 
+@pytest.mark.slow
 def test_noisy_sensors_throw_solvers_out_and_the_report_is_made_all_the_same(model, tmp_path):
     sizes = {"train": 4, "val": 4, "test": 16, "sensors": 20, "times": 20, "noise": 0.05}
     generate(tmp_path / "noisy", load_config(None, {f"data.{key}": value for key, value in sizes.items()}).data, local=True)
@@ -181,6 +183,7 @@ def test_what_was_not_asked_for_is_not_measured(model, tiny_dataset, tmp_path):
     assert "Work and precision" not in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_quadrature_that_orbitnet_has_built_in_is_a_baseline(model, tiny_dataset, tmp_path):
     task = trained_on("paper").task
     network = build_operator(parse_architecture({"name": "orbitnet", "d_model": 8, "num_mamba_layers": 1}), task)

@@ -55,7 +55,17 @@ def commands(dataset, out):
     }
 
 
-@pytest.mark.parametrize("name", ["generate", "import", "train", "sweep", "scale", "reproduce", "evaluate", "compare"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "generate",
+        "import",
+        "train",
+        "evaluate",
+        "compare",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("sweep", "scale", "reproduce")),
+    ],
+)
 def test_a_folder_in_use_is_refused_with_its_holder(holder, run_cli, tiny_dataset, tmp_path, name):
     process = holder(tmp_path / "out")
     refused = run_cli(*commands(tiny_dataset, tmp_path / "out")[name])

@@ -100,6 +100,7 @@ def submit(cluster, repository, *arguments, address=None, **environment):
     )
 
 
+@pytest.mark.slow
 def test_a_mistake_in_a_job_of_ray_fails_the_job(cluster, repository, tmp_path):
     failed = ray_submit(cluster, repository, "inspect", tmp_path / "nothing")
     assert failed.returncode == 1 and "does not exist" in failed.stdout
@@ -129,6 +130,7 @@ def waiting(marker, words):
     return ["--", "python", "-c", program]
 
 
+@pytest.mark.slow
 def test_a_repeated_command_follows_the_job_that_runs_and_then_begins_another(cluster, repository, tmp_path):
     job = waiting(tmp_path / "marker", ["begun"])
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": allow_interruption}
@@ -154,6 +156,7 @@ def test_a_repeated_command_follows_the_job_that_runs_and_then_begins_another(cl
     assert again.returncode == 0 and f"job {name}-2: SUCCEEDED" in again.stdout
 
 
+@pytest.mark.slow
 def test_an_identifier_stands_for_one_job(cluster, repository, tmp_path):
     job = ["--submission-id", "mine", "--", "python", "-c", f"open({str(tmp_path / 'log')!r}, 'a').write('x'); print('done'); exit(3)"]
     for _ in range(2):
@@ -233,6 +236,7 @@ def test_a_job_that_cannot_be_submitted_is_one_sentence(cluster, repository, add
     assert refused.stderr.startswith("error: --address is") and words in refused.stderr
 
 
+@pytest.mark.slow
 def test_code_that_is_too_large_is_one_sentence(cluster, repository, tmp_path):
     checkout = tmp_path / "checkout"
     ignored = shutil.ignore_patterns(".*", "__pycache__", "models", "benchmarks", "docs", "tests", "runs", "build")
@@ -314,6 +318,7 @@ client.internal_kv_put(CLUSTER_METADATA_KEY, json.dumps(metadata).encode(), True
 
 
 @pytest.mark.parametrize(("key", "version"), [("ray_version", "2.9.3"), ("python_version", "3.9.18")])
+@pytest.mark.slow
 def test_a_cluster_of_other_versions_is_one_sentence(cluster, repository, tmp_path, key, version):
     def pretend(version):
         command = [sys.executable, "-c", _OTHER_VERSION, cluster.gcs, key, version]
@@ -328,6 +333,7 @@ def test_a_cluster_of_other_versions_is_one_sentence(cluster, repository, tmp_pa
     assert version in refused.stderr and actual in refused.stderr
 
 
+@pytest.mark.slow
 def test_relative_output_in_a_submitted_job_fails_the_job(cluster, repository):
     failed = ray_submit(cluster, repository, "generate", "runs/lost", "--train", 4, "--local")
     assert failed.returncode == 1 and "DEST is 'runs/lost', which lies in the copy of the code that Ray deletes" in failed.stdout

@@ -92,6 +92,7 @@ def test_calls_that_are_ended_by_the_clock_make_the_same_model(whole, tmp_path, 
     assert {k: v for k, v in result.items() if k not in timed} == {k: v for k, v in whole[1].items() if k not in timed}
 
 
+@pytest.mark.slow
 def test_a_report_that_was_lost_is_made_again_and_a_damaged_record_too(whole, tmp_path):
     out = shutil.copytree(whole[0], tmp_path / "out")
     first = reproduce(CONFIG, out)

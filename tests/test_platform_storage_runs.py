@@ -167,6 +167,7 @@ def test_an_outage_is_no_damage(store, out):
     assert load_checkpoint(out / "state", torch.device("cpu")) == {"epoch": 1}
 
 
+@pytest.mark.slow
 def test_a_report_is_written_to_a_bucket(tiny_dataset, tmp_path, out):
     run = tmp_path / "run"
     run_training(config_with(), tiny_dataset, run, 0, resume=False)

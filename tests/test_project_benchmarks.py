@@ -52,6 +52,7 @@ def test_laws_of_runs_at_several_sizes_are_put_into_words():
     assert valid.startswith("a, valid time: +0.30")
 
 
+@pytest.mark.slow
 def test_sweeps_are_measured_one_by_one_and_compared(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("benchmarks.timing.RESULTS", tmp_path)
     monkeypatch.setattr(sweeps, "TRIALS", 3)

@@ -9,6 +9,7 @@ from benchmarks.gpu.networks import DIRECT
 from benchmarks.gpu.record import Record, describe
 
 
+@pytest.mark.slow
 def test_the_tables_of_the_documents_are_those_of_the_record():
     parts, texts = Record(tables.RESULTS).read()["parts"], [document.read_text() for document in tables.DOCUMENTS]
     assert [tables.fill(text, parts) for text in texts] == texts, "run python -m benchmarks.gpu.tables"

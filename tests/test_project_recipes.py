@@ -31,7 +31,9 @@ def project(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", ["system", "ensemble", "architecture", "study", "baseline"])
+@pytest.mark.parametrize(
+    "name", ["ensemble", "architecture", *(pytest.param(name, marks=pytest.mark.slow) for name in ("system", "study", "baseline"))]
+)
 def test_the_recipe_works(name, project):
     recipe = RECIPES[name]
     file = project / recipe["path"]

@@ -129,7 +129,7 @@ def test_generate_and_inspect(command, dataset):
     assert "Two coupled oscillators" in (dataset / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["deeponet", "mambonet"])
+@pytest.mark.parametrize("name", [pytest.param("deeponet", marks=pytest.mark.slow), "mambonet"])
 def test_train_evaluate_and_predict(command, dataset, models, name, tmp_path):
     few = [
         word

@@ -29,7 +29,7 @@ def small_disk(tmp_path, size):
 
 
 # Too little for the claim, for the database of trials, for a model, and for the second.
-@pytest.mark.parametrize("size", ["8k", "64k", "180k"])
+@pytest.mark.parametrize("size", [pytest.param("8k", marks=pytest.mark.slow), "64k", pytest.param("180k", marks=pytest.mark.slow)])
 def test_sweep(ray_session, tiny_dataset, tmp_path, capfd, size):
     with small_disk(tmp_path, size) as mount:
         with pytest.raises(StorageUnavailable, match=r"small/sweep.*disk is full; make room, and the same command goes on"):
@@ -41,7 +41,9 @@ def test_sweep(ray_session, tiny_dataset, tmp_path, capfd, size):
         assert result["trials"] == 2 and result["states"]["failed"] == 0
 
 
-@pytest.mark.parametrize(("size", "local"), [("8k", True), ("40k", True), ("60k", True), ("60k", False)])
+@pytest.mark.parametrize(
+    ("size", "local"), [("8k", True), ("40k", True), ("60k", True), pytest.param("60k", False, marks=pytest.mark.slow)]
+)
 def test_scale(ray_session, tiny_dataset, tmp_path, capfd, size, local):
     with small_disk(tmp_path, size) as mount:
         with pytest.raises(StorageUnavailable, match=r"small/study.*disk is full; make room, and the same command goes on"):

@@ -68,9 +68,8 @@ class DataConfig(Section):
             raise ValueError(f"sensors is {list(shape)}; system {self.system!r} has {system.degrees_of_freedom} axes")
         for split, rows in self.counts.items():
             if rows > _MOST_FILES * self.shard_rows:
-                raise ValueError(
-                    f"{split} is {rows}; with {self.shard_rows} rows in a file at most {_MOST_FILES * self.shard_rows} are possible"
-                )
+                most = _MOST_FILES * self.shard_rows
+                raise ValueError(f"{split} is {rows}; with {self.shard_rows} rows in a file at most {most} are possible: raise shard_rows")
         if not all(system.fewest_sensors <= count <= _MAX_SENSORS for count in shape):
             raise ValueError(f"sensors is {self.sensors}; give {system.fewest_sensors} to {_MAX_SENSORS} along each axis")
         return self
