@@ -68,10 +68,17 @@ def _command() -> dict[str, Any]:
                 "generate": lambda: _run("generate", new(), *tiny),
                 "generate --local": lambda: _run("generate", new(), *tiny, "--local"),
                 "--version": lambda: _run("--version"),
+                "Ray's own start and end": _start_ray,
             },
             repeats=_ROUNDS,
         )
     return {"comparison": compare(seconds, "generate --local", "generate"), "seconds": seconds}
+
+
+def _start_ray() -> None:
+    code = "import ray; ray.init(address='local', include_dashboard=False, log_to_driver=False); ray.shutdown()"
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=environment)
 
 
 def _two() -> dict[str, Any]:
