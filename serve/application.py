@@ -246,23 +246,23 @@ def _check_cores(options: ServeOptions) -> None:
         raise InputError(f"{most} replicas need a core each, and this cluster has {cores}; ask for at most {cores}")
 
 
-def stop(seconds: float = _STOP_SECONDS, route: str = "/") -> bool:
+def stop(seconds: float = _STOP_SECONDS, route: str = "/", leave_serve: bool = False) -> bool:
     """End the endpoint that `start` began at a route, when it has finished the requests that it works on; Ray itself stays, and other
-    endpoints do.
+    endpoints do. With the last of them Ray Serve ends, unless `leave_serve`.
 
     Returns whether it ended in time; it does not where Ray itself has died.
     """
-    stopping = threading.Thread(target=_stop, args=(_name_of(route),), name="stop", daemon=True)
+    stopping = threading.Thread(target=_stop, args=(_name_of(route), leave_serve), name="stop", daemon=True)
     stopping.start()
     stopping.join(seconds)
     return not stopping.is_alive()
 
 
-def _stop(name: str) -> None:
+def _stop(name: str, leave_serve: bool) -> None:
     if not _is_serving():
         return
     serve.delete(name)
-    if serve.status().applications:
+    if leave_serve or serve.status().applications:
         return
     # Ray reports the end of Serve's own controller as an error, a moment later and on stdout, where results belong.
     heard = io.StringIO()

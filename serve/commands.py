@@ -66,8 +66,11 @@ def serve_command(
         emit(shown, as_json, f"serving {listed} at {url} (Ctrl-C stops it)")
         started = psutil.Process().children(recursive=True)
         signals.wait()
-        if not application.stop(route=settings.route):
-            # A signal to the whole process group or container has ended Ray too, whose clean-up as this process exits would hang.
+        is_private = cluster_address() is None
+        ended = application.stop(route=settings.route, leave_serve=is_private)
+        # A private Ray ends with this process: taken down piece by piece it takes seconds more. And a signal to the whole process group or
+        # container has ended Ray already, whose clean-up as this process exits would hang.
+        if is_private or not ended:
             _end_at_once(started, 0)
     click.echo("stopped", err=True)
 

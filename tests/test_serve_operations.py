@@ -649,6 +649,23 @@ def test_a_signal_lets_requests_finish_and_leaves_nothing_behind(folders: dict[s
 
 
 @pytest.mark.slow
+def test_work_that_does_not_end_holds_up_the_shutdown_for_no_more_than_ten_seconds(folders: dict[str, Path]) -> None:
+    body = {"trajectories": [{"expression": HARMONIC, "times": np.linspace(0.0, 2.0, 10_000).tolist()}] * 100, "verify": "solver"}
+    with Process(f"rest={folders['rest']}") as served:
+        served.wait()
+        served.family()
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(4):
+                pool.submit(httpx.post, f"{served.url}/v1/trajectories", json=body, trust_env=False, timeout=60)
+            time.sleep(2.0)
+            os.kill(served.popen.pid, signal.SIGTERM)
+            code, errors, seconds = served.ended()
+        assert (code, errors.splitlines()[-1]) == (0, "stopped")
+        assert seconds < 10
+        wait_for(lambda: not served.family(), 5)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [3.0, 6.0, 9.0])
 def test_a_signal_while_it_starts_leaves_nothing_behind(folders: dict[str, Path], seconds: float) -> None:
     with Process(f"rest={folders['rest']}") as served:
