@@ -3,8 +3,8 @@
 import contextlib
 import os
 import signal
+import socket
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
@@ -118,8 +118,12 @@ class _Signals:
     """Ctrl-C and SIGTERM: `wait` returns when there is one. Before that, they end what is being started, and this process."""
 
     def __enter__(self) -> "_Signals":
-        self._stopped, self._is_waiting = threading.Event(), False
+        self._is_waiting = False
+        # Of two signals at once the kernel may give both to threads of a library, which wakes no lock that the main thread waits for.
+        self._woken, self._waker = socket.socketpair()
+        self._waker.setblocking(False)
         self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._fd_before = signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         self.listen()
         return self
 
@@ -129,17 +133,20 @@ class _Signals:
 
     def wait(self) -> None:
         self._is_waiting = True
-        self._stopped.wait()
+        while self._woken.recv(1)[0] not in _SIGNALS:  # others, of a library with a handler, wake it too
+            pass
 
     def _receive(self, number: int, _: Any) -> None:
         if not self._is_waiting:
             self._is_waiting = True  # one is enough
             raise _Stopped(number)
-        self._stopped.set()
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._fd_before)
+        self._woken.close()
+        self._waker.close()
         # SystemExit is Ray's own handler, while it starts.
         if isinstance(error, (_Stopped, SystemExit)) and error.args and isinstance(error.args[0], int):
             _end_at_once([], 128 + error.args[0])

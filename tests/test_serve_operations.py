@@ -648,6 +648,21 @@ def test_a_signal_lets_requests_finish_and_leaves_nothing_behind(folders: dict[s
         wait_for(lambda: not served.family(), 5)
 
 
+def test_two_signals_at_once_are_one() -> None:
+    """As a terminal and a supervisor may send them. With threads of a library, half the time no handler ran."""
+    code = "import numpy\nfrom neural_hamilton.serve.commands import _Signals\nwith _Signals() as signals:\n    print(flush=True)\n    signals.wait()"
+    for _ in range(10):
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as waiting:
+            assert waiting.stdout is not None and waiting.stdout.readline()
+            time.sleep(0.05)
+            waiting.send_signal(signal.SIGINT)
+            waiting.send_signal(signal.SIGTERM)
+            try:
+                assert waiting.wait(20) == 0
+            finally:
+                waiting.kill()
+
+
 @pytest.mark.slow
 def test_work_that_does_not_end_holds_up_the_shutdown_for_no_more_than_ten_seconds(folders: dict[str, Path]) -> None:
     body = {"trajectories": [{"expression": HARMONIC, "times": np.linspace(0.0, 2.0, 10_000).tolist()}] * 100, "verify": "solver"}
