@@ -650,7 +650,13 @@ def test_a_signal_lets_requests_finish_and_leaves_nothing_behind(folders: dict[s
 
 def test_two_signals_at_once_are_one() -> None:
     """As a terminal and a supervisor may send them. With threads of a library, half the time no handler ran."""
-    code = "import numpy\nfrom neural_hamilton.serve.commands import _Signals\nwith _Signals() as signals:\n    print(flush=True)\n    signals.wait()"
+    code = """import numpy, time
+from neural_hamilton.serve.commands import _Signals
+with _Signals() as signals:
+    print(flush=True)
+    signals.wait()
+    time.sleep(0.5)  # the other one comes while the first is obeyed
+"""
     for _ in range(10):
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as waiting:
             assert waiting.stdout is not None and waiting.stdout.readline()
