@@ -25,7 +25,6 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from neural_hamilton.platform.progress import track
-from neural_hamilton.platform.storage import locate
 from neural_hamilton.platform.training.run_folder import History
 from neural_hamilton.tune.trials import run_trials
 
@@ -42,7 +41,7 @@ _SWEEP = {
     "sweep.stopper": "none",
     "sweep.space": "{training.learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}}",
 }
-_STREAMED = {"data.train": 20_000, "data.val": 500, "data.test": 0, "data.shard_rows": 500}
+_STREAMED = {"data.train": 10_000, "data.val": 500, "data.test": 0, "data.shard_rows": 500}
 _RESIDENT_GIB = 0.002  # so that these rows are several windows
 _EPOCHS = 3
 
@@ -127,14 +126,22 @@ def _streaming() -> dict[str, Any]:
     with _folders() as new, _bucket() as bucket:
         local, remote = new(), f"s3://rows?scheme=http&endpoint_override={bucket}"
         _run("generate", local, "--local", *(word for key, value in _STREAMED.items() for word in ("--set", f"{key}={value}")))
-        store, path = locate(remote).open_filesystem()  # type: ignore[union-attr]
-        store.create_dir(path)
-        pafs.copy_files(str(local), path, destination_filesystem=store)
+        store = pafs.S3FileSystem(endpoint_override=bucket, scheme="http", allow_bucket_creation=True)
+        store.create_dir("rows")
+        pafs.copy_files(str(local), "rows", destination_filesystem=store)
         seconds: dict[str, list[float]] = {"bucket": [], "local disk": []}
         for _ in range(_ROUNDS):
             for name, dataset in (("local disk", local), ("bucket", remote)):
                 run = new()
-                options = ["--set", f"training.resident_gib={_RESIDENT_GIB}", "--set", f"training.epochs={_EPOCHS}", "--local"]
+                options = [
+                    "--arch",
+                    "deeponet",
+                    "--set",
+                    f"training.resident_gib={_RESIDENT_GIB}",
+                    "--set",
+                    f"training.epochs={_EPOCHS}",
+                    "--local",
+                ]
                 _run("train", dataset, "--out", run, *options)
                 seconds[name].append(sum(line["seconds"] for line in History(run).read()))
     return {"comparison": compare(seconds, "bucket", "local disk"), "seconds": seconds}

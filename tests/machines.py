@@ -46,10 +46,14 @@ class Machines:
         self._nodes: list[_Node] = []
         as_head = ["--head", "--port", str(port), "--num-cpus", "0", "--include-dashboard=false"]
         self._head = _Node([], *as_head, "--node-ip-address", self.address)
-        self._wait_for(0)
-        for _ in range(count):
-            self.add()
-        self._wait_for(count)
+        try:
+            self._wait_for(0)
+            for _ in range(count):
+                self.add()
+            self._wait_for(count)
+        except BaseException:
+            self.close()
+            raise
 
     def add(self) -> None:
         """A machine, with a new address if it has one of its own."""
