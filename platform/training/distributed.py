@@ -15,9 +15,7 @@ from .loop import train
 from .run_folder import CONFIG_FILE, History
 
 _RESTARTS = 3  # how often workers that die are replaced; the run goes on from its folder
-_STARTS = (
-    10  # attempts, about a minute each, while the cluster has too few CPUs or GPUs, as after the loss of a node or before one is started
-)
+_STARTS = 10  # attempts, about a minute each, while the cluster has too few CPUs, as after the loss of a node
 _TIMEOUT_S = 600  # how long a worker waits for the others of its group
 
 
@@ -33,8 +31,7 @@ def train_with_ray(
     """Train in `num_workers` Ray Train workers that share the run folder; returns the result. `deadline` as in `training.train`.
 
     Every worker must see the folder under the same path, or be given its URL. A worker gets `resources`, "CPU"
-    and "GPU", for which the cluster may have to start nodes. By default the CPUs that are there are divided equally among the workers, and
-    each gets a GPU where there are enough of them.
+    and "GPU". By default the cluster's CPUs are divided equally among the workers, and each gets a GPU where there are enough of them.
 
     Raises
     ------
