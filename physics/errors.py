@@ -15,7 +15,9 @@ class InputError(ValueError):
 
 
 class StorageUnavailable(Exception):
-    """Files cannot be written or read now: the disk is full, or a store does not respond. The work itself is right, and can go on later.
+    """Files cannot be written or read now: the disk is full, or a store does not respond, or refuses the credentials.
+
+    The work itself is right, and can go on later.
 
     No `InputError`: nobody shall take an outage for a file that is missing or damaged.
     """

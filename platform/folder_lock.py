@@ -56,7 +56,7 @@ def holds_folder(parameter: str, label: str) -> Callable[[Callable[P, R]], Calla
 def hold_folder(folder: Location, label: str) -> Iterator[None]:
     """Hold `folder`, which is made where it does not exist, for this process; `label` names it in messages, such as "--out".
 
-    Nothing remains of the lock, nor of a new folder in which nothing was written. On a file system without locks a warning names the
+    Nothing remains of the lock, nor of new folders in which nothing was written. On a file system without locks a warning names the
     danger, and the command goes on.
 
     Raises
@@ -72,7 +72,8 @@ def hold_folder(folder: Location, label: str) -> Iterator[None]:
 
 @contextmanager
 def _hold_path(folder: Path, name: str) -> Iterator[None]:
-    path, is_new = folder.absolute() / LOCK_FILE, not folder.exists()
+    path = folder.absolute() / LOCK_FILE
+    made = [each for each in path.parents if not each.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = _acquire(path, name)
@@ -84,9 +85,9 @@ def _hold_path(folder: Path, name: str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             path.unlink()
         os.close(lock)
-        if is_new:
-            with contextlib.suppress(OSError):  # it holds what was written
-                path.parent.rmdir()
+        with contextlib.suppress(OSError):  # one that holds what was written
+            for each in made:
+                each.rmdir()
 
 
 def _acquire(path: Path, name: str) -> int:

@@ -59,9 +59,9 @@ _ENDPOINTS = {"s3": ", and for a store other than AWS the endpoint in AWS_ENDPOI
 class Url:
     """A folder or a file of a store. It names a place and holds no connection, so that it travels to other processes.
 
-    Its methods are those of `pathlib.Path`. They raise FileNotFoundError where nothing is there, and InputError, in one sentence, where the
-    store cannot be used; what may pass, such as a timeout, is tried again first, for about 40 s with a store that has responded to this
-    process before, and is then a StorageUnavailable.
+    Its methods are those of `pathlib.Path`. They raise FileNotFoundError where nothing is there; in one sentence, InputError where the URL
+    is wrong, and StorageUnavailable where the store refuses the credentials, which may have expired, or does not respond. What may
+    pass, such as a timeout, is tried again first, for about 40 s with a store that has responded to this process before.
     """
 
     root: str  # scheme and bucket or host
@@ -223,7 +223,8 @@ class Url:
                 transient = isinstance(error, (TimeoutError, ConnectionError)) or bool(_TRANSIENT.search(reason))
                 transient = transient and not _REFUSED.search(reason)
                 if not transient:
-                    raise InputError(self._explain(done, reason)) from None
+                    refusal = StorageUnavailable if _REFUSED.search(reason) and not _NO_BUCKET.search(reason) else InputError
+                    raise refusal(self._explain(done, reason)) from None
                 if pause is None:
                     raise StorageUnavailable(self._explain_fault(done, reason, len(pauses) + 1)) from None
                 time.sleep(pause * random.uniform(0.75, 1.25))  # all workers of a cluster meet the same fault at once

@@ -142,8 +142,8 @@ def test_other_failures_of_locking_are_refused(monkeypatch, tmp_path):
 
 
 def test_nothing_remains_where_nothing_was_written(tmp_path):
-    with hold_folder(tmp_path / "new", "--out"):
-        assert LOCK_FILE in os.listdir(tmp_path / "new")
+    with hold_folder(tmp_path / "new" / "folders", "--out"):
+        assert LOCK_FILE in os.listdir(tmp_path / "new" / "folders")
     assert os.listdir(tmp_path) == []
     (tmp_path / "old").mkdir()
     with hold_folder(tmp_path / "old", "--out"):

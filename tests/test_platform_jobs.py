@@ -20,7 +20,9 @@ import pytest
 from process_helpers import allow_interruption
 from serving import free_port
 
-from neural_hamilton.platform.cluster.jobs import dashboard_address
+from neural_hamilton.physics import InputError
+from neural_hamilton.platform.cluster import jobs
+from neural_hamilton.platform.cluster.jobs import Jobs, dashboard_address
 
 BIN = Path(sys.executable).parent
 
@@ -265,6 +267,14 @@ def test_a_mistake_in_the_command_is_found_before_it_is_submitted(capfd, command
 
     assert main(["submit", "--address", "http://127.0.0.1:1", "--", *command]) == 2
     assert words in capfd.readouterr().err
+
+
+def test_a_dashboard_that_does_not_respond_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(jobs, "_REPLY_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(InputError, match=f"--address is '{address}'.*timed out"):
+            Jobs(address)
 
 
 def test_the_address_is_that_of_the_option_then_of_the_environment(monkeypatch):

@@ -157,7 +157,7 @@ def test_a_missing_bucket_is_named(store, use):
 
 
 def test_credentials_that_are_refused_are_named_with_a_remedy(store, folder):
-    with store.failing("403"), pytest.raises(InputError, match=r"^s3://.*refuses the credentials.*AWS_ACCESS_KEY_ID"):
+    with store.failing("403"), pytest.raises(StorageUnavailable, match=r"^s3://.*refuses the credentials.*AWS_ACCESS_KEY_ID"):
         folder.exists()
 
 

@@ -10,6 +10,7 @@ from training_helpers import config_with, train_in, weights
 
 import neural_hamilton as nh
 from neural_hamilton.physics import InputError
+from neural_hamilton.physics.errors import StorageUnavailable
 from neural_hamilton.physics.files import write_file
 from neural_hamilton.platform import folder_lock, storage
 from neural_hamilton.platform.cli import cli
@@ -75,7 +76,7 @@ def test_one_file_that_cannot_be_written_stops_the_command_and_the_next_makes_it
     broken = "train/part-00001-of-00002.parquet"
     with (
         store.failing("403", lambda method, path: broken in path and method != "GET"),
-        pytest.raises(InputError, match="part-00001.* could not be written: .*refuses the credentials"),
+        pytest.raises(StorageUnavailable, match="part-00001.* could not be written: .*refuses the credentials"),
     ):
         generate(folder, config, workers=1, local=True)
     assert "manifest.json" not in store.objects(bucket, "data")
@@ -92,7 +93,8 @@ def test_a_listing_that_lags_costs_work_and_nothing_else(store, bucket, folder, 
     """Files that no listing shows yet are made again, to the same bytes."""
     broken = "train/part-00001-of-00002.parquet"
     with store.failing("old reply", lambda method, path: method == "GET" and "list-type=2" in path) as met:
-        with store.failing("403", lambda method, path: broken in path and method != "GET"), pytest.raises(InputError, match="part-00001"):
+        broken_put = store.failing("403", lambda method, path: broken in path and method != "GET")
+        with broken_put, pytest.raises(StorageUnavailable, match="part-00001"):
             generate(folder, config, workers=1, local=True)
         generate(folder, config, local=True)
     assert met and store.objects(bucket, "data") == file_bytes(tiny_dataset)

@@ -99,6 +99,16 @@ def test_an_outage_in_the_middle_is_waited_for_or_told_in_one_sentence(store, ti
     assert weights_in(out) == weights_in(tmp_path / "whole")
 
 
+def test_credentials_that_expire_between_two_epochs_are_no_damage(store, tiny_dataset, tmp_path, out):
+    run_training(config_with(training__epochs=2), tiny_dataset, out, 0, resume=False)
+    longer = config_with(training__epochs=3)
+    refused = pytest.raises(StorageUnavailable, match="refuses the credentials")
+    with store.failing("403", lambda method, path: method in ("GET", "HEAD") and "checkpoints/epoch" in path), refused:
+        run_training(longer, tiny_dataset, out, 0, resume=True)
+    run_training(longer, tiny_dataset, out, 0, resume=True)
+    assert len(history_in(out)) == 3
+
+
 def is_listing(method, path):
     return method == "GET" and "list-type=2" in path
 

@@ -24,6 +24,7 @@ _ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_DASHBOARD_ADDRESS")
 _LOGGERS = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 _CONNECT_SECONDS = 3.0
 _POLL_SECONDS = 2.0  # between looks at the state of a job whose log is silent
+_REPLY_SECONDS = 60.0  # for one of the dashboard, which may be busy
 _PATIENCE_SECONDS = 120.0  # how long the dashboard may be out of reach before the command gives up
 
 Write = Callable[[str], None]
@@ -45,13 +46,20 @@ class Jobs:
         self._check_reachable()
         from ray.job_submission import JobSubmissionClient
 
+        class Client(JobSubmissionClient):
+            """Ray's own waits for a dashboard that does not respond without an end."""
+
+            def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
+                options.setdefault("timeout", _REPLY_SECONDS)
+                return super()._do_request(method, endpoint, **options)
+
         for name in _LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
         # Ray's client prefers these to the address that it is given.
         hidden = {name: os.environ.pop(name) for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS") if name in os.environ}
         try:
             with self._refusals():
-                self._client = JobSubmissionClient(address)
+                self._client = Client(address)
         finally:
             os.environ |= hidden
 
