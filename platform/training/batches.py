@@ -169,7 +169,7 @@ class Resident:
 
 
 class Streamed:
-    """A split read from its files every epoch, a window of rows at a time, the next one while the last is in use.
+    """A split read from its files every epoch, a window of rows at a time, the next one, also of the next epoch, while the last is in use.
 
     The order of files and the order of rows within a window are permutations seeded by the epoch, so a row meets others of its
     window, not of the whole split. Memory is three windows of an eighth of `resident_gib` each.
@@ -179,14 +179,18 @@ class Streamed:
 
     def __init__(self, files: list[RowFile], settings: TrainingConfig, device: torch.device, worker: Worker, bytes_per_row: int) -> None:
         self.num_rows = settings.passes * sum(file.rows for file in files)
-        self._files, self._settings, self._device, self._worker = files, settings, device, worker
-        self._window_rows = max(settings.batch_size, int(settings.resident_gib * _GIB / 8 / bytes_per_row))
+        self._settings, self._device, self._worker = settings, device, worker
+        window_rows = max(settings.batch_size, int(settings.resident_gib * _GIB / 8 / bytes_per_row))
+        self._windows = _Windows(files, window_rows, settings)
+        self._stream, self._next_epoch = iter(list[Batch]()), -1
 
     def epoch(self, number: int) -> Iterator[Part]:
+        if number != self._next_epoch:
+            self._stream = self._windows.read(range(number, max(number + 1, self._settings.epochs)))
+        self._next_epoch = -1
         rest: Batch | None = None
-        windows = [window for each in _passes(self._settings, number) for window in self._windows(each)]
-        reads = (lambda files=files: Batch.from_rows(read_rows(files)) for _, files in windows)
-        for position, window in enumerate(_ahead(reads, ThreadPoolExecutor(1), ahead=1)):
+        windows = self._windows.of_epoch(number)
+        for position, window in enumerate(itertools.islice(self._stream, len(windows))):
             rows = window.take(order_of_rows(len(window), self._settings.seed, windows[position][0]))
             rows = rows if rest is None else Batch.concatenate([rest, rows])
             whole = len(rows) if position == len(windows) - 1 else len(rows) // self._settings.batch_size * self._settings.batch_size
@@ -194,13 +198,31 @@ class Streamed:
                 group = _Group(batches, self._worker)
                 yield from group.parts(rows.take(group.rows).to(self._device))
             rest = rows.take(torch.arange(whole, len(rows))) if whole < len(rows) else None
+        self._next_epoch = number + 1 if number + 1 < self._settings.epochs else -1
 
-    def _windows(self, number: int) -> list[tuple[int, list[RowFile]]]:
-        """The files in the order of a pass, grouped so that a group's rows fill a window, or one file does; each with its own number."""
+
+class _Windows(NamedTuple):
+    """Which files a `Streamed` reads together. It does not refer back to it, so dropping a `Streamed` ends its thread at once."""
+
+    files: list[RowFile]
+    rows: int
+    settings: TrainingConfig
+
+    def read(self, epochs: range) -> Iterator[Batch]:
+        """The windows of some epochs, in turn."""
+        windows = (files for epoch in epochs for _, files in self.of_epoch(epoch))
+        return _ahead((lambda files=files: Batch.from_rows(read_rows(files)) for files in windows), ThreadPoolExecutor(1), ahead=1)
+
+    def of_epoch(self, number: int) -> list[tuple[int, list[RowFile]]]:
+        """The windows of an epoch, each with its own number among those of all epochs."""
+        return [window for each in _passes(self.settings, number) for window in self._of_pass(each)]
+
+    def _of_pass(self, number: int) -> list[tuple[int, list[RowFile]]]:
+        """The files in the order of a pass, grouped so that a group's rows fill a window, or one file does."""
         windows: list[list[RowFile]] = [[]]
-        for index in order_of_rows(len(self._files), self._settings.seed, number).tolist():
-            file = self._files[index]
-            if windows[-1] and sum(f.rows for f in windows[-1]) + file.rows > self._window_rows:
+        for index in order_of_rows(len(self.files), self.settings.seed, number).tolist():
+            file = self.files[index]
+            if windows[-1] and sum(f.rows for f in windows[-1]) + file.rows > self.rows:
                 windows.append([])
             windows[-1].append(file)
         return [(number * len(windows) + position, files) for position, files in enumerate(windows)]
