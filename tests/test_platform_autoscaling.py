@@ -13,6 +13,7 @@ from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE
 from serving import free_port
 
 pytestmark = pytest.mark.slow
+HEAD = "ray.head.default"  # as the provider names it
 
 
 @pytest.fixture
@@ -21,13 +22,18 @@ def environment(tmp_path):
     address = f"127.0.0.1:{free_port()}"
     config = {
         "cluster_name": "processes",
-        "provider": {"type": "fake_multinode", "gcs_address": address},
+        "provider": {
+            "type": "fake_multinode",
+            "gcs_address": address,
+            "disable_node_updaters": True,  # else it would log in to its nodes
+            "disable_launch_config_check": True,
+        },
         "max_workers": 2,
         "upscaling_speed": 10.0,
         "idle_timeout_minutes": 10.0,
-        "head_node_type": "head",
+        "head_node_type": HEAD,
         "available_node_types": {
-            "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            HEAD: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
             "cpu": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
         },
     }
@@ -59,3 +65,16 @@ def test_nodes_are_started_for_generation(run_cli, environment, tmp_path):
     made = run_cli("generate", tmp_path / "data", "--train", 40, "--val", 8, "--test", 0, "--sensors", 20, "--times", 20, env=environment)
     assert made.returncode == 0, made.stderr
     assert json.loads((tmp_path / "data" / "manifest.json").read_text())["counts"] == {"train": 40, "val": 8, "test": 0}
+
+
+def test_nodes_are_started_for_training_that_asks_for_them(run_cli, environment, tiny_dataset, tmp_path):
+    settings = {"architecture.width": 8, "architecture.num_layers": 1, "architecture.num_channels": 4, "training.epochs": 1}
+    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    train = ["train", tiny_dataset, "--arch", "deeponet", "--workers", 2, *words, "--json", "--out", tmp_path / "run"]
+    refused = run_cli(*train, env=environment)
+    assert (
+        refused.returncode == 2 and "--workers is 2; this cluster has 0 CPUs: give --cpus-per-worker if it starts nodes" in refused.stderr
+    )
+    done = run_cli(*train, "--cpus-per-worker", 1, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["epochs"] == 1

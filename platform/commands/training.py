@@ -14,6 +14,10 @@ from .console import DATASET, OUT, architecture_option, config_options, deadline
 @architecture_option
 @click.option("--out", "run", required=True, type=OUT, help="Run folder.")
 @click.option("--workers", default=1, type=click.IntRange(1), help="Ray Train workers (DDP).")
+@click.option(
+    "--cpus-per-worker", "cpus", type=click.IntRange(1), help="CPUs of a worker.  [default: an equal part of those that are there]"
+)
+@click.option("--gpus-per-worker", "gpus", type=click.IntRange(0, 1), help="GPUs of a worker.  [default: one where there are enough]")
 @click.option("--local", is_flag=True, help="Run the loop in this process, without Ray.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out, or start it.")
 @minutes_option
@@ -23,6 +27,8 @@ def train(
     dataset: Location,
     run: Location,
     workers: int,
+    cpus: int | None,
+    gpus: int | None,
     local: bool,
     resume: bool,
     minutes: float | None,
@@ -31,14 +37,20 @@ def train(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Train a neural operator on DATASET with Ray Train."""
+    """Train a neural operator on DATASET with Ray Train.
+
+    Where CPUs or GPUs of a worker are given, and the cluster has too few, it may start nodes for them: the command waits ten minutes.
+    """
     deadline = deadline_after(minutes)
     if local and workers > 1:
         raise InputError(f"--workers is {workers} with --local, which runs one process; leave one of them out")
+    if local and (cpus or gpus):
+        raise InputError("--local runs in this process; leave out --cpus-per-worker and --gpus-per-worker")
     from ..training.runs import run_training
 
     config = resolve_config(config_source, assignments, **flags)
-    result = run_training(config, dataset, run, 0 if local else workers, resume, deadline)
+    resources = None if cpus is None and gpus is None else {"CPU": float(cpus or 1), "GPU": float(gpus or 0)}
+    result = run_training(config, dataset, run, 0 if local else workers, resume, deadline, resources)
     emit(result, as_json, _text(result, config.training.epochs))
 
 

@@ -15,7 +15,9 @@ from .loop import train
 from .run_folder import CONFIG_FILE, History
 
 _RESTARTS = 3  # how often workers that die are replaced; the run goes on from its folder
-_STARTS = 10  # attempts, about a minute each, while the cluster has too few CPUs, as after the loss of a node
+_STARTS = (
+    10  # attempts, about a minute each, while the cluster has too few CPUs or GPUs, as after the loss of a node or before one is started
+)
 _TIMEOUT_S = 600  # how long a worker waits for the others of its group
 
 
@@ -31,7 +33,8 @@ def train_with_ray(
     """Train in `num_workers` Ray Train workers that share the run folder; returns the result. `deadline` as in `training.train`.
 
     Every worker must see the folder under the same path, or be given its URL. A worker gets `resources`, "CPU"
-    and "GPU". By default the cluster's CPUs are divided equally among the workers, and each gets a GPU where there are enough of them.
+    and "GPU", for which the cluster may have to start nodes. By default the CPUs that are there are divided equally among the workers, and
+    each gets a GPU where there are enough of them.
 
     Raises
     ------
@@ -113,7 +116,7 @@ def worker_resources(num_workers: int) -> dict[str, float]:
     use_gpu = resources.get("GPU", 0) >= num_workers
     cpus = resources.get("CPU", 0)
     if not use_gpu and num_workers > cpus:
-        raise InputError(f"--workers is {num_workers}; this cluster has {cpus:.0f} CPUs")
+        raise InputError(f"--workers is {num_workers}; this cluster has {cpus:.0f} CPUs: give --cpus-per-worker if it starts nodes")
     return {"CPU": cpus_per_worker(ray.nodes(), num_workers), "GPU": int(use_gpu)}
 
 
