@@ -4,7 +4,10 @@ With two degrees of freedom there is no quadrature for an orbit. V between the s
 in the V that the network predicts is integrated by a method that is symplectic and differentiable, so that the network is trained on
 trajectories alone.
 
-Shapes: B batch, (S1, S2) sensors, (F1, F2) points of the fine grid, T query times.
+With few sensors many potentials are possible, and chaos parts their motions. In expected squared error no prediction beats the mean of all
+these motions (`num_pairs`), which is not the motion in any of them.
+
+Shapes: B batch, (S1, S2) sensors, (F1, F2) points of the fine grid, T query times, D drawn potentials.
 """
 
 from typing import Literal
@@ -44,12 +47,19 @@ class FieldNetConfig(ArchitectureConfig):
     )
     width: int = Field(default=16, ge=1, description="channels of the convolutions that correct V")
     num_layers: int = Field(default=3, ge=1, description="convolutions that correct V")
-    method: Literal["stormer-verlet", "yoshida4"] = "yoshida4"
+    method: Literal["stormer-verlet", "yoshida4", "blanes-moan4", "blanes-moan6"] = "blanes-moan6"
     num_steps: int = Field(default=400, ge=10, description="steps over the horizon")
+    num_pairs: int = Field(
+        default=0,
+        ge=0,
+        description="pairs of potentials, drawn on either side of the predicted one as far as the sensors leave it open; the prediction is "
+        "the mean of the motions in them. 0: the motion in the predicted one",
+    )
 
     @property
     def built_in(self) -> str:
-        return "the motion, by a symplectic scheme, in the V that it predicts"
+        motion = "the motion, by a symplectic scheme, in"
+        return f"the mean of {motion} potentials that it draws" if self.num_pairs else f"{motion} the V that it predicts"
 
 
 class FieldNet(Operator):
@@ -73,7 +83,7 @@ class FieldNet(Operator):
         fine = [np.linspace(0.0, 1.0, config.num_fine)] * 2
         inside = slice(1, -1) if config.rim is not None else slice(None)
         self.field = FieldInterpolation(
-            [x[inside] for x in sensors], fine, config.length_scales, config.noise, config.width, config.num_layers
+            [x[inside] for x in sensors], fine, config.length_scales, config.noise, config.width, config.num_layers, config.num_pairs
         )
         self.splitting = get_splitting(config.method, task.horizon / config.num_steps)
         to_coefficients = make_interp_spline(fine[0], np.eye(config.num_fine), k=_DEGREE).c
@@ -84,22 +94,25 @@ class FieldNet(Operator):
         self.exact = Float64Constants(to_coefficients=to_coefficients, envelope=inner, fine_envelope=outer, **splines)
 
     def predict(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> OperatorOutput:
-        potential = self.predict_potential(fields)
-        coefficients = self.exact["to_coefficients"] @ potential @ self.exact["to_coefficients"].T
+        potentials = self.predict_potentials(fields)
+        coefficients = self.exact["to_coefficients"] @ potentials @ self.exact["to_coefficients"].T
+        draws = coefficients.shape[1]
         motion = (self.task.domain, _DEGREE, self.splitting)
-        states_BTK = spline_motion(coefficients, initial_BK, times_BT, *motion)  # pyright: ignore[reportCallIssue]
+        repeated = (x.expand(len(coefficients), -1).repeat_interleave(draws, dim=0) for x in (initial_BK, times_BT))
+        states = spline_motion(coefficients.flatten(0, 1), *repeated, *motion)  # pyright: ignore[reportCallIssue]
+        states_BTK = states.unflatten(0, (-1, draws)).mean(dim=1)
         return self.output(states_BTK.to(initial_BK.dtype), initial_BK.new_zeros(()))
 
-    def predict_potential(self, fields: Tensor) -> Tensor:
-        """V on the fine grid (B, F1, F2) in float64, from fields (B, 1, S1, S2)."""
+    def predict_potentials(self, fields: Tensor) -> Tensor:
+        """V on the fine grid (B, D, F1, F2) in float64, as often as it is drawn, from fields (B, 1, S1, S2)."""
         rim = self.config.rim
         if rim is None:
             return self.field(self.normalise(fields).squeeze(1)) * self.potential_scale.double() + self.potential_mean.double()
-        values = fields.double()[:, 0]
-        below = (rim - values[:, 1:-1, 1:-1]) / self.exact["envelope"]
+        values = fields.double()
+        below = (rim - values[..., 1:-1, 1:-1]) / self.exact["envelope"]
         # Where V reaches the rim inside, or noise lifts a reading to it, the logarithm is no field.
-        has_logarithm = below.amin(dim=(1, 2), keepdim=True) > _LEAST_RATIO * below.amax(dim=(1, 2), keepdim=True)
-        found = rim - self.exact["fine_envelope"] * self.field(torch.where(has_logarithm, below, 1.0).log()).exp()
+        has_logarithm = below.amin(dim=(2, 3), keepdim=True) > _LEAST_RATIO * below.amax(dim=(2, 3), keepdim=True)
+        found = rim - self.exact["fine_envelope"] * self.field(torch.where(has_logarithm, below, 1.0).squeeze(1).log()).exp()
         return torch.where(has_logarithm, found, self.exact["spline_0"] @ values @ self.exact["spline_1"].T)
 
 

@@ -57,7 +57,7 @@ def test_a_surface_that_is_level_at_its_rim_is_a_spline_beside_others_that_are_n
     others = problems_with(24, rows=2)
     mixed = torch.cat([inputs(bowl)[0], inputs(others)[0]])
     with torch.no_grad():
-        alone, beside = network(24).predict_potential(inputs(others)[0]), network(24).predict_potential(mixed)[1:]
+        alone, beside = network(24).predict_potentials(inputs(others)[0]), network(24).predict_potentials(mixed)[1:]
     torch.testing.assert_close(alone, beside, rtol=0, atol=1e-12)
 
 
@@ -75,7 +75,7 @@ def test_an_interpolant_is_the_mean_of_its_gaussian_process_and_its_evidence_is_
     places, fine, scales = np.linspace(0.1, 0.9, 5), np.linspace(0.0, 1.0, 13), [0.2, 0.4]
     module = FieldInterpolation([places, places], [fine, fine], scales, [1e-6], 4, 1)
     values = np.random.default_rng(0).normal(size=(5, 5))
-    means, fields, evidence = module._interpolate(torch.from_numpy(values)[None])
+    means, fields, evidence, variances = module._interpolate(torch.from_numpy(values)[None])
     grid = np.stack(np.meshgrid(places, places, indexing="ij"), axis=-1).reshape(-1, 2)
     dense = np.stack(np.meshgrid(fine, fine, indexing="ij"), axis=-1).reshape(-1, 2)
     likelihoods = []
@@ -91,14 +91,56 @@ def test_an_interpolant_is_the_mean_of_its_gaussian_process_and_its_evidence_is_
         np.testing.assert_allclose(fields[0, k].flatten(), expected, atol=1e-7)
         assert float(means[0, k]) == pytest.approx(mean, rel=1e-7)
         variance = (values.ravel() - mean) @ np.linalg.solve(covariance, values.ravel() - mean) / 25
+        assert float(variances[0, k]) == pytest.approx(variance * 25 / 24, rel=1e-7)
         likelihood = multivariate_normal(np.full(25, mean), variance * covariance).logpdf(values.ravel())
         likelihoods.append(likelihood - 0.5 * np.log(ones.sum()))
     assert float(evidence[0, 0] - evidence[0, 1]) == pytest.approx(likelihoods[0] - likelihoods[1], abs=1e-6)
 
 
+def test_drawn_fields_have_the_variance_that_the_sensors_leave_open():
+    places, fine, pairs = np.linspace(0.1, 0.9, 4), np.linspace(0.0, 1.0, 9), 2_000
+    module = FieldInterpolation([places, places], [fine, fine], [0.3], [1e-2], 4, 1, pairs)
+    values = torch.from_numpy(np.random.default_rng(1).normal(size=(1, 4, 4)))
+    drawn = module(values)[0].detach().numpy()
+    average, variance = module._interpolate(values)[1][0, 0].numpy(), float(module._interpolate(values)[3][0, 0])
+    np.testing.assert_allclose(0.5 * (drawn[:pairs] + drawn[pairs:]), np.broadcast_to(average, (pairs, 9, 9)), atol=1e-12)
+
+    grid, dense = (np.stack(np.meshgrid(x, x, indexing="ij"), axis=-1).reshape(-1, 2) for x in (places, fine))
+
+    def kernel(a, b):
+        return np.exp(-0.5 * np.square((a[:, None] - b) / 0.3).sum(axis=-1))
+
+    # Kriging with an unknown mean (Rasmussen and Williams, 2.42).
+    solved = np.linalg.solve(kernel(grid, grid) + 1e-2 * np.eye(16), np.column_stack([kernel(grid, dense), np.ones(16)]))
+    across, ones = solved[:, :-1], solved[:, -1]
+    left = 1.0 - (kernel(dense, grid) * across.T).sum(axis=1) + np.square(1.0 - across.sum(axis=0)) / ones.sum()
+    measured = np.square(drawn[:pairs] - average).mean(axis=0).ravel() / variance
+    np.testing.assert_allclose(measured, left, rtol=6.0 * np.sqrt(2.0 / pairs))  # six standard deviations of a variance
+
+
+@pytest.mark.parametrize("rim", [2.0, None])
+def test_the_mean_of_motions_in_drawn_potentials_is_nearer_than_the_motion_in_the_predicted_one(rim):
+    problems = problems_with(8, rows=256)
+    few = {"rim": rim, "num_fine": 25, "num_steps": 200}
+    losses = []
+    for pairs in (0, 8):
+        with torch.no_grad():
+            output = network(8, **few, num_pairs=pairs)(*inputs(problems))
+        losses.append(measure(problems, *(np.asarray(x, dtype=np.float64) for x in (output.q, output.p)))["total_loss"].mean())
+    assert losses[1] < 0.9 * losses[0], losses
+
+
+def test_drawn_potentials_agree_at_exact_sensors_and_on_the_rim():
+    problems = problems_with(12, rows=2)
+    potentials = network(num_fine=45, num_pairs=3).predict_potentials(inputs(problems)[0]).detach()
+    assert potentials.shape == (2, 6, 45, 45)
+    np.testing.assert_allclose(potentials[..., ::4, ::4], np.broadcast_to(problems.fields["potential"][:, None], (2, 6, 12, 12)), atol=1e-4)
+    assert torch.all(potentials[..., 0] == 2.0) and potentials[:, :, 2, 2].std(dim=1).min() > 1e-6
+
+
 def test_it_passes_through_exact_sensors_and_knows_the_rim():
     problems = problems_with(12, rows=4)
-    potential = network(num_fine=45)(*inputs(problems)) and network(num_fine=45).predict_potential(inputs(problems)[0])
+    [*_, potential] = network(num_fine=45).predict_potentials(inputs(problems)[0]).unbind(dim=1)
     np.testing.assert_allclose(potential[:, ::4, ::4].detach(), problems.fields["potential"], atol=1e-5)
     assert torch.all(potential[:, 0] == 2.0) and torch.all(potential[:, :, -1] == 2.0)
 

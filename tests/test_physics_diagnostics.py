@@ -22,7 +22,7 @@ CURVE = Curves.from_control_points([0.0, 0.15, 0.35, 0.5, 0.65, 0.8, 1.0], [2.0,
 HARMONIC = NAMED_POTENTIALS["harmonic"]
 HARMONIC_CURVE = Curves.from_samples(HARMONIC.value(np.linspace(0, 1, 11)))
 TIMES = np.array([0.0, 0.3, 0.7, 1.0])
-SYMMETRIC = {"stormer-verlet", "yoshida4", "yoshida6", "yoshida8", "gauss-legendre4"}  # and symplectic
+SYMMETRIC = {"stormer-verlet", "yoshida4", "yoshida6", "yoshida8", "blanes-moan4", "blanes-moan6", "gauss-legendre4"}  # and symplectic
 Q0, P0 = np.array([0.2, 0.45, 0.8]), np.array([0.6, -0.3, 0.1])
 
 

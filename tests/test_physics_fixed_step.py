@@ -15,7 +15,8 @@ from neural_hamilton.physics.systems.well.textbook import NAMED_POTENTIALS
 HARMONIC, PENDULUM = NAMED_POTENTIALS["harmonic"], NAMED_POTENTIALS["pendulum"]
 TIMES = np.linspace(0.4, 2.0, 5)
 ORDERS = {
-    "rk4": 4, "stormer-verlet": 2, "yoshida4": 4, "yoshida6": 6, "yoshida8": 8, "gauss-legendre4": 4, "dop853-fixed": 8,
+    "rk4": 4, "stormer-verlet": 2, "yoshida4": 4, "yoshida6": 6, "yoshida8": 8, "blanes-moan4": 4, "blanes-moan6": 6,
+    "gauss-legendre4": 4, "dop853-fixed": 8,
     "rk4-as-published": 1,
 }  # fmt: skip
 # Numbers of steps in each interval of 0.4: fine enough to be asymptotic, coarse enough to stay above rounding.
@@ -25,12 +26,17 @@ STEPS = {
     "yoshida4": (16, 32, 64, 128),
     "yoshida6": (12, 16, 20, 24),
     "yoshida8": (10, 12, 14, 16),
+    "blanes-moan4": (8, 12, 16, 24),
+    "blanes-moan6": (3, 4, 5, 6),
     "gauss-legendre4": (8, 16, 32, 64),
     "dop853-fixed": (3, 4, 5, 6),
     "rk4-as-published": (500, 1000, 2000, 4000),
 }
-SYMMETRIC = {"stormer-verlet", "yoshida4", "yoshida6", "yoshida8", "gauss-legendre4"}  # and symplectic
-EVALUATIONS = {"rk4": 4, "stormer-verlet": 1, "yoshida4": 3, "yoshida6": 7, "yoshida8": 15, "dop853-fixed": 12, "rk4-as-published": 1}
+SYMMETRIC = {"stormer-verlet", "yoshida4", "yoshida6", "yoshida8", "blanes-moan4", "blanes-moan6", "gauss-legendre4"}  # and symplectic
+EVALUATIONS = {
+    "rk4": 4, "stormer-verlet": 1, "yoshida4": 3, "yoshida6": 7, "yoshida8": 15, "blanes-moan4": 6, "blanes-moan6": 14, "dop853-fixed": 12,
+    "rk4-as-published": 1,
+}  # fmt: skip
 
 every_method = pytest.mark.parametrize("name", ORDERS)
 
@@ -96,8 +102,8 @@ class TestOrder:
         assert measured_order(STEPS[name], errors(name, exact, HARMONIC.truth(TIMES))) == pytest.approx(ORDERS[name], abs=0.2)
 
     def test_nonlinear(self, name):
-        # The pendulum needs finer steps of dop853 to be asymptotic; errors stay above 1e-13.
-        steps = (7, 8, 9, 10, 11) if name == "dop853-fixed" else STEPS[name]
+        # The pendulum needs finer steps of some methods to be asymptotic; errors stay above 1e-13.
+        steps = {"dop853-fixed": (7, 8, 9, 10, 11), "blanes-moan6": (5, 6, 7, 8)}.get(name, STEPS[name])
         truth = PENDULUM.truth(TIMES)
         found = [worst(integrate(PENDULUM, 0.0, 0.0, TIMES, method=name, max_step=0.4 / n), truth) for n in steps]
         assert measured_order(steps, found) == pytest.approx(ORDERS[name], abs=0.2)
@@ -160,8 +166,9 @@ def relative_energy_errors(name, num_steps, h):
 
 @pytest.mark.parametrize("name", sorted(SYMMETRIC))
 def test_symplectic_methods_keep_energy_over_100000_steps(name):
-    drift = relative_energy_errors(name, 100_000, 0.05)
-    assert 1e-9 < drift[:10_000].max() < 0.1  # a coarse step, so that there is something to keep bounded
+    # A coarse step, so that there is something to keep bounded.
+    drift = relative_energy_errors(name, 100_000, 0.2 if name == "blanes-moan6" else 0.05)
+    assert 1e-9 < drift[:10_000].max() < 0.1
     assert drift[-10_000:].max() < 1.02 * drift[:10_000].max()
 
 

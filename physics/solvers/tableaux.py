@@ -73,11 +73,21 @@ def _runge_kutta(nodes: Any, a: Any, weights: Any) -> Tableau:
     return _nystrom(nodes, matrix @ matrix, b @ matrix, b)
 
 
+def _splitting(drifts: Sequence[float], kicks: Sequence[float]) -> Tableau:
+    """Drifts and kicks in turn; after the last kick comes what is left of the step."""
+    nodes, b = np.cumsum(drifts), np.array(kicks)
+    return _nystrom(nodes, np.tril(b * (nodes[:, None] - nodes), -1), b * (1.0 - nodes), b)
+
+
+def _palindrome(drifts: Sequence[float], kicks: Sequence[float]) -> Tableau:
+    """A symmetric splitting with an even number of kicks: those of its first half but the last drift and kick, which are what is left."""
+    drifts, kicks = [*drifts, 1.0 - 2.0 * sum(drifts)], [*kicks, 0.5 - sum(kicks)]
+    return _splitting([*drifts, *reversed(drifts[1:-1])], [*kicks, *reversed(kicks)])
+
+
 def _composition(factors: Sequence[float]) -> Tableau:
     """Drift-kick-drift Verlet steps of lengths factors[i] h, one after the other."""
-    drifts = np.array([factors[0] / 2, *((left + right) / 2 for left, right in pairwise(factors))])
-    nodes, kicks = np.cumsum(drifts), np.array(factors)
-    return _nystrom(nodes, np.tril(kicks * (nodes[:, None] - nodes), -1), kicks * (1.0 - nodes), kicks)
+    return _splitting([factors[0] / 2, *((left + right) / 2 for left, right in pairwise(factors))], factors)
 
 
 def _symmetric(outer: Sequence[float]) -> Tableau:
@@ -85,6 +95,7 @@ def _symmetric(outer: Sequence[float]) -> Tableau:
     return _composition([*reversed(outer), 1.0 - 2.0 * sum(outer), *outer])
 
 
+_BLANES_MOAN = "Blanes & Moan, Journal of Computational and Applied Mathematics 142 (2002) 313"
 _YOSHIDA = "Yoshida, Physics Letters A 150 (1990) 262"
 _ROOT_3 = np.sqrt(3.0)
 
@@ -122,6 +133,29 @@ FIXED_STEP_METHODS: dict[str, FixedStepMethod] = {
                 ]
             ),
             f"{_YOSHIDA}, table 2, solution D",
+        ),
+        FixedStepMethod(
+            "blanes-moan4",
+            4,
+            _palindrome([0.0792036964311957, 0.353172906049774, -0.0420650803577195], [0.209515106613362, -0.143851773179818]),
+            f"{_BLANES_MOAN}, S6",
+        ),
+        FixedStepMethod(
+            "blanes-moan6",
+            6,
+            _palindrome(
+                [
+                    0.0378593198406116,
+                    0.102635633102435,
+                    -0.0258678882665587,
+                    0.314241403071447,
+                    -0.130144459517415,
+                    0.106417700369543,
+                    -0.00879424312851058,
+                ],
+                [0.09171915262446165, 0.183983170005006, -0.05653436583288827, 0.004914688774712854, 0.143761127168358, 0.328567693746804],
+            ),
+            f"{_BLANES_MOAN}, SRKN14a",
         ),
         FixedStepMethod(
             "gauss-legendre4",
