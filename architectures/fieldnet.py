@@ -43,12 +43,12 @@ class FieldNetConfig(ArchitectureConfig):
         description="of the interpolants, over the domain's width",
     )
     noise: list[PositiveFloat] = Field(
-        default=[1e-11], min_length=1, description="variances of the sensors' errors that the interpolants allow for, over that of V"
+        default=[1e-13, 1e-12], min_length=1, description="variances of the sensors' errors that the interpolants allow for, over that of V"
     )
     width: int = Field(default=16, ge=1, description="channels of the convolutions that correct V")
     num_layers: int = Field(default=3, ge=1, description="convolutions that correct V")
     method: Literal["stormer-verlet", "yoshida4", "blanes-moan4", "blanes-moan6"] = "blanes-moan6"
-    num_steps: int = Field(default=400, ge=10, description="steps over the horizon")
+    num_steps: int = Field(default=120, ge=10, description="steps over the horizon")
     num_pairs: int = Field(
         default=0,
         ge=0,
