@@ -44,9 +44,12 @@ _SWEEP = {
     "sweep.space": "{training.learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}}",
 }
 _STREAMED = {"data.train": 40_000, "data.val": 500, "data.test": 0, "data.shard_rows": 4_000}
-_RESIDENT_GIB = 0.03  # so that each file is a window
-_EPOCHS = 3
-_STREAMED_ROUNDS = 7  # an epoch takes seconds, and the speed of a machine changes as fast
+_RESIDENT_GIB = 0.01  # so that each file is a window
+_NETWORKS: dict[str, dict[str, Any]] = {  # the cheapest one, and one that is worth training
+    "deeponet": {"training.epochs": 3},
+    "study-mambonet": {"training.epochs": 2, "training.train_rows": 12_000},
+}
+_STREAMED_ROUNDS = 5  # an epoch takes seconds, and the speed of a machine changes as fast
 
 
 def main(arguments: list[str]) -> int:
@@ -101,8 +104,8 @@ def _sweep() -> dict[str, Any]:
         _run("generate", dataset, "--local", "--train", "1000", "--val", "200", "--test", "0")
 
         def sweep(workers: int, trials: int) -> float:
-            settings = [word for key, value in _SWEEP.items() for word in ("--set", f"{key}={value}")]
-            return _run("sweep", dataset, "--out", new(), "--trials", trials, "--set", f"sweep.max_concurrent={workers}", *settings)
+            settings = _settings(_SWEEP | {"sweep.max_concurrent": workers})
+            return _run("sweep", dataset, "--out", new(), "--trials", trials, *settings)
 
         return _compare_workers(sweep, _FEW, _MANY)
 
@@ -135,26 +138,22 @@ def _streaming() -> dict[str, Any]:
     """Seconds of the epochs of training from each place, in turns: those of the run's history, without the start of the command."""
     with _folders() as new, _bucket() as bucket:
         local, remote = new(), f"s3://rows?scheme=http&endpoint_override={bucket}"
-        _run("generate", local, "--local", *(word for key, value in _STREAMED.items() for word in ("--set", f"{key}={value}")))
+        _run("generate", local, "--local", *_settings(_STREAMED))
         store = pafs.S3FileSystem(endpoint_override=bucket, scheme="http", allow_bucket_creation=True)
         store.create_dir("rows")
         pafs.copy_files(str(local), "rows", destination_filesystem=store)
-        seconds: dict[str, list[float]] = {"bucket": [], "local disk": []}
-        for _ in range(_STREAMED_ROUNDS):
-            for name, dataset in (("local disk", local), ("bucket", remote)):
-                run = new()
-                options = [
-                    "--arch",
-                    "deeponet",
-                    "--set",
-                    f"training.resident_gib={_RESIDENT_GIB}",
-                    "--set",
-                    f"training.epochs={_EPOCHS}",
-                    "--local",
-                ]
-                _run("train", dataset, "--out", run, *options)
-                seconds[name].append(sum(line["seconds"] for line in History(run).read()))
-    return {"comparison": compare(seconds, "bucket", "local disk"), "seconds": seconds}
+
+        def train(network: str, dataset: Any) -> float:
+            run, settings = new(), {"training.resident_gib": _RESIDENT_GIB} | _NETWORKS[network]
+            _run("train", dataset, "--config", network, "--local", "--out", run, *_settings(settings))
+            return sum(line["seconds"] for line in History(run).read())
+
+        seconds: dict[str, dict[str, list[float]]] = {network: {"local disk": [], "bucket": []} for network in _NETWORKS}
+        for network, found in seconds.items():
+            for _ in range(_STREAMED_ROUNDS):
+                found["local disk"].append(train(network, local))
+                found["bucket"].append(train(network, remote))
+    return {network: {"comparison": compare(found, "bucket", "local disk"), "seconds": found} for network, found in seconds.items()}
 
 
 @contextmanager
@@ -193,6 +192,10 @@ def _folders() -> Iterator[Any]:
         yield lambda: root / str(next(numbers))
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+def _settings(values: dict[str, Any]) -> list[str]:
+    return [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
 
 
 def _words(*words: Any) -> list[str]:

@@ -20,6 +20,7 @@ from neural_hamilton.platform.evaluation.predictions import predict
 from neural_hamilton.platform.evaluation.problems import draw_problems
 
 _SENSORS = (12, 8, 24)
+_FIELDNETS: dict[int, dict[str, int]] = {24: {"num_fine": 97}, 12: {"num_fine": 37, "num_pairs": 16}, 8: {"num_fine": 37, "num_pairs": 16}}
 _NUM_ROWS = 2_000
 _NUM_SAMPLES = 64
 _ROWS_AT_ONCE = 200  # their samples are held together
@@ -39,8 +40,7 @@ def _measure_sensors(sensors: int, num_rows: int, num_samples: int) -> dict[str,
     system, settings = get_system("surface"), load_config(None, {}).evaluation
     ensemble = system.get_ensemble("random")()
     problems = draw_problems(system, ensemble, ensemble, 0, num_rows, (sensors, sensors))
-    # With 24 sensors, 400 steps lose two of the 2,000 rows.
-    fieldnet = parse_architecture({"name": "fieldnet", "rim": 2.0, "num_steps": 800})
+    fieldnet = parse_architecture({"name": "fieldnet", "rim": 2.0} | _FIELDNETS[sensors])
     network = build_operator(fieldnet, Task((sensors, sensors), system.domain, system.horizon))
     losses: dict[str, list[np.ndarray]] = {"fieldnet": [], "prior fit": [], "best": [], "expected": []}
     for start in range(0, num_rows, _ROWS_AT_ONCE):

@@ -85,6 +85,7 @@ def test_a_run_goes_on_from_its_last_epoch_with_the_same_weights(tiny_dataset, t
     assert weights_in(out) == weights_in(tmp_path / "whole") and len(history_in(out)) == 3
 
 
+@pytest.mark.slow
 def test_an_outage_in_the_middle_is_waited_for_or_told_in_one_sentence(store, tiny_dataset, tmp_path, out):
     run_training(config_with(), tiny_dataset, tmp_path / "whole", 0, resume=False)
     is_history = lambda method, path: method in ("PUT", "POST") and "history" in path  # noqa: E731
@@ -137,6 +138,7 @@ def test_two_workers_share_a_run_that_lies_in_a_bucket(ray_session, tiny_dataset
     assert {"result.json", "config.yaml", "model/model.json"} <= set(list_files(out))
 
 
+@pytest.mark.slow
 def test_a_sweep_keeps_its_study_in_the_bucket_and_goes_on_from_it(ray_session, tiny_dataset, tmp_path, out):
     config = config_with(training__epochs=2, sweep__space={"training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}})
     first = sweep(config, tiny_dataset, out, 2)
