@@ -2,7 +2,7 @@
 
 Surfaces are drawn from their distribution given V at the sensors (`sample_surfaces`), which is known exactly here, and the motion on
 each is integrated. In expected squared error nothing beats the mean of these motions, and its expected loss is their variance. The loss
-of any network can be read against this, as against that of one solver on one fitted surface, and of `fieldnet` before any training.
+of any network can be read against this, as against that of one solver on one fitted surface.
 
 Shapes: R rows, T query times.
 """
@@ -11,16 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from neural_hamilton.architectures import Task, build_operator, parse_architecture
 from neural_hamilton.physics.systems import Problems, get_system
 from neural_hamilton.physics.systems.surface.prior_fit import fit_surfaces, sample_surfaces
 from neural_hamilton.platform.config import load_config
 from neural_hamilton.platform.evaluation.metrics import summarise, total_losses
-from neural_hamilton.platform.evaluation.predictions import predict
 from neural_hamilton.platform.evaluation.problems import draw_problems
 
 _SENSORS = (12, 8, 24)
-_FIELDNETS: dict[int, dict[str, int]] = {24: {"num_fine": 97}, 12: {"num_fine": 37, "num_pairs": 16}, 8: {"num_fine": 37, "num_pairs": 16}}
 _NUM_ROWS = 2_000
 _NUM_SAMPLES = 64
 _ROWS_AT_ONCE = 200  # their samples are held together
@@ -40,13 +37,10 @@ def _measure_sensors(sensors: int, num_rows: int, num_samples: int) -> dict[str,
     system, settings = get_system("surface"), load_config(None, {}).evaluation
     ensemble = system.get_ensemble("random")()
     problems = draw_problems(system, ensemble, ensemble, 0, num_rows, (sensors, sensors))
-    fieldnet = parse_architecture({"name": "fieldnet", "rim": 2.0} | _FIELDNETS[sensors])
-    network = build_operator(fieldnet, Task((sensors, sensors), system.domain, system.horizon))
-    losses: dict[str, list[np.ndarray]] = {"fieldnet": [], "prior fit": [], "best": [], "expected": []}
+    losses: dict[str, list[np.ndarray]] = {"prior fit": [], "best": [], "expected": []}
     for start in range(0, num_rows, _ROWS_AT_ONCE):
         part = problems.take(slice(start, start + _ROWS_AT_ONCE))
         values = part.fields["potential"].astype(np.float32).astype(float)
-        losses["fieldnet"].append(total_losses(part, *predict(network.eval(), part, 100)[:2]))
         losses["prior fit"].append(total_losses(part, *_solve(part, fit_surfaces(values, 0.0))))
         samples = sample_surfaces(values, 0.0, ensemble.length_scale, num_samples, seed=start)
         motions = np.array([_solve(part, surfaces) for surfaces in samples])
