@@ -52,6 +52,7 @@ class FieldNetConfig(ArchitectureConfig):
     num_pairs: int = Field(
         default=0,
         ge=0,
+        le=256,
         description="pairs of potentials, drawn on either side of the predicted one as far as the sensors leave it open; the prediction is "
         "the mean of the motions in them. 0: the motion in the predicted one",
     )

@@ -103,6 +103,10 @@ def mistakes(dataset, model, tmp_path):
         "unknown configuration": (["train", dataset, "--out", tmp_path / "r", "--config", "nope.yaml"], ["nope.yaml", "demo"]),
         "no dataset": (["train", tmp_path / "nothing", "--out", tmp_path / "r"], ["nothing", "does not exist"]),
         "local with workers": (["train", dataset, "--local", "--workers", "2", "--out", tmp_path / "r"], ["--workers", "2", "--local"]),
+        "local with no GPUs of workers": (
+            ["train", dataset, "--local", "--gpus-per-worker", "0", "--out", tmp_path / "r"],
+            ["--gpus-per-worker", "--local"],
+        ),
         "local with resources of workers": (
             ["train", dataset, "--local", "--gpus-per-worker", "1", "--out", tmp_path / "r"],
             ["--gpus-per-worker", "--local"],

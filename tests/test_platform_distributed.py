@@ -14,7 +14,7 @@ from neural_hamilton.physics import InputError
 from neural_hamilton.physics.errors import StorageUnavailable
 from neural_hamilton.platform.progress import Progress
 from neural_hamilton.platform.training import distributed
-from neural_hamilton.platform.training.distributed import cpus_per_worker, train_with_ray
+from neural_hamilton.platform.training.distributed import cpus_per_worker, train_with_ray, worker_resources
 from neural_hamilton.platform.training.loop import train
 from neural_hamilton.platform.training.run_folder import prepare_run
 
@@ -82,6 +82,16 @@ def test_more_workers_than_the_cluster_has_is_refused(ray_session, tiny_dataset,
     config = prepare_run(tmp_path / "run", tiny_dataset, config_with(), False)
     with pytest.raises(InputError, match="--workers is 64"):
         train_with_ray(config, tiny_dataset, tmp_path / "run", 64, Progress("train", 3))
+
+
+def test_workers_have_what_is_given_and_an_equal_part_of_the_rest(ray_session, monkeypatch):
+    assert worker_resources(1) == {"CPU": 2, "GPU": 0} and worker_resources(2, gpus=0) == {"CPU": 1, "GPU": 0}
+    assert worker_resources(2, cpus=1) == {"CPU": 1, "GPU": 0}
+    for asked in ({"cpus": 3}, {"gpus": 1}):
+        with pytest.raises(InputError, match=r"this machine has 2 and 0: ask for less, or set RAY_ADDRESS to a cluster"):
+            worker_resources(1, **asked)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")  # nodes may be started
+    assert worker_resources(1, cpus=64) == {"CPU": 64, "GPU": 0} and worker_resources(4, gpus=1) == {"CPU": 1, "GPU": 1}
 
 
 @pytest.mark.parametrize(

@@ -277,6 +277,28 @@ def test_a_dashboard_that_does_not_respond_is_one_sentence(monkeypatch):
             Jobs(address)
 
 
+@pytest.mark.parametrize("refusals", [2, 1000])
+def test_a_head_without_an_agent_is_asked_again_and_then_named(monkeypatch, refusals):
+    """As Ray's dashboard refuses in the first seconds of a head, and for good where another Ray has its agent's port."""
+    monkeypatch.setattr(jobs, "_AGENT_SECONDS", 0.5)
+    monkeypatch.setattr(jobs, "_POLL_SECONDS", 0.01)
+    asked = []
+
+    def submit_job(**job):
+        asked.append(job["submission_id"])
+        if len(asked) <= refusals:
+            raise RuntimeError("Request failed with status code 500: No available agent to submit job, please try again later..")
+
+    cluster = object.__new__(Jobs)
+    cluster.address, cluster._client = "http://head:8265", SimpleNamespace(list_jobs=lambda: [], submit_job=submit_job)
+    if refusals == 2:
+        assert cluster.submit("true", None, "one") == ("one", False) and asked == ["one"] * 3
+        return
+    with pytest.raises(InputError, match=r"no node accepts jobs.*--dashboard-agent-listen-port` and a port that is free$"):
+        cluster.submit("true", None, "one")
+    assert len(asked) > 3
+
+
 def test_the_address_is_that_of_the_option_then_of_the_environment(monkeypatch):
     for name in ("RAY_API_SERVER_ADDRESS", "RAY_DASHBOARD_ADDRESS"):
         monkeypatch.delenv(name, raising=False)

@@ -24,6 +24,7 @@ _ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_DASHBOARD_ADDRESS")
 _LOGGERS = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 _CONNECT_SECONDS = 3.0
 _POLL_SECONDS = 2.0  # between looks at the state of a job whose log is silent
+_AGENT_SECONDS = 30.0  # that a new head may take until it accepts jobs
 _REPLY_SECONDS = 60.0  # for one of the dashboard, which may be busy
 _PATIENCE_SECONDS = 120.0  # how long the dashboard may be out of reach before the command gives up
 
@@ -76,7 +77,7 @@ class Jobs:
             Where a job of this name has another command, or the upload is refused.
         """
         environment = {"working_dir": str(code), "excludes": [".git"]} if code else {}
-        base = job or f"nh-{_digest(entrypoint, code)}"
+        base, deadline = job or f"nh-{_digest(entrypoint, code)}", time.monotonic() + _AGENT_SECONDS
         while True:
             name, exists = self._choose(base, numbered=job is None)
             if exists:
@@ -87,6 +88,15 @@ class Jobs:
                     self._client.submit_job(entrypoint=entrypoint, runtime_env=environment, submission_id=name)
             except _AlreadySubmitted:
                 continue  # by another process, since `_choose` looked
+            except _NoAgent:
+                if time.monotonic() > deadline:
+                    raise InputError(
+                        f"--address is {self.address!r}, where no node accepts jobs after {_AGENT_SECONDS:.0f} s, as when another Ray of "
+                        "the machine has the port of the head's agent, 52365; start the head anew with `ray start --head "
+                        "--dashboard-agent-listen-port` and a port that is free"
+                    ) from None
+                time.sleep(_POLL_SECONDS)
+                continue
             return name, False
 
     def follow(self, job: str, write: Write) -> None:
@@ -185,6 +195,8 @@ class Jobs:
             reason = " ".join(str(error).split())
             if "already" in reason and "submission_id" in reason:
                 raise _AlreadySubmitted from None
+            if "No available agent" in reason:
+                raise _NoAgent from None
             if "status code 413" in reason or "exceeds the maximum size" in reason:
                 raise InputError(
                     "the code is larger than the 100 MiB that Ray takes; move large files out of the checkout, or list them in .gitignore"
@@ -208,6 +220,10 @@ class _Log:
 
 class _AlreadySubmitted(Exception):
     """A job of this name began meanwhile."""
+
+
+class _NoAgent(Exception):
+    """No node of the cluster accepts jobs."""
 
 
 def _digest(entrypoint: str, code: Path | None) -> str:

@@ -50,12 +50,15 @@ def doctor(cluster: bool, as_json: bool) -> None:
 
 
 def _examine_cluster(as_json: bool) -> None:
+    from ..cluster.joining import cluster_address
     from ..cluster.nodes import examine_nodes
 
     report = examine_nodes()
     rows = [{"node": "this machine"} | _row(report["driver"])]
     rows += [{"node": f"{node['address']} ({node['node_id'][:8]})"} | _row(node) for node in report["nodes"]]
     advice = [f"fix: {sentence}" for sentence in report["advice"]] or ["all nodes have what this machine has"]
+    if cluster_address() is None:
+        advice.append("RAY_ADDRESS is not set, so this was a private Ray of this machine; set it to the cluster's host:port")
     emit(report, as_json, "\n".join([format_table(rows), *advice]))
 
 

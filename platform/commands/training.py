@@ -15,7 +15,10 @@ from .console import DATASET, OUT, architecture_option, config_options, deadline
 @click.option("--out", "run", required=True, type=OUT, help="Run folder.")
 @click.option("--workers", default=1, type=click.IntRange(1), help="Ray Train workers (DDP).")
 @click.option(
-    "--cpus-per-worker", "cpus", type=click.IntRange(1), help="CPUs of a worker.  [default: an equal part of those that are there]"
+    "--cpus-per-worker",
+    "cpus",
+    type=click.IntRange(1),
+    help="CPUs of a worker.  [default: an equal part of those that are there, at least 1]",
 )
 @click.option("--gpus-per-worker", "gpus", type=click.IntRange(0, 1), help="GPUs of a worker.  [default: one where there are enough]")
 @click.option("--local", is_flag=True, help="Run the loop in this process, without Ray.")
@@ -44,13 +47,12 @@ def train(
     deadline = deadline_after(minutes)
     if local and workers > 1:
         raise InputError(f"--workers is {workers} with --local, which runs one process; leave one of them out")
-    if local and (cpus or gpus):
+    if local and (cpus is not None or gpus is not None):
         raise InputError("--local runs in this process; leave out --cpus-per-worker and --gpus-per-worker")
     from ..training.runs import run_training
 
     config = resolve_config(config_source, assignments, **flags)
-    resources = None if cpus is None and gpus is None else {"CPU": float(cpus or 1), "GPU": float(gpus or 0)}
-    result = run_training(config, dataset, run, 0 if local else workers, resume, deadline, resources)
+    result = run_training(config, dataset, run, 0 if local else workers, resume, deadline, cpus, gpus)
     emit(result, as_json, _text(result, config.training.epochs))
 
 

@@ -107,17 +107,28 @@ def _fit(trainer: Any, kept: str) -> Any:
     raise InputError(f"the controller of Ray Train could not be started in {_RESTARTS} attempts; {kept}")
 
 
-def worker_resources(num_workers: int) -> dict[str, float]:
-    """The "CPU" and "GPU" of each of equal workers that share the cluster; InputError where it is too small, or cannot be reached."""
+def worker_resources(num_workers: int, cpus: int | None = None, gpus: int | None = None) -> dict[str, float]:
+    """The "CPU" and "GPU" of each of equal workers, as given, for which the cluster may have to start nodes; else those that are there are
+    shared. InputError where it is too small, or cannot be reached.
+    """
+    from ..cluster.joining import cluster_address
     from ..ray_runtime import connect
 
     ray = connect()
-    resources = ray.cluster_resources()
-    use_gpu = resources.get("GPU", 0) >= num_workers
-    cpus = resources.get("CPU", 0)
-    if not use_gpu and num_workers > cpus:
-        raise InputError(f"--workers is {num_workers}; this cluster has {cpus:.0f} CPUs: give --cpus-per-worker if it starts nodes")
-    return {"CPU": cpus_per_worker(ray.nodes(), num_workers), "GPU": int(use_gpu)}
+    there = ray.cluster_resources()
+    has_cpus, has_gpus = there.get("CPU", 0), there.get("GPU", 0)
+    is_given = cpus is not None or gpus is not None
+    use_gpus = int(has_gpus >= num_workers) if gpus is None else gpus
+    if not is_given and not use_gpus and num_workers > has_cpus:
+        raise InputError(f"--workers is {num_workers}; this cluster has {has_cpus:.0f} CPUs: give --cpus-per-worker if it starts nodes")
+    if cpus is None:
+        cpus = cpus_per_worker(ray.nodes(), num_workers) if has_cpus >= num_workers else 1
+    if is_given and cluster_address() is None and (num_workers * cpus > has_cpus or num_workers * use_gpus > has_gpus):
+        raise InputError(
+            f"--workers is {num_workers}, of {cpus} CPUs and {use_gpus} GPUs each; this machine has {has_cpus:.0f} and {has_gpus:.0f}: ask for "
+            "less, or set RAY_ADDRESS to a cluster that has more or starts nodes"
+        )
+    return {"CPU": cpus, "GPU": use_gpus}
 
 
 def cpus_per_worker(nodes: list[dict[str, Any]], num_workers: int) -> int:

@@ -36,22 +36,25 @@ def run_training(
     workers: int,
     resume: bool,
     deadline: float | None = None,
-    resources: dict[str, float] | None = None,
+    cpus: int | None = None,
+    gpus: int | None = None,
 ) -> dict[str, Any]:
     """Train in the folder `run`, in this process (`workers` 0) or under Ray Train; returns the result.
 
-    `deadline` as in `training.train`, `resources` as in `train_with_ray`; InputError as there and in `prepare_run`.
+    `deadline` as in `training.train`, `cpus` and `gpus` as in `worker_resources`; InputError as there and in `prepare_run`.
     """
     dataset, run = dataset.absolute(), run.absolute()
-    config = prepare_run(
-        run, dataset, config, resume, before_claim=lambda: check_start(config.training, _device(workers, resources), max(1, workers))
-    )
+
+    def check() -> None:
+        check_start(config.training, _device(workers, cpus, gpus), max(1, workers))
+
+    config = prepare_run(run, dataset, config, resume, before_claim=check)
     done = sum(line["steps"] for line in History(run).read())
     with track(f"train {config.architecture.name}", steps_of(config), done) as progress:
         if workers:
-            from .distributed import train_with_ray
+            from .distributed import train_with_ray, worker_resources
 
-            return train_with_ray(config, dataset, run, workers, progress, deadline, resources)
+            return train_with_ray(config, dataset, run, workers, progress, deadline, worker_resources(workers, cpus, gpus))
         return train(
             config,
             dataset,
@@ -62,10 +65,10 @@ def run_training(
         )
 
 
-def _device(workers: int, resources: dict[str, float] | None) -> torch.device:
+def _device(workers: int, cpus: int | None, gpus: int | None) -> torch.device:
     """What a run trains on: this process's device, or that of Ray's workers; InputError where the cluster is too small for them."""
     if not workers:
         return default_device()
     from .distributed import worker_resources
 
-    return torch.device("cuda" if (resources or worker_resources(workers))["GPU"] else "cpu")
+    return torch.device("cuda" if worker_resources(workers, cpus, gpus)["GPU"] else "cpu")
