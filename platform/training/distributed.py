@@ -125,8 +125,8 @@ def worker_resources(num_workers: int, cpus: int | None = None, gpus: int | None
         cpus = cpus_per_worker(ray.nodes(), num_workers) if has_cpus >= num_workers else 1
     if is_given and cluster_address() is None and (num_workers * cpus > has_cpus or num_workers * use_gpus > has_gpus):
         raise InputError(
-            f"--workers is {num_workers}, of {cpus} CPUs and {use_gpus} GPUs each; this machine has {has_cpus:.0f} and {has_gpus:.0f}: ask for "
-            "less, or set RAY_ADDRESS to a cluster that has more or starts nodes"
+            f"--workers is {num_workers}, of {cpus} CPUs and {use_gpus} GPUs each; this machine has {has_cpus:.0f} and {has_gpus:.0f}: ask "
+            "for less, or set RAY_ADDRESS to a cluster that has more or starts nodes"
         )
     return {"CPU": cpus, "GPU": use_gpus}
 
