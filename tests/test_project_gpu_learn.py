@@ -48,7 +48,7 @@ def test_the_learning_rate_ends_with_the_time(tmp_path, monkeypatch):
     monkeypatch.setattr(learn, "RESULTS", tmp_path / "repository")
     small = network_config(DIRECT, True, {})
     monkeypatch.setattr(learn, "network_config", lambda *_: small)
-    deadline = time.time() + 6
+    deadline = time.time() + 12
     (cell,) = learn.cells(Bench(torch.device("cpu"), False, deadline, tmp_path / "out"))
     figures = cell.measure()
     assert time.time() < deadline + 2 and figures["epochs"] > 10
