@@ -117,19 +117,21 @@ class FieldInterpolation(nn.Module):
         """Fields of variance 1 less their own interpolants (D / 2, K, F1, F2). Each draw has one set of normal numbers for all kernels, so
         that a mixture of kernels has about the deviation of one between them.
         """
+        deviations = np.empty((num_pairs, len(kernels), *(x.size for x in fine)))
+        if not num_pairs:
+            return deviations
         shrink = PERIOD / (1.0 + _IMAGES * max(scale for scale, _ in kernels))
         highest = int(highest_modes(np.array(shrink * min(scale for scale, _ in kernels))))
         rng = np.random.Generator(np.random.Philox(_SEED))
         normals = rng.standard_normal((num_pairs, 2 * highest + 1, 2 * highest + 1))
         errors = rng.standard_normal((num_pairs, *(x.size for x in sensors)))
         at_sensors, at_fine = ([modes(shrink * x, highest) for x in places] for places in (sensors, fine))
-        deviations = np.empty((num_pairs, len(kernels), *(x.size for x in fine)))
         for k, (scale, variance) in enumerate(kernels):
             each = mode_deviations(shrink * scale, highest)
             drawn = normals * np.outer(each, each)
             readings = at_sensors[0] @ drawn @ at_sensors[1].T + np.sqrt(variance) * errors
-            interpolants = self._interpolate(torch.from_numpy(readings))[1][:, k] if num_pairs else 0.0
-            deviations[:, k] = at_fine[0] @ drawn @ at_fine[1].T - np.asarray(interpolants)
+            interpolants = self._interpolate(torch.from_numpy(readings))[1][:, k].numpy()
+            deviations[:, k] = at_fine[0] @ drawn @ at_fine[1].T - interpolants
         return deviations
 
     @staticmethod
