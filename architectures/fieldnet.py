@@ -10,11 +10,11 @@ these motions (`num_pairs`), which is not the motion in any of them.
 Shapes: B batch, (S1, S2) sensors, (F1, F2) points of the fine grid, T query times, D drawn potentials.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, model_validator
 from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
@@ -26,6 +26,7 @@ from .operator import ArchitectureConfig, Operator, OperatorOutput
 from .task import Task
 
 _DEGREE = 5
+_FURTHEST = 2.0  # that a reading's logarithm may be from the predicted one; by noise, readings near the rim are anywhere
 _LEAST_RATIO = 1e-5  # of V below the rim, over the envelope, where it is least and where it is most; random surfaces have 1e-3
 
 
@@ -43,7 +44,16 @@ class FieldNetConfig(ArchitectureConfig):
         description="of the interpolants, over the domain's width",
     )
     noise: list[PositiveFloat] = Field(
-        default=[1e-13, 1e-12], min_length=1, description="variances of the sensors' errors that the interpolants allow for, over that of V"
+        default=[1e-14],
+        min_length=1,
+        description="variances of the sensors' errors that the interpolants allow for, over that of V; with a rim, of its logarithm in the "
+        "middle, as errors of the logarithm grow towards the rim",
+    )
+    sensor_noise: float | None = Field(
+        default=None,
+        ge=1e-6,
+        description="standard deviation of the errors of V at the sensors, where that is what limits the prediction; each reading is then "
+        "given its weight by the predicted V. Only with a rim",
     )
     width: int = Field(default=16, ge=1, description="channels of the convolutions that correct V")
     num_layers: int = Field(default=3, ge=1, description="convolutions that correct V")
@@ -56,6 +66,12 @@ class FieldNetConfig(ArchitectureConfig):
         description="pairs of potentials, drawn on either side of the predicted one as far as the sensors leave it open; the prediction is "
         "the mean of the motions in them. 0: the motion in the predicted one",
     )
+
+    @model_validator(mode="after")
+    def _noise_needs_a_rim(self) -> Self:
+        if self.sensor_noise is not None and self.rim is None:
+            raise ValueError(f"sensor_noise is {self.sensor_noise}; it needs a rim: without one every sensor has the same weight (noise)")
+        return self
 
     @property
     def built_in(self) -> str:
@@ -83,16 +99,25 @@ class FieldNet(Operator):
         sensors = [np.linspace(0.0, 1.0, count) for count in task.sensors]
         fine = [np.linspace(0.0, 1.0, config.num_fine)] * 2
         inside = slice(1, -1) if config.rim is not None else slice(None)
+        inner = [x[inside] for x in sensors]
         self.field = FieldInterpolation(
-            [x[inside] for x in sensors], fine, config.length_scales, config.noise, config.width, config.num_layers, config.num_pairs
+            inner,
+            fine,
+            config.length_scales,
+            config.noise,
+            [np.ones(x.size) if config.rim is None else 1.0 / _bump(x) for x in inner],
+            config.width,
+            config.num_layers,
+            config.num_pairs,
+            noisy=config.sensor_noise is not None,
         )
         self.splitting = get_splitting(config.method, task.horizon / config.num_steps)
         to_coefficients = make_interp_spline(fine[0], np.eye(config.num_fine), k=_DEGREE).c
-        inner, outer = (_envelope(*places) for places in ([x[inside] for x in sensors], fine))
+        envelope, fine_envelope = (np.outer(*map(_bump, places)) for places in (inner, fine))
         splines = {
             f"spline_{axis}": make_interp_spline(x, np.eye(x.size), k=min(3, x.size - 1))(fine[axis]) for axis, x in enumerate(sensors)
         }
-        self.exact = Float64Constants(to_coefficients=to_coefficients, envelope=inner, fine_envelope=outer, **splines)
+        self.exact = Float64Constants(to_coefficients=to_coefficients, envelope=envelope, fine_envelope=fine_envelope, **splines)
 
     def predict(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> OperatorOutput:
         potentials = self.predict_potentials(fields)
@@ -106,20 +131,37 @@ class FieldNet(Operator):
 
     def predict_potentials(self, fields: Tensor) -> Tensor:
         """V on the fine grid (B, D, F1, F2) in float64, as often as it is drawn, from fields (B, 1, S1, S2)."""
-        rim = self.config.rim
-        if rim is None:
+        if self.config.rim is None:
             return self.field(self.normalise(fields).squeeze(1)) * self.potential_scale.double() + self.potential_mean.double()
-        values = fields.double()
-        below = (rim - values[..., 1:-1, 1:-1]) / self.exact["envelope"]
-        # Where V reaches the rim inside, or noise lifts a reading to it, the logarithm is no field.
-        has_logarithm = below.amin(dim=(2, 3), keepdim=True) > _LEAST_RATIO * below.amax(dim=(2, 3), keepdim=True)
-        found = rim - self.exact["fine_envelope"] * self.field(torch.where(has_logarithm, below, 1.0).squeeze(1).log()).exp()
-        return torch.where(has_logarithm, found, self.exact["spline_0"] @ values @ self.exact["spline_1"].T)
+        values = fields.squeeze(1).double()
+        below = self.config.rim - values[:, 1:-1, 1:-1]
+        if self.config.sensor_noise is not None:
+            return self._below_rim(self._logarithms_of_noisy(below, self.config.sensor_noise))
+        # Where V reaches the rim inside, the logarithm is no field.
+        scaled = below / self.exact["envelope"]
+        has_logarithm = scaled.amin(dim=(1, 2), keepdim=True) > _LEAST_RATIO * scaled.amax(dim=(1, 2), keepdim=True)
+        found = self._below_rim(self.field(torch.where(has_logarithm, scaled, 1.0).log()))
+        spline = self.exact["spline_0"] @ values @ self.exact["spline_1"].T
+        return torch.where(has_logarithm.unsqueeze(1), found, spline.unsqueeze(1))
+
+    def _below_rim(self, logarithms: Tensor) -> Tensor:
+        assert self.config.rim is not None
+        return self.config.rim - self.exact["fine_envelope"] * logarithms.exp()
+
+    def _logarithms_of_noisy(self, below: Tensor, noise: float) -> Tensor:
+        envelope = self.exact["envelope"]
+
+        def linearise(logarithm: Tensor) -> tuple[Tensor, Tensor]:
+            """All readings of V have the same error. That of a logarithm is larger the nearer the predicted V is to the rim."""
+            predicted = (envelope * logarithm.exp()).clamp(min=noise)
+            return logarithm + ((below - predicted) / predicted).clamp(-_FURTHEST, _FURTHEST), (noise / predicted).square()
+
+        return self.field((below.clamp(min=noise) / envelope).log(), linearise)
 
 
-def _envelope(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A product that vanishes on the boundary of the unit square, and is 1 in its middle."""
-    return np.outer(4.0 * x * (1.0 - x), 4.0 * y * (1.0 - y))
+def _bump(x: np.ndarray) -> np.ndarray:
+    """It vanishes at 0 and 1, and is 1 halfway; the product of two is the envelope of V below its rim."""
+    return 4.0 * x * (1.0 - x)
 
 
 ARCHITECTURE = FieldNet

@@ -7,6 +7,7 @@ from scipy.stats import multivariate_normal
 
 from neural_hamilton.architectures import Task, build_operator, parse_architecture
 from neural_hamilton.architectures.layers.field_interpolation import FieldInterpolation
+from neural_hamilton.architectures.layers.noisy_readings import NoisyReadings
 from neural_hamilton.physics import InputError
 from neural_hamilton.physics.systems import get_system
 from neural_hamilton.platform.config import load_config
@@ -46,6 +47,32 @@ def test_before_training_it_is_near_the_prior_fit_and_far_better_than_splines(se
     assert own < spline / 10 and own < max(2 * fit, 1e-11), (own, fit, spline)
 
 
+def test_with_noise_of_known_size_it_is_nearer_than_the_prior_fit():
+    ensemble = SURFACE.ensembles["random"]()
+    problems = draw_problems(SURFACE, ensemble, ensemble, 0, 256, (12, 12)).at_sensors((12, 12), 0.01, 0)
+    [fit] = [b for b in SURFACE.baselines([0.02]) if b.name == "dop853-prior-fit"]
+    by_fit = measure(problems, *fit.states(problems)[:2])["total_loss"].mean()
+    common = {"num_fine": 37, "num_steps": 60, "noise": [1e-5, 1e-4, 1e-3]}
+    losses = []
+    for own in ({"sensor_noise": None}, {"sensor_noise": 0.01}, {"sensor_noise": 0.01, "num_pairs": 8}):
+        with torch.no_grad():
+            output = network(**common, **own)(*inputs(problems))
+        losses.append(measure(problems, *(np.asarray(x, dtype=np.float64) for x in (output.q, output.p)))["total_loss"].mean())
+    assert losses[1] < 0.7 * losses[0] and losses[1] < 1.05 * by_fit and losses[2] < 0.9 * by_fit, (losses, by_fit)
+
+
+def test_noise_may_lift_readings_above_the_rim():
+    problems = problems_with(12, rows=2)
+    fields, times, initial = inputs(problems)
+    fields[0, 0, 1, 1:3] = 2.05
+    model = network(sensor_noise=0.02, noise=[1e-4], num_fine=37, num_steps=60, num_pairs=1).train()
+    output = model(fields, times, initial)
+    output.q.square().mean().backward()
+    assert torch.isfinite(output.q).all() and all(torch.isfinite(x.grad).all() for x in model.parameters() if x.grad is not None)
+    potentials = model.predict_potentials(fields)
+    assert torch.all(potentials[..., 0] == 2.0) and torch.all(potentials[..., 1:-1, 1:-1] < 2.0)
+
+
 @pytest.mark.parametrize("name", ["separable", "central"])
 def test_a_surface_that_is_level_at_its_rim_is_a_spline_beside_others_that_are_not(name):
     case = next(case for case in SURFACE.named_cases(None) if case.name == name)
@@ -73,9 +100,11 @@ def test_readings_at_the_rim_have_finite_gradients():
 
 def test_an_interpolant_is_the_mean_of_its_gaussian_process_and_its_evidence_is_the_likelihood():
     places, fine, scales = np.linspace(0.1, 0.9, 5), np.linspace(0.0, 1.0, 13), [0.2, 0.4]
-    module = FieldInterpolation([places, places], [fine, fine], scales, [1e-6], 4, 1)
+    errors = 1.0 + places
+    module = FieldInterpolation([places, places], [fine, fine], scales, [1e-6], [errors, errors], 4, 1)
     values = np.random.default_rng(0).normal(size=(5, 5))
-    means, fields, evidence, variances = module._interpolate(torch.from_numpy(values)[None])
+    found = module._interpolate(torch.from_numpy(values)[None])
+    fields, at_sensors = module._at("fine", found), module._at("own", found)
     grid = np.stack(np.meshgrid(places, places, indexing="ij"), axis=-1).reshape(-1, 2)
     dense = np.stack(np.meshgrid(fine, fine, indexing="ij"), axis=-1).reshape(-1, 2)
     likelihoods = []
@@ -84,25 +113,29 @@ def test_an_interpolant_is_the_mean_of_its_gaussian_process_and_its_evidence_is_
         def kernel(a, b, scale=scale):
             return np.exp(-0.5 * np.square((a[:, None] - b) / scale).sum(axis=-1))
 
-        covariance = kernel(grid, grid) + 1e-6 * np.eye(25)
+        covariance = kernel(grid, grid) + 1e-6 * np.diag(np.square(np.outer(errors, errors).ravel()))
         ones = np.linalg.solve(covariance, np.ones(25))
         mean = ones @ values.ravel() / ones.sum()
         expected = mean + kernel(dense, grid) @ np.linalg.solve(covariance, values.ravel() - mean)
         np.testing.assert_allclose(fields[0, k].flatten(), expected, atol=1e-7)
-        assert float(means[0, k]) == pytest.approx(mean, rel=1e-7)
+        own = mean + kernel(grid, grid) @ np.linalg.solve(covariance, values.ravel() - mean)
+        np.testing.assert_allclose(at_sensors[0, k].flatten(), own, atol=1e-7)
+        assert float(found.means[0, k]) == pytest.approx(mean, rel=1e-7)
         variance = (values.ravel() - mean) @ np.linalg.solve(covariance, values.ravel() - mean) / 25
-        assert float(variances[0, k]) == pytest.approx(variance * 25 / 24, rel=1e-7)
+        assert float(found.variances[0, k]) == pytest.approx(variance * 25 / 24, rel=1e-7)
         likelihood = multivariate_normal(np.full(25, mean), variance * covariance).logpdf(values.ravel())
         likelihoods.append(likelihood - 0.5 * np.log(ones.sum()))
-    assert float(evidence[0, 0] - evidence[0, 1]) == pytest.approx(likelihoods[0] - likelihoods[1], abs=1e-6)
+    assert float(found.evidence[0, 0] - found.evidence[0, 1]) == pytest.approx(likelihoods[0] - likelihoods[1], abs=1e-6)
 
 
 def test_drawn_fields_have_the_variance_that_the_sensors_leave_open():
     places, fine, pairs = np.linspace(0.1, 0.9, 4), np.linspace(0.0, 1.0, 9), 2_000
-    module = FieldInterpolation([places, places], [fine, fine], [0.3], [1e-2], 4, 1, pairs)
+    errors = 1.0 + places
+    module = FieldInterpolation([places, places], [fine, fine], [0.3], [1e-2], [errors, errors], 4, 1, pairs)
     values = torch.from_numpy(np.random.default_rng(1).normal(size=(1, 4, 4)))
     drawn = module(values)[0].detach().numpy()
-    average, variance = module._interpolate(values)[1][0, 0].numpy(), float(module._interpolate(values)[3][0, 0])
+    found = module._interpolate(values)
+    average, variance = module._at("fine", found)[0, 0].numpy(), float(found.variances[0, 0])
     np.testing.assert_allclose(0.5 * (drawn[:pairs] + drawn[pairs:]), np.broadcast_to(average, (pairs, 9, 9)), atol=1e-12)
 
     grid, dense = (np.stack(np.meshgrid(x, x, indexing="ij"), axis=-1).reshape(-1, 2) for x in (places, fine))
@@ -111,11 +144,38 @@ def test_drawn_fields_have_the_variance_that_the_sensors_leave_open():
         return np.exp(-0.5 * np.square((a[:, None] - b) / 0.3).sum(axis=-1))
 
     # Kriging with an unknown mean (Rasmussen and Williams, 2.42).
-    solved = np.linalg.solve(kernel(grid, grid) + 1e-2 * np.eye(16), np.column_stack([kernel(grid, dense), np.ones(16)]))
+    solved = np.linalg.solve(
+        kernel(grid, grid) + 1e-2 * np.diag(np.square(np.outer(errors, errors).ravel())),
+        np.column_stack([kernel(grid, dense), np.ones(16)]),
+    )
     across, ones = solved[:, :-1], solved[:, -1]
     left = 1.0 - (kernel(dense, grid) * across.T).sum(axis=1) + np.square(1.0 - across.sum(axis=0)) / ones.sum()
     measured = np.square(drawn[:pairs] - average).mean(axis=0).ravel() / variance
     np.testing.assert_allclose(measured, left, rtol=6.0 * np.sqrt(2.0 / pairs))  # six standard deviations of a variance
+
+
+def test_noisy_readings_are_weighed_by_their_own_errors():
+    places, fine, count = np.linspace(0.1, 0.9, 4), np.linspace(0.0, 1.0, 9), 4_000
+    scales, amounts = [0.2, 0.5], np.array([[0.7, 0.4], [0.0, 2.0], *([[1.0, 1.0]] * 16)])  # more rows than are solved at once
+    rng = np.random.default_rng(2)
+    readings, variances = rng.normal(size=(18, 4, 4)), 10.0 ** rng.uniform(-4.0, 0.0, size=(18, 4, 4))
+    module = NoisyReadings([places, places], [fine, fine], scales, count)
+    means, deviations = module(*(torch.from_numpy(x) for x in (readings, variances, amounts)))
+    grid, dense = (np.stack(np.meshgrid(x, x, indexing="ij"), axis=-1).reshape(-1, 2) for x in (places, fine))
+    for row in (0, 1, 17):
+
+        def kernel(a, b, row=row):
+            squares = np.square(a[:, None] - b).sum(axis=-1)
+            return sum(amount * np.exp(-0.5 * squares / scale**2) for amount, scale in zip(amounts[row], scales, strict=True))
+
+        covariance = kernel(grid, grid) + np.diag(variances[row].ravel())
+        solved = np.linalg.solve(covariance, np.column_stack([kernel(grid, dense), np.ones(16), readings[row].ravel()]))
+        across, ones, own = solved[:, :-2], solved[:, -2], solved[:, -1]
+        mean = own.sum() / ones.sum()
+        np.testing.assert_allclose(means[row].flatten(), mean + kernel(dense, grid) @ (own - mean * ones), atol=1e-9)
+        left = amounts[row].sum() - (kernel(dense, grid) * across.T).sum(axis=1) + np.square(1.0 - across.sum(axis=0)) / ones.sum()
+        measured = np.square(deviations[row].numpy()).mean(axis=0).ravel()
+        np.testing.assert_allclose(measured, left, rtol=6.0 * np.sqrt(2.0 / count))
 
 
 @pytest.mark.parametrize("rim", [2.0, None])
@@ -174,6 +234,11 @@ def test_what_it_cannot_do_is_one_clear_sentence(channels, domain):
     task = Task((10,) * len(domain), domain, 2.0, channels)
     with pytest.raises(InputError, match="fieldnet supports two degrees of freedom with unit mass, so one channel, V"):
         build_operator(parse_architecture({"name": "fieldnet"}), task)
+
+
+def test_noise_of_sensors_without_a_rim_is_refused():
+    with pytest.raises(InputError, match=r"sensor_noise is 0\.01; it needs a rim"):
+        load_config(None, {"architecture": {"name": "fieldnet", "sensor_noise": 0.01}})
 
 
 def test_a_scale_of_the_loss_without_the_cauchy_loss_is_refused():

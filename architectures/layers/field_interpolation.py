@@ -2,7 +2,8 @@
 
 Each interpolant is the mean of a Gaussian process with the kernel exp(-r² / 2 l²) and an unknown mean and variance, given the sensors
 (Rasmussen & Williams, Gaussian Processes for Machine Learning, 2.2 and 2.7). On a grid the kernel is a product of one along each axis,
-so interpolation is a matrix along each axis, and the likelihood needs no more than their eigenvectors.
+and so are the variances of the sensors' errors, up to a factor. Eigenvectors along each axis that make both diagonal are then all that
+interpolants and likelihoods need. Where errors matter more than that, `NoisyReadings` allows for those of each row.
 
 What the sensors leave open is drawn by Matheron's rule: a field of the process less its own interpolant, which no sensor of it
 determines (Wilson et al., Efficiently sampling functions from Gaussian process posteriors, 2020).
@@ -10,31 +11,41 @@ determines (Wilson et al., Efficiently sampling functions from Gaussian process 
 Shapes: B batch, (S1, S2) sensors, (F1, F2) points of the fine grid, K interpolants, M width, D drawn fields.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.linalg import eigh
 from torch import Tensor, nn
 
-from ...physics.potentials.fourier_fields import PERIOD, highest_modes, mode_deviations, modes
 from .basics import Float64Constants
+from .noisy_readings import NoisyReadings, draw_fields
 
-_IMAGES = 6.0  # length scales at least from a place to the next image of another, where fields are drawn by their Fourier modes
+Linearise = Callable[[Tensor], tuple[Tensor, Tensor]]
+
 _SEED = 0  # of the normal numbers of drawn fields
 _SMALLEST_DEVIATION = 1e-9  # of a process at a sensor, over that of the field
 
 
 class _Axis(NamedTuple):
-    """Of one kernel along one axis: eigenvectors (S, S) and eigenvalues (S,) at the sensors, and what they make of the fine grid.
-
-    `weights` (F, S) interpolate in terms of the eigenvectors; `explained` (F,) is the part of the variance that the sensors explain.
+    """Of one kernel along one axis: vectors (S, S) in terms of which it and the errors are diagonal, the kernel's values (S,) there, and
+    what interpolates in these terms at the sensors' own places (S, S) and on the fine grid (F, S).
     """
 
     vectors: np.ndarray
     values: np.ndarray
-    weights: np.ndarray
-    explained: np.ndarray
+    own: np.ndarray
+    fine: np.ndarray
+
+
+class _Interpolants(NamedTuple):
+    """Means (B, K), coefficients (B, K, S1, S2), log likelihoods (B, K) up to a constant, and variances of the processes (B, K)."""
+
+    means: Tensor
+    coefficients: Tensor
+    evidence: Tensor
+    variances: Tensor
 
 
 class FieldInterpolation(nn.Module):
@@ -50,11 +61,16 @@ class FieldInterpolation(nn.Module):
     length_scales
         Of the interpolants, in the same units.
     noise
-        Variances of the sensors' errors, over that of the field; there is an interpolant for each with each length scale.
+        Variances of the sensors' errors, over that of the field, where `errors` are 1; there is an interpolant for each with each length
+        scale.
+    errors
+        Standard deviations of the sensors' errors along each axis, up to a factor. That of a sensor is the product of both.
     width, num_layers
         Of the convolutions that correct the average.
     num_pairs
         Of fields that differ by what the sensors leave open, the same multiples of its standard deviations for every row.
+    noisy
+        Whether `forward` is to allow for the errors of each reading.
     """
 
     def __init__(
@@ -63,22 +79,26 @@ class FieldInterpolation(nn.Module):
         fine: Sequence[np.ndarray],
         length_scales: Sequence[float],
         noise: Sequence[float],
+        errors: Sequence[np.ndarray],
         width: int,
         num_layers: int,
         num_pairs: int = 0,
+        noisy: bool = False,
     ) -> None:
         super().__init__()
         kernels = [(scale, variance) for scale in length_scales for variance in noise]
-        axes = [[_axis(x, f, *kernel) for kernel in kernels] for x, f in zip(sensors, fine, strict=True)]
+        scales, variances = zip(*kernels, strict=True)
+        axes = [[_axis(x, f, e, scale) for scale in scales] for x, f, e in zip(sensors, fine, errors, strict=True)]
         stacked = {
             f"{name}_{number}": np.stack([getattr(member, name) for member in members])
             for number, members in enumerate(axes)
-            for name in ("vectors", "values", "weights")
+            for name in _Axis._fields
         }
-        unexplained = np.stack([1.0 - np.outer(a.explained, b.explained) for a, b in zip(*axes, strict=True)])
-        variances = np.array([variance for _, variance in kernels])
-        self.exact = Float64Constants(unexplained=np.maximum(unexplained, _SMALLEST_DEVIATION**2), noise=variances, **stacked)
-        self.open = Float64Constants(deviations=self._draw_deviations(sensors, fine, kernels, num_pairs))
+        unexplained = np.stack([_unexplained(*one) for one in zip(*axes, variances, strict=True)])
+        self.exact = Float64Constants(unexplained=unexplained, noise=np.array(variances), **stacked)
+        self.num_noises = len(noise)
+        self.readings = NoisyReadings(sensors, fine, length_scales, num_pairs) if noisy else None
+        self.open = Float64Constants(deviations=self._draw_deviations(sensors, fine, errors, scales, 0 if noisy else num_pairs))
         self.judge = nn.Linear(len(kernels), len(kernels))
         self.bend = nn.Parameter(torch.zeros(len(kernels)))
         layers: list[nn.Module] = [nn.Conv2d(len(kernels) + 2, width, 3, padding=1), nn.GELU()]
@@ -91,76 +111,82 @@ class FieldInterpolation(nn.Module):
             for parameter in self.correct[-1].parameters():
                 parameter.zero_()
 
-    def forward(self, values: Tensor) -> Tensor:
-        """The values on the fine grid, in float64: they resolve differences that float32 does not."""
+    def forward(self, values: Tensor, linearise: Linearise | None = None) -> Tensor:
+        """The values on the fine grid, in float64: they resolve differences that float32 does not.
+
+        If the readings are noisy, `linearise` gives the readings and the variances of their errors (B, S1, S2) near a field (B, S1, S2).
+        """
         exact = values.double()
-        means, fields, evidence, variances = self._interpolate(exact)
-        weights = torch.softmax(self.judge(evidence.to(self.bend.dtype)).double(), dim=-1)[..., None, None]
+        found = self._interpolate(exact)
+        fields = self._at("fine", found)
+        weights_BK = torch.softmax(self.judge(found.evidence.to(self.bend.dtype)).double(), dim=-1)
+        weights = weights_BK[..., None, None]
+        if self.readings is None:
+            average = (weights * fields).sum(dim=1)
+            drawn = torch.einsum("bk,dkxy->bdxy", weights_BK * found.variances.sqrt(), self.open["deviations"])
+        else:
+            assert linearise is not None
+            near = (weights * self._at("own", found)).sum(dim=1)
+            amounts = (weights_BK * found.variances).unflatten(1, (-1, self.num_noises)).sum(dim=2)
+            average, drawn = self.readings(*linearise(near), amounts)
         variance = (weights * self.exact["unexplained"]).sum(dim=1)
         spread = self._spread(exact)
         deviation = variance.sqrt() * spread
-        average = (weights * fields).sum(dim=1)
-        mean = (weights[..., 0, 0] * means).sum(dim=1)[:, None, None]
+        mean = (weights_BK * found.means).sum(dim=1)[:, None, None]
         doubts = (fields - average.unsqueeze(1)) / deviation.unsqueeze(1)
         inputs = [((average - mean) / spread).unsqueeze(1), variance.log().unsqueeze(1) / 10.0, torch.tanh(doubts)]
         correction = self.correct(torch.cat(inputs, dim=1).to(self.bend.dtype)).squeeze(1).double()
         bent = average + (weights * self.bend.double()[:, None, None] * self.exact["unexplained"]).sum(dim=1) * spread.square()
-        found = (bent + deviation * correction).unsqueeze(1)
-        if not len(self.open["deviations"]):
-            return found
-        drawn = torch.einsum("bk,dkxy->bdxy", weights[..., 0, 0] * variances.sqrt(), self.open["deviations"])
-        return torch.cat([found + drawn, found - drawn], dim=1)
+        corrected = (bent + deviation * correction).unsqueeze(1)
+        return torch.cat([corrected + drawn, corrected - drawn], dim=1) if drawn.shape[1] else corrected
 
     def _draw_deviations(
-        self, sensors: Sequence[np.ndarray], fine: Sequence[np.ndarray], kernels: Sequence[tuple[float, float]], num_pairs: int
+        self, sensors: Sequence[np.ndarray], fine: Sequence[np.ndarray], errors: Sequence[np.ndarray], scales: Sequence[float], count: int
     ) -> np.ndarray:
-        """Fields of variance 1 less their own interpolants (D / 2, K, F1, F2). Each draw has one set of normal numbers for all kernels, so
+        """Fields of variance 1 less their own interpolants (count, K, F1, F2). Each draw has one set of normal numbers for all kernels, so
         that a mixture of kernels has about the deviation of one between them.
         """
-        deviations = np.empty((num_pairs, len(kernels), *(x.size for x in fine)))
-        if not num_pairs:
-            return deviations
-        shrink = PERIOD / (1.0 + _IMAGES * max(scale for scale, _ in kernels))
-        highest = int(highest_modes(np.array(shrink * min(scale for scale, _ in kernels))))
         rng = np.random.Generator(np.random.Philox(_SEED))
-        normals = rng.standard_normal((num_pairs, 2 * highest + 1, 2 * highest + 1))
-        errors = rng.standard_normal((num_pairs, *(x.size for x in sensors)))
-        at_sensors, at_fine = ([modes(shrink * x, highest) for x in places] for places in (sensors, fine))
-        for k, (scale, variance) in enumerate(kernels):
-            each = mode_deviations(shrink * scale, highest)
-            drawn = normals * np.outer(each, each)
-            readings = at_sensors[0] @ drawn @ at_sensors[1].T + np.sqrt(variance) * errors
-            interpolants = self._interpolate(torch.from_numpy(readings))[1][:, k].numpy()
-            deviations[:, k] = at_fine[0] @ drawn @ at_fine[1].T - interpolants
-        return deviations
+        at_sensors, at_fine = draw_fields(rng, (sensors, fine), [scales], count)
+        deviations = np.sqrt(self.exact["noise"].numpy())[:, None, None] * np.outer(*errors)
+        readings = at_sensors + deviations * rng.standard_normal((count, 1, *deviations.shape[1:]))
+        for k in range(len(scales)):
+            at_fine[:, k] -= self._at("fine", self._interpolate(torch.from_numpy(readings[:, k])))[:, k].numpy()
+        return at_fine
 
     @staticmethod
     def _spread(values: Tensor) -> Tensor:
         """Standard deviation of each row's values (B, 1, 1)."""
         return values.flatten(1).std(dim=1)[:, None, None].clamp(min=1e-6)
 
-    def _interpolate(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Means (B, K), interpolants (B, K, F1, F2), log likelihoods (B, K) up to a constant, and variances of the processes (B, K)."""
+    def _interpolate(self, values: Tensor) -> _Interpolants:
         first, second = self.exact["vectors_0"], self.exact["vectors_1"]
         eigenvalues = self.exact["values_0"][:, :, None] * self.exact["values_1"][:, None, :] + self.exact["noise"][:, None, None]
-        turned = first.transpose(1, 2) @ values.unsqueeze(1) @ second
+        turned = first.mT @ values.unsqueeze(1) @ second
         ones = first.sum(dim=1)[:, :, None] * second.sum(dim=1)[:, None, :]
         means = (turned * ones / eigenvalues).sum(dim=(2, 3)) / (ones.square() / eigenvalues).sum(dim=(1, 2))
         residual = turned - means[..., None, None] * ones
-        count = values[0].numel()
+        count = values.shape[1] * values.shape[2]
         fit = (residual.square() / eigenvalues).sum(dim=(2, 3)) / count
         evidence = -0.5 * count * torch.log(fit.clamp(min=1e-30)) - 0.5 * eigenvalues.log().sum(dim=(1, 2))
         evidence = evidence - 0.5 * torch.log((ones.square() / eigenvalues).sum(dim=(1, 2)))
-        fields = self.exact["weights_0"] @ (residual / eigenvalues) @ self.exact["weights_1"].transpose(1, 2) + means[..., None, None]
-        return means, fields, evidence - evidence.amax(dim=1, keepdim=True), fit * (count / (count - 1))
+        return _Interpolants(means, residual / eigenvalues, evidence - evidence.amax(dim=1, keepdim=True), fit * (count / (count - 1)))
+
+    def _at(self, places: str, found: _Interpolants) -> Tensor:
+        """Interpolants (B, K, n1, n2) at the "fine" grid or the sensors' "own" places."""
+        return self.exact[f"{places}_0"] @ found.coefficients @ self.exact[f"{places}_1"].mT + found.means[..., None, None]
 
 
-def _axis(sensors: np.ndarray, fine: np.ndarray, length_scale: float, noise: float) -> _Axis:
+def _axis(sensors: np.ndarray, fine: np.ndarray, errors: np.ndarray, length_scale: float) -> _Axis:
     def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.exp(-0.5 * np.square((a[:, None] - b) / length_scale))
 
-    values, vectors = np.linalg.eigh(kernel(sensors, sensors))
-    values = np.maximum(values, 0.0)
-    across = kernel(fine, sensors) @ vectors
-    explained = (np.square(across) / (values + noise)).sum(axis=1)
-    return _Axis(vectors, values, across, np.minimum(explained, 1.0))
+    own = kernel(sensors, sensors)
+    values, vectors = eigh(own, np.diag(np.square(errors)))
+    return _Axis(vectors, np.maximum(values, 0.0), own @ vectors, kernel(fine, sensors) @ vectors)
+
+
+def _unexplained(first: _Axis, second: _Axis, noise: float) -> np.ndarray:
+    """Variance that the sensors leave open on the fine grid (F1, F2)."""
+    explained = np.square(first.fine) @ (1.0 / (np.outer(first.values, second.values) + noise)) @ np.square(second.fine).T
+    return np.maximum(1.0 - explained, _SMALLEST_DEVIATION**2)

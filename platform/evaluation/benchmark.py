@@ -14,6 +14,7 @@ from ..data.datasets import Split
 # Of each task, named as its shipped configuration, the hash of its problems.
 TASKS = {
     "benchmark-surface-24": "04b6695c23fafbe9",
+    "benchmark-surface-24-noise": "393cc0ef4679d402",
     "benchmark-surface-12": "f9e15bb09a98603e",
     "benchmark-surface-8": "0d684339d455cc52",
     "benchmark-henon-heiles-24": "e8798d167fa55fa5",
