@@ -1,13 +1,13 @@
-"""FieldNet: it predicts V between the sensors of a plane, and a symplectic scheme follows the particle in it.
+"""FieldNet: it predicts the fields between the sensors of a plane, and a symplectic scheme follows the motion in them.
 
-With two degrees of freedom there is no quadrature for an orbit. V between the sensors is still all that they leave open, and the motion
-in the V that the network predicts is integrated by a method that is symplectic and differentiable, so that the network is trained on
-trajectories alone.
+With two degrees of freedom there is no quadrature for an orbit. V between the sensors, and M⁻¹ where it depends on position, is still all
+that they leave open, and the motion in what the network predicts is integrated by a method that is symplectic and differentiable, so that
+the network is trained on trajectories alone.
 
 With few sensors many potentials are possible, and chaos parts their motions. In expected squared error no prediction beats the mean of all
 these motions (`num_pairs`), which is not the motion in any of them.
 
-Shapes: B batch, (S1, S2) sensors, (F1, F2) points of the fine grid, T query times, D drawn potentials.
+Shapes: B batch, C channels, (S1, S2) sensors, (F1, F2) points of the fine grid, T query times, D draws.
 """
 
 from typing import Literal, Self
@@ -21,11 +21,14 @@ from torch import Tensor
 from ..physics.solvers.spline_splittings import get_splitting
 from .layers.basics import Float64Constants
 from .layers.field_interpolation import FieldInterpolation
+from .layers.plane_collocation import PlaneFields, cardinal_coefficients, cardinal_pieces, get_collocation, plane_motion
 from .layers.spline_motion import spline_motion
 from .operator import ArchitectureConfig, Operator, OperatorOutput
 from .task import Task
 
 _DEGREE = 5
+_CHANNELS = 4  # V and three entries of a symmetric matrix
+_FOR_ANY_MASS = "gauss-legendre12"
 _FURTHEST = 2.0  # that a reading's logarithm may be from the predicted one; by noise, readings near the rim are anywhere
 _LEAST_RATIO = 1e-5  # of V below the rim, over the envelope, where it is least and where it is most; random surfaces have 1e-3
 
@@ -37,6 +40,7 @@ class FieldNetConfig(ArchitectureConfig):
         description="V on the whole boundary of the domain, where it is known and V is lower inside; the network then predicts the "
         "logarithm of V below it, or a bicubic spline where V is the rim inside too. Null: V may be anything",
     )
+    periodic: bool = Field(default=False, description="the coordinates are angles and the domain a whole turn; not with a rim")
     num_fine: int = Field(default=61, ge=12, description="points along each axis of the grid on which V is predicted")
     length_scales: list[PositiveFloat] = Field(
         default=[0.1, 0.12, 0.14, 0.16, 0.18, 0.21, 0.24, 0.28, 0.33, 0.38, 0.44, 0.51, 0.6],
@@ -57,7 +61,10 @@ class FieldNetConfig(ArchitectureConfig):
     )
     width: int = Field(default=16, ge=1, description="channels of the convolutions that correct V")
     num_layers: int = Field(default=3, ge=1, description="convolutions that correct V")
-    method: Literal["stormer-verlet", "yoshida4", "blanes-moan4", "blanes-moan6"] = "blanes-moan6"
+    method: Literal["stormer-verlet", "yoshida4", "blanes-moan4", "blanes-moan6", "gauss-legendre12"] = Field(
+        default="blanes-moan6",
+        description="gauss-legendre12 is for any mass; the others, which are faster, need unit mass",
+    )
     num_steps: int = Field(default=120, ge=10, description="steps over the horizon")
     num_pairs: int = Field(
         default=0,
@@ -68,7 +75,9 @@ class FieldNetConfig(ArchitectureConfig):
     )
 
     @model_validator(mode="after")
-    def _noise_needs_a_rim(self) -> Self:
+    def _the_rim_fits(self) -> Self:
+        if self.periodic and self.rim is not None:
+            raise ValueError(f"periodic is true; it must be false with a rim ({self.rim:g}), where the domain ends")
         if self.sensor_noise is not None and self.rim is None:
             raise ValueError(f"sensor_noise is {self.sensor_noise}; it needs a rim: without one every sensor has the same weight (noise)")
         return self
@@ -87,11 +96,16 @@ class FieldNet(Operator):
 
     @classmethod
     def why_not(cls, config: ArchitectureConfig, task: Task) -> str | None:
-        if task.degrees_of_freedom != 2 or task.channels != 1:
+        assert isinstance(config, FieldNetConfig)
+        if task.degrees_of_freedom != 2 or task.channels not in (1, _CHANNELS):
             return (
-                f"fieldnet supports two degrees of freedom with unit mass, so one channel, V; this task has {task.degrees_of_freedom} "
-                f"and {task.channels}"
+                "fieldnet supports two degrees of freedom and reads V, or V and three entries of an inverse mass matrix, so 1 or "
+                f"{_CHANNELS} channels; this task has {task.degrees_of_freedom} and {task.channels}"
             )
+        if task.channels == _CHANNELS and config.method != _FOR_ANY_MASS:
+            return f"{config.method} needs unit mass, so that V is the only field; here set architecture.method to {_FOR_ANY_MASS}"
+        if task.channels == _CHANNELS and config.rim is not None:
+            return f"rim is {config.rim}, which is for V alone; it must be null where the mass depends on position"
         return None
 
     def __init__(self, config: FieldNetConfig, task: Task) -> None:
@@ -110,9 +124,13 @@ class FieldNet(Operator):
             config.num_layers,
             config.num_pairs,
             noisy=config.sensor_noise is not None,
+            periodic=config.periodic,
         )
-        self.splitting = get_splitting(config.method, task.horizon / config.num_steps)
-        to_coefficients = make_interp_spline(fine[0], np.eye(config.num_fine), k=_DEGREE).c
+        self.step = task.horizon / config.num_steps
+        if config.method == _FOR_ANY_MASS:
+            to_coefficients, self.pieces = cardinal_coefficients(config.num_fine), Float64Constants(pieces=cardinal_pieces())
+        else:
+            to_coefficients = make_interp_spline(fine[0], np.eye(config.num_fine), k=_DEGREE).c
         envelope, fine_envelope = (np.outer(*map(_bump, places)) for places in (inner, fine))
         splines = {
             f"spline_{axis}": make_interp_spline(x, np.eye(x.size), k=min(3, x.size - 1))(fine[axis]) for axis, x in enumerate(sensors)
@@ -121,32 +139,45 @@ class FieldNet(Operator):
 
     def predict(self, fields: Tensor, times_BT: Tensor, initial_BK: Tensor) -> OperatorOutput:
         potentials = self.predict_potentials(fields)
-        coefficients = self.exact["to_coefficients"] @ potentials @ self.exact["to_coefficients"].T
-        draws = coefficients.shape[1]
-        motion = (self.task.domain, _DEGREE, self.splitting)
-        repeated = (x.expand(len(coefficients), -1).repeat_interleave(draws, dim=0) for x in (initial_BK, times_BT))
-        states = spline_motion(coefficients.flatten(0, 1), *repeated, *motion)  # pyright: ignore[reportCallIssue]
+        draws = potentials.shape[1]
+        coefficients = (self.exact["to_coefficients"] @ potentials @ self.exact["to_coefficients"].T).flatten(0, 1)
+        initial, times = (x.expand(len(potentials), -1).repeat_interleave(draws, dim=0) for x in (initial_BK, times_BT))
+        states = self._follow(coefficients, initial, times)
         states_BTK = states.unflatten(0, (-1, draws)).mean(dim=1)
         return self.output(states_BTK.to(initial_BK.dtype), initial_BK.new_zeros(()))
 
+    def _follow(self, coefficients: Tensor, initial: Tensor, times: Tensor) -> Tensor:
+        """States (B, T, 4) from splines (B, C, ., .), initial states (B, 4) and times (B, T)."""
+        config, domain = self.config, self.task.domain
+        if config.method != _FOR_ANY_MASS:
+            splitting = get_splitting(config.method, self.step)
+            return spline_motion(coefficients.squeeze(1), initial, times, domain, _DEGREE, splitting)  # pyright: ignore[reportCallIssue]
+        if coefficients.shape[1] == 1:  # unit mass
+            ones = torch.ones_like(coefficients)
+            coefficients = torch.cat([coefficients, ones, 0.0 * ones, ones], dim=1)
+        plane = PlaneFields(coefficients, self.pieces["pieces"], domain)
+        return plane_motion(plane, initial.double(), times.double(), self.step, config.num_steps, get_collocation())
+
     def predict_potentials(self, fields: Tensor) -> Tensor:
-        """V on the fine grid (B, D, F1, F2) in float64, as often as it is drawn, from fields (B, 1, S1, S2)."""
-        if self.config.rim is None:
-            return self.field(self.normalise(fields).squeeze(1)) * self.potential_scale.double() + self.potential_mean.double()
+        """The fields on the fine grid (B, D, C, F1, F2) in float64, as often as they are drawn, from fields (B, C, S1, S2)."""
+        if self.config.rim is not None:
+            return self._predict_below(self.config.rim, fields).unsqueeze(2)
+        mean, scale = self.potential_mean.double(), self.potential_scale.double()
+        found = self.field(((fields.double() - mean) / scale).flatten(0, 1))
+        return found.unflatten(0, fields.shape[:2]).transpose(1, 2) * scale + mean
+
+    def _predict_below(self, rim: float, fields: Tensor) -> Tensor:
+        """V below a rim, (B, D, F1, F2)."""
         values = fields.squeeze(1).double()
-        below = self.config.rim - values[:, 1:-1, 1:-1]
+        below = rim - values[:, 1:-1, 1:-1]
         if self.config.sensor_noise is not None:
-            return self._below_rim(self._logarithms_of_noisy(below, self.config.sensor_noise))
+            return rim - self.exact["fine_envelope"] * self._logarithms_of_noisy(below, self.config.sensor_noise).exp()
         # Where V reaches the rim inside, the logarithm is no field.
         scaled = below / self.exact["envelope"]
         has_logarithm = scaled.amin(dim=(1, 2), keepdim=True) > _LEAST_RATIO * scaled.amax(dim=(1, 2), keepdim=True)
-        found = self._below_rim(self.field(torch.where(has_logarithm, scaled, 1.0).log()))
+        found = rim - self.exact["fine_envelope"] * self.field(torch.where(has_logarithm, scaled, 1.0).log()).exp()
         spline = self.exact["spline_0"] @ values @ self.exact["spline_1"].T
         return torch.where(has_logarithm.unsqueeze(1), found, spline.unsqueeze(1))
-
-    def _below_rim(self, logarithms: Tensor) -> Tensor:
-        assert self.config.rim is not None
-        return self.config.rim - self.exact["fine_envelope"] * logarithms.exp()
 
     def _logarithms_of_noisy(self, below: Tensor, noise: float) -> Tensor:
         envelope = self.exact["envelope"]

@@ -193,14 +193,15 @@ def test_the_mean_of_motions_in_drawn_potentials_is_nearer_than_the_motion_in_th
 def test_drawn_potentials_agree_at_exact_sensors_and_on_the_rim():
     problems = problems_with(12, rows=2)
     potentials = network(num_fine=45, num_pairs=3).predict_potentials(inputs(problems)[0]).detach()
-    assert potentials.shape == (2, 6, 45, 45)
-    np.testing.assert_allclose(potentials[..., ::4, ::4], np.broadcast_to(problems.fields["potential"][:, None], (2, 6, 12, 12)), atol=1e-4)
-    assert torch.all(potentials[..., 0] == 2.0) and potentials[:, :, 2, 2].std(dim=1).min() > 1e-6
+    assert potentials.shape == (2, 6, 1, 45, 45)
+    at_sensors = np.broadcast_to(problems.fields["potential"][:, None, None], (2, 6, 1, 12, 12))
+    np.testing.assert_allclose(potentials[..., ::4, ::4], at_sensors, atol=1e-4)
+    assert torch.all(potentials[..., 0] == 2.0) and potentials[..., 2, 2].std(dim=1).min() > 1e-6
 
 
 def test_it_passes_through_exact_sensors_and_knows_the_rim():
     problems = problems_with(12, rows=4)
-    [*_, potential] = network(num_fine=45).predict_potentials(inputs(problems)[0]).unbind(dim=1)
+    potential = network(num_fine=45).predict_potentials(inputs(problems)[0]).flatten(0, 2)
     np.testing.assert_allclose(potential[:, ::4, ::4].detach(), problems.fields["potential"], atol=1e-5)
     assert torch.all(potential[:, 0] == 2.0) and torch.all(potential[:, :, -1] == 2.0)
 
@@ -229,16 +230,31 @@ def test_its_constants_stay_exact_in_any_type_of_the_network():
     assert not any("exact" in key for key in model.state_dict())
 
 
-@pytest.mark.parametrize(("channels", "domain"), [(4, ((0.0, 1.0),) * 2), (1, ((0.0, 1.0),))])
-def test_what_it_cannot_do_is_one_clear_sentence(channels, domain):
+@pytest.mark.parametrize(
+    ("channels", "domain", "values", "message"),
+    [
+        (1, ((0.0, 1.0),), {}, "fieldnet supports two degrees of freedom .* 1 or 4 channels; this task has 1 and 1"),
+        (2, ((0.0, 1.0),) * 2, {}, "1 or 4 channels; this task has 2 and 2"),
+        (4, ((0.0, 1.0),) * 2, {}, "blanes-moan6 needs unit mass, .* set architecture.method to gauss-legendre12"),
+        (4, ((0.0, 1.0),) * 2, {"method": "gauss-legendre12", "rim": 2.0}, "rim is 2.0, which is for V alone"),
+    ],
+)
+def test_what_it_cannot_do_is_one_clear_sentence(channels, domain, values, message):
     task = Task((10,) * len(domain), domain, 2.0, channels)
-    with pytest.raises(InputError, match="fieldnet supports two degrees of freedom with unit mass, so one channel, V"):
-        build_operator(parse_architecture({"name": "fieldnet"}), task)
+    with pytest.raises(InputError, match=message):
+        build_operator(parse_architecture({"name": "fieldnet"} | values), task)
 
 
-def test_noise_of_sensors_without_a_rim_is_refused():
-    with pytest.raises(InputError, match=r"sensor_noise is 0\.01; it needs a rim"):
-        load_config(None, {"architecture": {"name": "fieldnet", "sensor_noise": 0.01}})
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"sensor_noise": 0.01}, r"sensor_noise is 0\.01; it needs a rim"),
+        ({"periodic": True, "rim": 2.0}, r"periodic is true; it must be false with a rim \(2\)"),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        load_config(None, {"architecture": {"name": "fieldnet"} | values})
 
 
 def test_a_scale_of_the_loss_without_the_cauchy_loss_is_refused():

@@ -20,7 +20,8 @@ from scipy.linalg import eigh
 from torch import Tensor, nn
 
 from .basics import Float64Constants
-from .noisy_readings import NoisyReadings, draw_fields
+from .gaussian_fields import covariance, draw_fields
+from .noisy_readings import NoisyReadings
 
 Linearise = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -71,6 +72,8 @@ class FieldInterpolation(nn.Module):
         Of fields that differ by what the sensors leave open, the same multiples of its standard deviations for every row.
     noisy
         Whether `forward` is to allow for the errors of each reading.
+    periodic
+        Whether the fields have the domain's width as their period along each axis.
     """
 
     def __init__(
@@ -84,11 +87,12 @@ class FieldInterpolation(nn.Module):
         num_layers: int,
         num_pairs: int = 0,
         noisy: bool = False,
+        periodic: bool = False,
     ) -> None:
         super().__init__()
         kernels = [(scale, variance) for scale in length_scales for variance in noise]
         scales, variances = zip(*kernels, strict=True)
-        axes = [[_axis(x, f, e, scale) for scale in scales] for x, f, e in zip(sensors, fine, errors, strict=True)]
+        axes = [[_axis(x, f, e, scale, periodic) for scale in scales] for x, f, e in zip(sensors, fine, errors, strict=True)]
         stacked = {
             f"{name}_{number}": np.stack([getattr(member, name) for member in members])
             for number, members in enumerate(axes)
@@ -98,7 +102,7 @@ class FieldInterpolation(nn.Module):
         self.exact = Float64Constants(unexplained=unexplained, noise=np.array(variances), **stacked)
         self.num_noises = len(noise)
         self.readings = NoisyReadings(sensors, fine, length_scales, num_pairs) if noisy else None
-        self.open = Float64Constants(deviations=self._draw_deviations(sensors, fine, errors, scales, 0 if noisy else num_pairs))
+        self.open = Float64Constants(deviations=self._draw_deviations(sensors, fine, errors, scales, periodic, 0 if noisy else num_pairs))
         self.judge = nn.Linear(len(kernels), len(kernels))
         self.bend = nn.Parameter(torch.zeros(len(kernels)))
         layers: list[nn.Module] = [nn.Conv2d(len(kernels) + 2, width, 3, padding=1), nn.GELU()]
@@ -141,13 +145,19 @@ class FieldInterpolation(nn.Module):
         return torch.cat([corrected + drawn, corrected - drawn], dim=1) if drawn.shape[1] else corrected
 
     def _draw_deviations(
-        self, sensors: Sequence[np.ndarray], fine: Sequence[np.ndarray], errors: Sequence[np.ndarray], scales: Sequence[float], count: int
+        self,
+        sensors: Sequence[np.ndarray],
+        fine: Sequence[np.ndarray],
+        errors: Sequence[np.ndarray],
+        scales: Sequence[float],
+        periodic: bool,
+        count: int,
     ) -> np.ndarray:
         """Fields of variance 1 less their own interpolants (count, K, F1, F2). Each draw has one set of normal numbers for all kernels, so
         that a mixture of kernels has about the deviation of one between them.
         """
         rng = np.random.Generator(np.random.Philox(_SEED))
-        at_sensors, at_fine = draw_fields(rng, (sensors, fine), [scales], count)
+        at_sensors, at_fine = draw_fields(rng, (sensors, fine), [scales], periodic, count)
         deviations = np.sqrt(self.exact["noise"].numpy())[:, None, None] * np.outer(*errors)
         readings = at_sensors + deviations * rng.standard_normal((count, 1, *deviations.shape[1:]))
         for k in range(len(scales)):
@@ -177,13 +187,10 @@ class FieldInterpolation(nn.Module):
         return self.exact[f"{places}_0"] @ found.coefficients @ self.exact[f"{places}_1"].mT + found.means[..., None, None]
 
 
-def _axis(sensors: np.ndarray, fine: np.ndarray, errors: np.ndarray, length_scale: float) -> _Axis:
-    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.exp(-0.5 * np.square((a[:, None] - b) / length_scale))
-
-    own = kernel(sensors, sensors)
+def _axis(sensors: np.ndarray, fine: np.ndarray, errors: np.ndarray, length_scale: float, periodic: bool) -> _Axis:
+    own = covariance(sensors, sensors, length_scale, periodic)
     values, vectors = eigh(own, np.diag(np.square(errors)))
-    return _Axis(vectors, np.maximum(values, 0.0), own @ vectors, kernel(fine, sensors) @ vectors)
+    return _Axis(vectors, np.maximum(values, 0.0), own @ vectors, covariance(fine, sensors, length_scale, periodic) @ vectors)
 
 
 def _unexplained(first: _Axis, second: _Axis, noise: float) -> np.ndarray:

@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...physics.potentials.fourier_fields import PERIOD, highest_modes, mode_deviations, modes
 from .basics import Float64Constants
+from .gaussian_fields import covariance, draw_fields
 
-_IMAGES = 6.0  # length scales at least from a place to the next image of another, where fields are drawn by their Fourier modes
 _SEED = 0  # of the normal numbers of drawn fields
 _JITTER = 1e-13  # of a reading's variance, over that of the process, which keeps the factorisation of nearly dependent sensors positive
 _ROWS = 16  # that are solved at once: their covariances are the largest tensors
@@ -37,15 +36,14 @@ class NoisyReadings(nn.Module):
 
     def __init__(self, sensors: Sequence[np.ndarray], fine: Sequence[np.ndarray], length_scales: Sequence[float], num_drawn: int) -> None:
         super().__init__()
-        scales = np.array(length_scales)[:, None, None]
         kernels = {
-            f"{name}_{axis}": np.exp(-0.5 * np.square((places[axis][:, None] - sensors[axis]) / scales))
+            f"{name}_{axis}": np.stack([covariance(places[axis], sensors[axis], scale, periodic=False) for scale in length_scales])
             for name, places in (("own", sensors), ("across", fine))
             for axis in range(2)
         }
         self.kernels = Float64Constants(**kernels)
         rng = np.random.Generator(np.random.Philox(_SEED))
-        at_sensors, at_fine = draw_fields(rng, (sensors, fine), [[scale] for scale in length_scales], num_drawn)
+        at_sensors, at_fine = draw_fields(rng, (sensors, fine), [[scale] for scale in length_scales], False, num_drawn)
         errors = rng.standard_normal((num_drawn, *(x.size for x in sensors)))
         self.drawn = Float64Constants(at_sensors=at_sensors, at_fine=at_fine, errors=errors)
 
@@ -57,9 +55,9 @@ class NoisyReadings(nn.Module):
 
     def _condition(self, readings: Tensor, variances: Tensor, amounts: Tensor) -> tuple[Tensor, Tensor]:
         own = (self.kernels["own_0"], self.kernels["own_1"])
-        covariance = torch.einsum("bl,lij,lkm->bikjm", amounts, *own).flatten(3, 4).flatten(1, 2)
+        product = torch.einsum("bl,lij,lkm->bikjm", amounts, *own).flatten(3, 4).flatten(1, 2)
         own_variance = amounts.sum(dim=1)[:, None]
-        factor = torch.linalg.cholesky(covariance + torch.diag_embed(variances.flatten(1) + _JITTER * own_variance))
+        factor = torch.linalg.cholesky(product + torch.diag_embed(variances.flatten(1) + _JITTER * own_variance))
         roots = amounts.sqrt()
         drawn = torch.einsum("bl,plij->bpij", roots, self.drawn["at_sensors"]) + variances.sqrt().unsqueeze(1) * self.drawn["errors"]
         ones = torch.ones_like(readings)
@@ -71,26 +69,3 @@ class NoisyReadings(nn.Module):
         for number, (first, second) in enumerate(zip(self.kernels["across_0"], self.kernels["across_1"], strict=True)):
             fields = fields + amounts[:, number, None, None, None] * (first @ weights @ second.mT)
         return fields[:, 0], torch.einsum("bl,plxy->bpxy", roots, self.drawn["at_fine"]) - fields[:, 1:]
-
-
-def draw_fields(
-    rng: np.random.Generator, places: Sequence[Sequence[np.ndarray]], length_scales: Sequence[Sequence[float]], count: int
-) -> list[np.ndarray]:
-    """`count` fields of variance 1 for each length scale (count, L, n1, n2), at each of several grids of places along both axes.
-
-    Length scales come in groups; fields of a group are drawn from the same normal numbers.
-    """
-    scales = [scale for group in length_scales for scale in group]
-    shrink = PERIOD / (1.0 + _IMAGES * max(scales))
-    highest = int(highest_modes(np.array(shrink * min(scales))))
-    at = [[modes(shrink * x, highest) for x in grid] for grid in places]
-    fields = [np.empty((count, len(scales), *(x.size for x in grid))) for grid in places]
-    number = 0
-    for group in length_scales:
-        normals = rng.standard_normal((count, 2 * highest + 1, 2 * highest + 1))
-        for scale in group:
-            each = mode_deviations(shrink * scale, highest)
-            for (first, second), found in zip(at, fields, strict=True):
-                found[:, number] = first @ (normals * np.outer(each, each)) @ second.T
-            number += 1
-    return fields
