@@ -160,7 +160,11 @@ def test_noisy_readings_are_weighed_by_their_own_errors():
     rng = np.random.default_rng(2)
     readings, variances = rng.normal(size=(18, 4, 4)), 10.0 ** rng.uniform(-4.0, 0.0, size=(18, 4, 4))
     module = NoisyReadings([places, places], [fine, fine], scales, count)
-    means, deviations = module(*(torch.from_numpy(x) for x in (readings, variances, amounts)))
+    inputs = [torch.from_numpy(x).requires_grad_() for x in (readings, variances, amounts)]
+    found = module(*inputs)
+    gradients = torch.autograd.grad(found[0].sum() + found[1].square().sum(), inputs)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    means, deviations = (x.detach() for x in found)
     grid, dense = (np.stack(np.meshgrid(x, x, indexing="ij"), axis=-1).reshape(-1, 2) for x in (places, fine))
     for row in (0, 1, 17):
 

@@ -180,6 +180,18 @@ def test_dataset_changed_since_training_began_is_refused(tiny_dataset, tmp_path)
         train_in(tmp_path / "run", dataset, config_with(), resume=True)
 
 
+@pytest.mark.parametrize("optimizer", ["soap", "splus"])
+def test_a_gradient_that_is_not_finite_and_breaks_the_optimizer_is_one_sentence(tiny_dataset, tmp_path, monkeypatch, optimizer):
+    def spoil(parameters, most):
+        for parameter in parameters:
+            parameter.grad.fill_(math.nan)
+        return torch.tensor(math.nan)
+
+    monkeypatch.setattr(learner.nn.utils, "clip_grad_norm_", spoil)
+    with pytest.raises(InputError, match=r"not finite in epoch 1, step 1 of 7; .*lower training.learning_rate"):
+        train_in(tmp_path / "run", tiny_dataset, config_with(**{"training.optimizer": optimizer}))
+
+
 def test_folder_with_other_things_is_left_alone(tiny_dataset, tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(InputError, match="holds no run"):

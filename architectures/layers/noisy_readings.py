@@ -17,6 +17,7 @@ from .gaussian_fields import covariance, draw_fields
 
 _SEED = 0  # of the normal numbers of drawn fields
 _JITTER = 1e-13  # of a reading's variance, over that of the process, which keeps the factorisation of nearly dependent sensors positive
+_LEAST_AMOUNT = 1e-30  # of a kernel in what is drawn: the slope of a root of 0 is infinite
 _ROWS = 16  # that are solved at once: their covariances are the largest tensors
 
 
@@ -58,7 +59,7 @@ class NoisyReadings(nn.Module):
         product = torch.einsum("bl,lij,lkm->bikjm", amounts, *own).flatten(3, 4).flatten(1, 2)
         own_variance = amounts.sum(dim=1)[:, None]
         factor = torch.linalg.cholesky(product + torch.diag_embed(variances.flatten(1) + _JITTER * own_variance))
-        roots = amounts.sqrt()
+        roots = amounts.clamp(min=_LEAST_AMOUNT).sqrt()
         drawn = torch.einsum("bl,plij->bpij", roots, self.drawn["at_sensors"]) + variances.sqrt().unsqueeze(1) * self.drawn["errors"]
         ones = torch.ones_like(readings)
         solved = torch.cholesky_solve(torch.cat([torch.stack([ones, readings], dim=1), drawn], dim=1).flatten(2).mT, factor)

@@ -56,7 +56,11 @@ class Learner:
         figures, weights = list[Tensor](), list[tuple[float, int]]()
         with matmul_precision(precision_at(self._settings, epoch), self._device) as autocast:
             for step, part in enumerate(source.epoch(epoch)):
-                figures.append(self.step(part, epoch + step / num_steps, autocast))
+                try:
+                    figures.append(self.step(part, epoch + step / num_steps, autocast))
+                except torch.linalg.LinAlgError:
+                    # Optimizers that factorise what they remember of gradients fail before the next check, on all ranks alike.
+                    raise _not_finite(epoch, step + 1, num_steps) from None
                 weights.append((part.weight / self._worker.size, part.rows))
                 if (step + 1) % _CHECK_EVERY == 0 or step + 1 == num_steps:
                     self._check_finite(figures, epoch, num_steps)
@@ -105,7 +109,7 @@ class Learner:
         finite = self._worker.sum((~recent).float()) == 0
         if not finite.all():
             step = max(0, len(figures) - _CHECK_EVERY) + int(finite.float().argmin()) + 1
-            raise diverged(f"the loss or its gradient is not finite in epoch {epoch + 1}, step {step} of {num_steps}")
+            raise _not_finite(epoch, step, num_steps)
 
     def _seed(self, epoch: int) -> None:
         """Random numbers depend on (seed, epoch, rank) alone, so a resumed run draws the same as an uninterrupted one."""
@@ -165,6 +169,10 @@ def _has_cpp_compiler() -> bool:
 def diverged(what: str) -> InputError:
     """The refusal to go on with weights that are beyond repair."""
     return InputError(f"{what}; the run keeps the last good checkpoint: start another with a lower training.learning_rate")
+
+
+def _not_finite(epoch: int, step: int, num_steps: int) -> InputError:
+    return diverged(f"the loss or its gradient is not finite in epoch {epoch + 1}, step {step} of {num_steps}")
 
 
 @torch.no_grad()
