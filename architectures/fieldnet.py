@@ -10,7 +10,7 @@ these motions (`num_pairs`), which is not the motion in any of them.
 Shapes: B batch, C channels, (S1, S2) sensors, (F1, F2) points of the fine grid, T query times, D draws.
 """
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
+from ..physics.errors import InputError
 from ..physics.solvers.spline_splittings import get_splitting
 from .layers.basics import Float64Constants
 from .layers.field_interpolation import FieldInterpolation
@@ -28,8 +29,9 @@ from .task import Task
 
 _DEGREE = 5
 _CHANNELS = 4  # V and three entries of a symmetric matrix
+_MOST_WEIGHED = 2_500  # sensors, whose covariance is then 50 MB a row
 _FOR_ANY_MASS = "gauss-legendre12"
-_FURTHEST = 2.0  # that a reading's logarithm may be from the predicted one; by noise, readings near the rim are anywhere
+_FURTHEST = 2.0  # that a reading's logarithm may be from the predicted one, and a predicted one above all readings
 _LEAST_RATIO = 1e-5  # of V below the rim, over the envelope, where it is least and where it is most; random surfaces have 1e-3
 
 
@@ -42,7 +44,7 @@ class FieldNetConfig(ArchitectureConfig):
     )
     periodic: bool = Field(default=False, description="the coordinates are angles and the domain a whole turn; not with a rim")
     num_fine: int = Field(default=61, ge=12, description="points along each axis of the grid on which V is predicted")
-    length_scales: list[PositiveFloat] = Field(
+    length_scales: list[Annotated[float, Field(ge=0.005, le=100.0)]] = Field(
         default=[0.1, 0.12, 0.14, 0.16, 0.18, 0.21, 0.24, 0.28, 0.33, 0.38, 0.44, 0.51, 0.6],
         min_length=1,
         description="of the interpolants, over the domain's width",
@@ -65,7 +67,9 @@ class FieldNetConfig(ArchitectureConfig):
         default="blanes-moan6",
         description="gauss-legendre12 is for any mass; the others, which are faster, need unit mass",
     )
-    num_steps: int = Field(default=120, ge=10, description="steps over the horizon")
+    num_steps: int = Field(
+        default=120, ge=10, description="steps over the horizon; of gauss-legendre12, so many that its iterations converge in each"
+    )
     num_pairs: int = Field(
         default=0,
         ge=0,
@@ -105,7 +109,11 @@ class FieldNet(Operator):
         if task.channels == _CHANNELS and config.method != _FOR_ANY_MASS:
             return f"{config.method} needs unit mass, so that V is the only field; here set architecture.method to {_FOR_ANY_MASS}"
         if task.channels == _CHANNELS and config.rim is not None:
-            return f"rim is {config.rim}, which is for V alone; it must be null where the mass depends on position"
+            return f"rim is {config.rim}, which is for V alone, as is sensor_noise; both must be null where the mass depends on position"
+        if config.sensor_noise is not None and task.num_sensors > _MOST_WEIGHED:
+            return (
+                f"sensor_noise takes at most {_MOST_WEIGHED:,} sensors, as its cost goes as their cube; this task has {task.num_sensors:,}"
+            )
         return None
 
     def __init__(self, config: FieldNetConfig, task: Task) -> None:
@@ -143,8 +151,9 @@ class FieldNet(Operator):
         coefficients = (self.exact["to_coefficients"] @ potentials @ self.exact["to_coefficients"].T).flatten(0, 1)
         initial, times = (x.expand(len(potentials), -1).repeat_interleave(draws, dim=0) for x in (initial_BK, times_BT))
         states = self._follow(coefficients, initial, times)
-        states_BTK = states.unflatten(0, (-1, draws)).mean(dim=1)
-        return self.output(states_BTK.to(initial_BK.dtype), initial_BK.new_zeros(()))
+        start = initial[::draws].unsqueeze(1)
+        moved = (states.unflatten(0, (-1, draws)) - start.unsqueeze(1)).mean(dim=1)  # 0 at t = 0, where a mean of states may be rounded
+        return self.output((start + moved).to(initial_BK.dtype), initial_BK.new_zeros(()))
 
     def _follow(self, coefficients: Tensor, initial: Tensor, times: Tensor) -> Tensor:
         """States (B, T, 4) from splines (B, C, ., .), initial states (B, 4) and times (B, T)."""
@@ -164,22 +173,34 @@ class FieldNet(Operator):
             return self._predict_below(self.config.rim, fields).unsqueeze(2)
         mean, scale = self.potential_mean.double(), self.potential_scale.double()
         found = self.field(((fields.double() - mean) / scale).flatten(0, 1))
-        return found.unflatten(0, fields.shape[:2]).transpose(1, 2) * scale + mean
+        found = found.unflatten(0, fields.shape[:2]).transpose(1, 2) * scale + mean
+        return _keep_mass_positive(found, fields.double()) if self.task.channels == _CHANNELS else found
 
     def _predict_below(self, rim: float, fields: Tensor) -> Tensor:
         """V below a rim, (B, D, F1, F2)."""
         values = fields.squeeze(1).double()
         below = rim - values[:, 1:-1, 1:-1]
         if self.config.sensor_noise is not None:
-            return rim - self.exact["fine_envelope"] * self._logarithms_of_noisy(below, self.config.sensor_noise).exp()
+            return self._below(rim, *self._logarithms_of_noisy(below, self.config.sensor_noise))
         # Where V reaches the rim inside, the logarithm is no field.
         scaled = below / self.exact["envelope"]
         has_logarithm = scaled.amin(dim=(1, 2), keepdim=True) > _LEAST_RATIO * scaled.amax(dim=(1, 2), keepdim=True)
-        found = rim - self.exact["fine_envelope"] * self.field(torch.where(has_logarithm, scaled, 1.0).log()).exp()
+        if self.training and not torch.compiler.is_compiling() and not has_logarithm.any():
+            raise InputError(
+                f"rim is {rim}, but no V of a batch is lower at all sensors inside; it must be that of V on the whole boundary"
+            )
+        readings = torch.where(has_logarithm, scaled, 1.0).log()
+        found = self._below(rim, self.field(readings), readings)
         spline = self.exact["spline_0"] @ values @ self.exact["spline_1"].T
         return torch.where(has_logarithm.unsqueeze(1), found, spline.unsqueeze(1))
 
-    def _logarithms_of_noisy(self, below: Tensor, noise: float) -> Tensor:
+    def _below(self, rim: float, logarithms: Tensor, readings: Tensor) -> Tensor:
+        """V (B, D, F1, F2) from its logarithms there and at the sensors. Where what is predicted makes no sense, V must still be finite."""
+        highest = readings.amax(dim=(1, 2))[:, None, None, None] + _FURTHEST
+        return rim - self.exact["fine_envelope"] * torch.minimum(logarithms, highest).exp()
+
+    def _logarithms_of_noisy(self, below: Tensor, noise: float) -> tuple[Tensor, Tensor]:
+        """On the fine grid (B, D, F1, F2), and as the sensors read them (B, S1, S2)."""
         envelope = self.exact["envelope"]
 
         def linearise(logarithm: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,7 +208,21 @@ class FieldNet(Operator):
             predicted = (envelope * logarithm.exp()).clamp(min=noise)
             return logarithm + ((below - predicted) / predicted).clamp(-_FURTHEST, _FURTHEST), (noise / predicted).square()
 
-        return self.field((below.clamp(min=noise) / envelope).log(), linearise)
+        readings = (below.clamp(min=noise) / envelope).log()
+        return self.field(readings, linearise), readings
+
+
+def _keep_mass_positive(found: Tensor, readings: Tensor) -> Tensor:
+    """Predicted fields (B, D, 4, F1, F2) whose M⁻¹ has no eigenvalue below half the least at the sensors, of readings (B, 4, S1, S2)."""
+    floor = 0.5 * _least_eigenvalue(readings).amin(dim=(1, 2)).clamp(min=0.0)[:, None, None, None]
+    lift = (floor - _least_eigenvalue(found)).clamp(min=0.0)
+    return found + torch.stack([0.0 * lift, lift, 0.0 * lift, lift], dim=2)
+
+
+def _least_eigenvalue(fields: Tensor) -> Tensor:
+    """Of M⁻¹, (..., n1, n2) from fields (..., 4, n1, n2)."""
+    _, a, b, d = fields.unbind(dim=-3)
+    return 0.5 * (a + d) - torch.hypot(0.5 * (a - d), b)
 
 
 def _bump(x: np.ndarray) -> np.ndarray:

@@ -61,6 +61,43 @@ def test_with_noise_of_known_size_it_is_nearer_than_the_prior_fit():
     assert losses[1] < 0.7 * losses[0] and losses[1] < 1.05 * by_fit and losses[2] < 0.9 * by_fit, (losses, by_fit)
 
 
+def test_a_reading_that_is_not_finite_concerns_its_row_alone():
+    problems = problems_with(12, rows=3)
+    fields, times, initial = inputs(problems)
+    for values in ({}, {"sensor_noise": 0.01, "noise": [1e-4], "num_pairs": 1}):
+        model = network(num_fine=25, num_steps=20, **values)
+        with torch.no_grad():
+            expected = model(fields, times, initial)
+            broken = fields.clone()
+            broken[1, 0, 3, 3] = float("nan")
+            found = model(broken, times, initial)
+        assert torch.isnan(found.q[1]).any()
+        torch.testing.assert_close(found.q[[0, 2]], expected.q[[0, 2]], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("sensor_noise", [1e-6, 1e-3])
+def test_noise_far_above_what_is_allowed_for_has_finite_motion(sensor_noise):
+    problems = problems_with(12, rows=16)
+    fields, times, initial = inputs(problems)
+    noisy = fields + torch.randn(fields.shape, generator=torch.Generator().manual_seed(0))
+    model = network(num_fine=25, num_steps=60, sensor_noise=sensor_noise, noise=[1e-5, 1e-3], num_pairs=1).train()
+    output = model(noisy, times, initial)
+    output.q.square().mean().backward()
+    assert output.q.abs().max() < 5.0 and all(torch.isfinite(x.grad).all() for x in model.parameters() if x.grad is not None)
+
+
+@pytest.mark.parametrize("pairs", [1, 3, 5])
+def test_means_of_motions_start_at_the_initial_state_to_the_last_bit(pairs):
+    fields, _, initial = inputs(problems_with(12, rows=8), torch.float64)
+    output = network(num_fine=25, num_steps=20, num_pairs=pairs).double()(fields, torch.zeros(8, 1, dtype=torch.float64), initial)
+    assert torch.equal(torch.cat([output.q, output.p], dim=-1)[:, 0], initial)
+
+
+def test_training_with_another_rim_than_that_of_the_data_is_refused():
+    with pytest.raises(InputError, match=r"rim is 1\.0, but no V of a batch is lower at all sensors inside"):
+        network(rim=1.0).train()(*inputs(problems_with(12, rows=4)))
+
+
 def test_noise_may_lift_readings_above_the_rim():
     problems = problems_with(12, rows=2)
     fields, times, initial = inputs(problems)
@@ -241,10 +278,11 @@ def test_its_constants_stay_exact_in_any_type_of_the_network():
         (2, ((0.0, 1.0),) * 2, {}, "1 or 4 channels; this task has 2 and 2"),
         (4, ((0.0, 1.0),) * 2, {}, "blanes-moan6 needs unit mass, .* set architecture.method to gauss-legendre12"),
         (4, ((0.0, 1.0),) * 2, {"method": "gauss-legendre12", "rim": 2.0}, "rim is 2.0, which is for V alone"),
+        (1, ((0.0, 1.0),) * 2, {"rim": 2.0, "sensor_noise": 0.1}, "sensor_noise takes at most 2,500 sensors, .* this task has 3,600"),
     ],
 )
 def test_what_it_cannot_do_is_one_clear_sentence(channels, domain, values, message):
-    task = Task((10,) * len(domain), domain, 2.0, channels)
+    task = Task((60,) * len(domain), domain, 2.0, channels)
     with pytest.raises(InputError, match=message):
         build_operator(parse_architecture({"name": "fieldnet"} | values), task)
 

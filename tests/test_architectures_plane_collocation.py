@@ -104,7 +104,23 @@ def test_untrained_it_is_near_a_spline_and_no_query_sees_another():
     own = measure(problems, output.q.double().numpy(), output.p.double().numpy())["total_loss"]
     [spline] = [b for b in PENDULUM.baselines([0.02]) if b.name == "dop853-biquintic"]
     other = measure(problems, *spline.states(problems)[:2])["total_loss"]
-    assert np.median(own) < 2.0 * np.median(other) and own.mean() < other.mean()
+    assert np.median(own) < 2.0 * np.median(other) and own.mean() < 2.0 * other.mean()
+
+
+def test_a_mass_between_few_sensors_remains_positive():
+    ensemble = PENDULUM.ensembles["random"]()
+    problems = draw_problems(PENDULUM, ensemble, ensemble, 0, 32, (8, 8))
+    fields = np.concatenate([problems.fields["potential"][:, None], problems.fields["inverse_mass"]], axis=1)
+    values = load_config("fieldnet-double-pendulum").architecture.model_dump() | {"num_fine": 37}
+    torch.manual_seed(0)
+    model = build_operator(parse_architecture(values), Task((8, 8), PENDULUM.domain, PENDULUM.horizon, 4)).eval()
+    model.set_normalisation(fields.mean(axis=(0, 2, 3)).tolist(), fields.std(axis=(0, 2, 3)).tolist())
+    inputs = [torch.from_numpy(x).float() for x in (fields, problems.times, problems.initial)]
+    with torch.no_grad():
+        _, a, b, d = model.predict_potentials(inputs[0]).squeeze(1).unbind(dim=1)
+        output = model(*inputs)
+    assert torch.all(a * d - b * b > 0.0) and torch.all(a > 0.0)
+    assert torch.isfinite(output.q).all() and output.q.abs().max() < 20.0
 
 
 def test_unit_mass_moves_as_by_a_splitting_method():

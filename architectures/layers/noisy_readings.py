@@ -58,7 +58,8 @@ class NoisyReadings(nn.Module):
         own = (self.kernels["own_0"], self.kernels["own_1"])
         product = torch.einsum("bl,lij,lkm->bikjm", amounts, *own).flatten(3, 4).flatten(1, 2)
         own_variance = amounts.sum(dim=1)[:, None]
-        factor = torch.linalg.cholesky(product + torch.diag_embed(variances.flatten(1) + _JITTER * own_variance))
+        factor, failed = torch.linalg.cholesky_ex(product + torch.diag_embed(variances.flatten(1) + _JITTER * own_variance))
+        factor = torch.where((failed > 0)[:, None, None], torch.nan, factor)  # of a row that is not finite; it concerns no other
         roots = amounts.clamp(min=_LEAST_AMOUNT).sqrt()
         drawn = torch.einsum("bl,plij->bpij", roots, self.drawn["at_sensors"]) + variances.sqrt().unsqueeze(1) * self.drawn["errors"]
         ones = torch.ones_like(readings)

@@ -58,7 +58,7 @@ class Learner:
             for step, part in enumerate(source.epoch(epoch)):
                 try:
                     figures.append(self.step(part, epoch + step / num_steps, autocast))
-                except torch.linalg.LinAlgError:
+                except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
                     # Optimizers that factorise what they remember of gradients fail before the next check, on all ranks alike.
                     raise _not_finite(epoch, step + 1, num_steps) from None
                 weights.append((part.weight / self._worker.size, part.rows))
@@ -172,7 +172,10 @@ def diverged(what: str) -> InputError:
 
 
 def _not_finite(epoch: int, step: int, num_steps: int) -> InputError:
-    return diverged(f"the loss or its gradient is not finite in epoch {epoch + 1}, step {step} of {num_steps}")
+    where = f"the loss or its gradient is not finite in epoch {epoch + 1}, step {step} of {num_steps}"
+    if epoch == 0 and step == 1:
+        return InputError(f"{where}, where no weight has changed yet: look at the values of architecture and at the dataset")
+    return diverged(where)
 
 
 @torch.no_grad()
