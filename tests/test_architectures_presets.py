@@ -146,7 +146,8 @@ def test_an_architecture_of_this_project_has_a_shipped_configuration_of_each_pre
         ("mambonet-phase-space", "mambonet", "phase-space", [100], 0.0, 278_914),
         ("mambonet-noisy-sensors", "mambonet", "paper", [100], 0.01, 101_570),
         ("mambonet-surface", "mambonet", "random", [24, 24], 0.0, 290_692),
-        ("fieldnet-surface", "fieldnet", "random", [24, 24], 0.0, 9_561),
+        ("fieldnet-surface", "fieldnet", "random", [24, 24], 0.0, 7_156),
+        ("fieldnet-noisy-sensors", "fieldnet", "random", [24, 24], 0.01, 12_304),
     ],
 )
 def test_a_shipped_model_loads_is_small_and_says_what_it_is(
