@@ -68,7 +68,7 @@ class FieldNetConfig(ArchitectureConfig):
         description="gauss-legendre12 is for any mass; the others, which are faster, need unit mass",
     )
     num_steps: int = Field(
-        default=120, ge=10, description="steps over the horizon; of gauss-legendre12, so many that its iterations converge in each"
+        default=120, ge=10, description="steps over the horizon; gauss-legendre12 needs enough for its iterations to converge"
     )
     num_pairs: int = Field(
         default=0,
