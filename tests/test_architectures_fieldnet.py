@@ -49,7 +49,7 @@ def test_before_training_it_is_near_the_prior_fit_and_far_better_than_splines(se
 
 def test_with_noise_of_known_size_it_is_nearer_than_the_prior_fit():
     ensemble = SURFACE.ensembles["random"]()
-    problems = draw_problems(SURFACE, ensemble, ensemble, 0, 256, (12, 12)).at_sensors((12, 12), 0.01, 0)
+    problems = draw_problems(SURFACE, ensemble, ensemble, 0, 128, (12, 12)).at_sensors((12, 12), 0.01, 0)
     [fit] = [b for b in SURFACE.baselines([0.02]) if b.name == "dop853-prior-fit"]
     by_fit = measure(problems, *fit.states(problems)[:2])["total_loss"].mean()
     common = {"num_fine": 37, "num_steps": 60, "noise": [1e-5, 1e-4, 1e-3]}

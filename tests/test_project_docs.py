@@ -166,6 +166,7 @@ def test_the_python_of_a_page_runs(document, workshop):
     run([sys.executable, "-c", python_of(document)], workshop)
 
 
+@pytest.mark.slow
 def test_the_tutorial_runs_from_the_first_command_to_the_last(workshop):
     tutorial = ROOT / "docs" / "tutorial.md"
     setup, *commands = [text for _, text in blocks(tutorial, "bash")]

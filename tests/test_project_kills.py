@@ -319,6 +319,7 @@ class Client:
         self.right, self.wrong = self.right + (content == known), self.wrong + (content != known)
 
 
+@pytest.mark.slow
 def test_a_lost_driver_and_a_lost_machine_leave_no_trace(tmp_path):
     """The short version. Without addresses of their own: other tests have connections on the network of this machine."""
     machines, store = Machines(own_addresses=False), Store()
